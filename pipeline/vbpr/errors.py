@@ -1,0 +1,26 @@
+"""The one exception that a user is meant to read: it names the file, row or option and says what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VbprError(Exception):
+    """A fault of the input or the machine that the user can mend. The command line prints it and exits with `code`."""
+
+    code = 2
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint for a mistyped name: ` (did you mean A, B?)`, or nothing when no name is near."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def some(names: Iterable[str], total: int, shown: int = 3) -> str:
+    """The first few of many names: `A, B, C and 17 more`."""
+    first = [name for name, _ in zip(names, range(shown), strict=False)]
+    rest = total - len(first)
+    return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+__all__ = ["VbprError", "near", "some"]

@@ -1,0 +1,272 @@
+"""The feature file: one row a catalogue item, written so that a kill loses at most the batch in flight.
+
+    with FeatureStore.create("artifacts/inc.h5", source_ids, signatures, dim=2048, provenance={...}) as store:
+        store.write(rows, features)         # float16 rows, then their state: a row is done or it is not
+    FeatureStore("artifacts/inc.h5").rows(item_ids)
+
+One HDF5 file of contiguous, preallocated data sets (no chunks, no compression), so that a row's place in the file is
+known before it is written and the whole matrix can be mapped: features (N, D) float16, state (N,) uint8, reason (N,)
+uint8, signature (N,) uint64, item_ids (N,). HDF5 itself writes only at creation, under a temporary name; after that
+rows go in with pwrite, and their state follows once they are on the disk.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from .errors import VbprError
+from .files import Strings, locked, open_h5, read_strings, replacing, reserve, write_strings
+
+Array = np.ndarray[Any, Any]
+
+PENDING, DONE, FAILED = 0, 1, 2
+LAYOUT = {"features": ("<f2", 2), "state": ("|u1", 1), "reason": ("|u1", 1), "signature": ("<u8", 1)}
+
+
+class FeatureStore:
+    """A feature file, open for reading or (from `create`) for writing.
+
+    Attributes:
+        path: where it lies.
+        item_ids: (N,) strings, the catalogue's order.
+        dim: D, numbers a row.
+        provenance: what made it (backbone, weights, preprocessing, versions, data), as written at creation.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open for reading.
+
+        Raises:
+            VbprError: no such file, not a feature file, or one whose data sets are not as this module writes them.
+        """
+        self.path = Path(path)
+        with open_h5(self.path, "features") as handle:
+            self.item_ids: Strings = read_strings(handle, "item_ids")
+            self.provenance: dict[str, Any] = json.loads(handle.attrs["provenance"])
+            self.offsets = {}
+            for name, (dtype, ndim) in LAYOUT.items():
+                data = handle.get(name)
+                offset = None if data is None else data.id.get_offset()
+                if data is None or data.dtype != np.dtype(dtype) or data.ndim != ndim or offset is None \
+                        or len(data) != len(self.item_ids):
+                    raise VbprError(f"{self.path} is damaged: its data set {name} is not as vbpr writes it; delete the "
+                                    "file and run vbpr extract again")
+                self.offsets[name] = offset
+            self.dim = int(handle["features"].shape[1])
+        if self.path.stat().st_size < self.offsets["features"] + 2 * len(self) * self.dim:
+            raise VbprError(f"{self.path} is cut short; delete it and run vbpr extract again")
+        self.state = self._map("state")
+        self.features = self._map("features")
+        self.reason = self._map("reason")
+        self.signature = self._map("signature")
+        self._descriptor = -1
+
+    def _map(self, name: str) -> Array:
+        shape = (len(self), self.dim) if name == "features" else (len(self),)
+        return np.memmap(self.path, np.dtype(LAYOUT[name][0]), "r", self.offsets[name], shape)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({self.path}, {len(self):,} x {self.dim}, {int((self.state == DONE).sum()):,} done)"
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    @property
+    def pending(self) -> Array:
+        """Positions of the rows still to be written."""
+        return np.flatnonzero(self.state == PENDING)
+
+    @property
+    def done(self) -> Array:
+        """Positions of the rows that hold features."""
+        return np.flatnonzero(self.state == DONE)
+
+    def failures(self) -> list[tuple[str, str]]:
+        """(item id, reason) of each image that could not be used."""
+        reasons = self.provenance["reasons"]
+        return [(str(self.item_ids[i]), reasons[self.reason[i]]) for i in np.flatnonzero(self.state == FAILED)]
+
+    def finished(self) -> "FeatureStore":
+        """Itself, if no row is pending.
+
+        Raises:
+            VbprError: the extraction was not finished.
+        """
+        if len(self.pending):
+            raise VbprError(f"{self.path} lacks {len(self.pending):,} of {len(self):,} items (first: "
+                            f"{self.item_ids[self.pending[0]]}); run vbpr extract again to resume")
+        return self
+
+    def find(self, item_ids: Strings) -> Array:
+        """(n,) int64: the row of each item, -1 where the file has none (no image, or one that failed)."""
+        order = np.argsort(self.item_ids, kind="stable")
+        at = np.minimum(np.searchsorted(self.item_ids, item_ids, sorter=order), len(self) - 1)
+        found = order[at]
+        usable = (self.item_ids[found] == item_ids) & (self.state[found] == DONE)
+        return np.where(usable, found, -1)
+
+    def rows(self, item_ids: Strings) -> Array:
+        """(n, D) float16 features of these items, by id.
+
+        Raises:
+            VbprError: an item has no features; the message names it.
+        """
+        at = self.find(np.asarray(item_ids, np.str_))
+        if (at < 0).any():
+            missing = np.asarray(item_ids)[at < 0]
+            raise VbprError(f"{self.path} lacks {len(missing):,} of {len(item_ids):,} items (first: {missing[0]}); "
+                            "run vbpr extract again to add them")
+        return np.asarray(self.features[at])
+
+    def digest(self) -> str:
+        """A digest of the catalogue, the provenance and every row: what a model is tied to."""
+        total = hashlib.blake2b(json.dumps(self.provenance, sort_keys=True).encode(), digest_size=16)
+        total.update("\0".join(self.item_ids).encode())
+        total.update(self.state)
+        for a in range(0, len(self), 4096):
+            total.update(self.features[a:a + 4096])
+        return total.hexdigest()
+
+    # ------------------------------------------------------------------------------------------ writing
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, path: Path | str, item_ids: Strings, signatures: Array, dim: int,
+               provenance: Mapping[str, Any]) -> Iterator["FeatureStore"]:
+        """Open for writing: resume the file if it is of this catalogue and provenance, carry over the rows of
+        unchanged images if the catalogue has changed, else make a new one with every row pending.
+
+        Args:
+            item_ids: (N,) distinct strings.
+            signatures: (N,) uint64; a row whose image's signature has changed is pending again.
+            provenance: JSON values; `fingerprint` in it must be the same for a file to be resumed.
+
+        Raises:
+            VbprError: in use by another process, made by another model, damaged, or no space.
+        """
+        path = Path(path)
+        with locked(path):
+            old = cls(path) if path.exists() else None
+            if old is not None and old.provenance["fingerprint"] != provenance["fingerprint"]:
+                raise VbprError(f"{path} was made by {describe(old.provenance)}; this run would be "
+                                f"{describe(provenance)}; delete the file or choose another with --out")
+            if old is not None and np.array_equal(old.item_ids, item_ids) and np.array_equal(old.signature, signatures):
+                store = old
+            else:
+                cls._allocate(path, item_ids, signatures, dim, provenance, old)
+                store = cls(path)
+            store._descriptor = os.open(path, os.O_RDWR)
+            try:
+                yield store
+            finally:
+                os.close(store._descriptor)
+                store._descriptor = -1
+
+    @staticmethod
+    def _allocate(path: Path, item_ids: Strings, signatures: Array, dim: int, provenance: Mapping[str, Any],
+                  old: "FeatureStore | None") -> None:
+        """Make the file with all its space reserved, carrying over the finished rows of `old`."""
+        n = len(item_ids)
+        shapes = {"state": (n,), "reason": (n,), "signature": (n,), "features": (n, dim)}
+        with replacing(path) as temporary:
+            reserve(temporary, n * (2 * dim + 10))
+            access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+            access.set_alignment(4096, 4096)
+            with h5py.File(h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, fapl=access)) as handle:
+                handle.attrs["vbpr"] = "features"
+                handle.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+                write_strings(handle, "item_ids", item_ids)
+                for name, shape in shapes.items():
+                    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+                    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                    kind = h5py.h5t.py_create(np.dtype(LAYOUT[name][0]))
+                    h5py.h5d.create(handle.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
+                offsets = {name: handle[name].id.get_offset() for name in shapes}
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                size = max(os.fstat(descriptor).st_size, offsets["features"] + 2 * n * dim)
+                os.posix_fallocate(descriptor, 0, size)
+                pwrite(descriptor, np.ascontiguousarray(signatures, "<u8"), offsets["signature"])
+                state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
+                if old is not None:
+                    order = np.argsort(old.item_ids, kind="stable")
+                    at = np.minimum(np.searchsorted(old.item_ids, item_ids, sorter=order), max(0, len(old) - 1))
+                    source = order[at] if len(old) else np.zeros(n, np.int64)
+                    same = (old.item_ids[source] == item_ids) & (old.signature[source] == signatures)
+                    state[same], reason[same] = old.state[source[same]], old.reason[source[same]]
+                    kept = np.flatnonzero(state == DONE)
+                    for a in range(0, len(kept), 4096):
+                        block = kept[a:a + 4096]
+                        for run in runs(block):
+                            pwrite(descriptor, np.ascontiguousarray(old.features[source[run]]),
+                                   offsets["features"] + 2 * dim * int(run[0]))
+                pwrite(descriptor, state, offsets["state"])
+                pwrite(descriptor, reason, offsets["reason"])
+            finally:
+                os.close(descriptor)
+
+    def write(self, rows: Array, features: Array) -> None:
+        """Write features (n, D) at these rows, durably, then mark the rows done.
+
+        Raises:
+            VbprError: a value is not finite, or overflows float16.
+            OSError: the disk is full or fails; nothing already done is lost.
+        """
+        with np.errstate(over="ignore"):
+            half = np.ascontiguousarray(features, "<f2")
+        if not np.isfinite(half).all():
+            bad = rows[~np.isfinite(half).all(1)][0]
+            raise VbprError(f"the backbone gave item {self.item_ids[bad]} features that are not finite in float16; use "
+                            "--precision exact, or another backbone")
+        self._commit(rows, half, DONE)
+
+    def fail(self, rows: Array, reasons: list[str]) -> None:
+        """Mark rows whose image cannot be used, with the reason of each (one of `provenance["reasons"]`)."""
+        known = self.provenance["reasons"]
+        codes = np.array([known.index(r) if r in known else len(known) - 1 for r in reasons], np.uint8)
+        for row, code in zip(rows, codes, strict=True):
+            pwrite(self._descriptor, code.reshape(1), self.offsets["reason"] + int(row))
+        self._commit(rows, None, FAILED)
+
+    def _commit(self, rows: Array, half: Array | None, state: int) -> None:
+        rows = np.asarray(rows)
+        if not len(rows):
+            return
+        position = 0
+        for run in runs(rows):
+            if half is not None:
+                pwrite(self._descriptor, half[position:position + len(run)],
+                       self.offsets["features"] + 2 * self.dim * int(run[0]))
+            position += len(run)
+        os.fdatasync(self._descriptor)  # features before the state that vouches for them
+        for run in runs(rows):
+            pwrite(self._descriptor, np.full(len(run), state, np.uint8), self.offsets["state"] + int(run[0]))
+
+
+def runs(rows: Array) -> list[Array]:
+    """Cut positions into stretches of consecutive ones: each is one write."""
+    return np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
+
+
+def pwrite(descriptor: int, data: Array, offset: int) -> None:
+    view = memoryview(data).cast("B")
+    while len(view):
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def describe(provenance: Mapping[str, Any]) -> str:
+    return f"{provenance['backbone']} (weights {provenance['weights']}; {provenance['preprocessing']})"
+
+
+__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore"]

@@ -1,0 +1,206 @@
+"""How files come into being: written under a temporary name, made durable, then renamed, so a kill leaves old or new.
+
+    with replacing("artifacts/inc.model.h5") as temporary: ...
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from .errors import VbprError
+
+Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
+    path = Path(path)
+    writable_parent(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        raise VbprError(f"{path} could not be written ({error.strerror or error}); free some space or choose another "
+                        "place, then run the same command again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writable_parent(path: Path) -> None:
+    """Make the folder of `path`, and refuse one that cannot be written before any work is done.
+
+    Raises:
+        VbprError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.parent / f".{path.name}.{os.getpid()}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise VbprError(f"{path.parent} is not writable ({error.strerror}); choose another place with --out") from error
+    if path.is_dir():
+        raise VbprError(f"{path} is a folder; give --out a file name")
+
+
+@contextlib.contextmanager
+def locked(path: Path | str) -> Iterator[None]:
+    """Hold the right to write `path` (a lock file beside it; the kernel drops it when its holder dies).
+
+    Raises:
+        VbprError: another process holds it; the message names its pid and host.
+    """
+    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    while True:
+        handle = lock.open("a+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            holder = handle.read().strip() or "another process"
+            handle.close()
+            raise VbprError(f"{path} is in use by {holder}; wait for it, or stop it and run the same command again "
+                            "to resume") from error
+        if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+            break
+        handle.close()  # its last holder removed this very file between our open and our lock
+    with handle:
+        handle.truncate(0)
+        handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """See that `size` bytes can be had where `path` is going to be (HDF5 may crash on a full disk: it must never meet one).
+
+    Raises:
+        OSError: they cannot.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, max(1, size) + 2**20)
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def digest(path: Path | str) -> str:
+    """The BLAKE2b digest of a file (32 hexadecimal digits)."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def open_h5(path: Path | str, kind: str) -> h5py.File:
+    """Open one of our HDF5 files for reading, refusing anything foreign or damaged.
+
+    Args:
+        kind: what the file must be: the value of its `vbpr` attribute ("features" or "model").
+
+    Raises:
+        VbprError: no such file, not HDF5, not ours, or with links or storage that lead outside the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
+        there = f"; there is {some_paths(siblings)}" if siblings else ""
+        raise VbprError(f"{path} does not exist{there}; {MAKES[kind]}")
+    try:
+        handle = h5py.File(path, "r")
+    except OSError as error:
+        raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {MAKES[kind]}") from error
+    try:
+        check_closed(handle, path)
+        found = handle.attrs.get("vbpr", "nothing of vbpr's")
+        if found != kind:
+            raise VbprError(f"{path} holds {found}, not {kind}; {MAKES[kind]}")
+    except BaseException:
+        handle.close()
+        raise
+    return handle
+
+
+MAKES = {
+    "features": "make one with `vbpr extract --backbone NAME --data FOLDER`",
+    "model": "make one with `vbpr train --features FILE`",
+}
+
+
+def kind_of(path: Path | str) -> str:
+    """What one of our files is: "features", "model" or "" (not ours)."""
+    if not Path(path).exists():
+        raise VbprError(f"{path} does not exist; give a file that `vbpr extract` or `vbpr train` made")
+    try:
+        with h5py.File(path, "r") as handle:
+            return str(handle.attrs.get("vbpr", ""))
+    except OSError:
+        return ""
+
+
+def check_closed(handle: h5py.File, path: Path) -> None:
+    """Refuse a file that points outside itself: soft and external links, virtual or externally stored data sets."""
+
+    def visit(group: h5py.Group) -> None:
+        for name in group:
+            link = group.get(name, getlink=True)
+            if not isinstance(link, h5py.HardLink):
+                raise VbprError(f"{path} is refused: {group.name}/{name} is a link, not data; use a file that vbpr made")
+            value = group[name]
+            if isinstance(value, h5py.Group):
+                visit(value)
+            elif value.is_virtual or value.external:
+                raise VbprError(f"{path} is refused: {value.name} lies in another file; use a file that vbpr made")
+
+    try:
+        visit(handle)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise VbprError(f"{path} is damaged ({first_line(error)}); make it again") from error
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def some_paths(names: list[str]) -> str:
+    return ", ".join(names[:5]) + ("" if len(names) <= 5 else " ...")
+
+
+def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
+    """Write strings as one fixed-length UTF-8 data set: readable by any HDF5 tool, and in one read."""
+    encoded = np.char.encode(np.asarray(values, dtype=np.str_), "utf-8") if len(values) else np.array([], "S1")
+    group.create_dataset(name, data=encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize))))
+
+
+def read_strings(group: h5py.Group, name: str) -> Strings:
+    """Read what `write_strings` wrote."""
+    data = group[name]
+    if h5py.check_string_dtype(data.dtype) is None or data.ndim != 1:
+        raise VbprError(f"{group.file.filename} is damaged: {name} should be a list of strings; make it again")
+    return np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
+
+
+__all__ = ["Strings", "digest", "kind_of", "locked", "open_h5", "read_strings", "replacing", "reserve", "sync", "write_strings",
+           "writable_parent"]

@@ -1,0 +1,362 @@
+"""Where the images are, and how bytes become pixels: folders at any depth, tars and zips, read one item at a time.
+
+    source = open_images("data/images"); pixels = decode(source.read(0))
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import stat
+import tarfile
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import VbprError, some
+from .files import Strings
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
+MAX_BYTES = 256 * 2**20
+Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is an error rather than a warning
+
+
+REASONS = ("empty file", "not an image", "truncated", "damaged", "over the cap on pixels", "over the cap on bytes",
+           "not a regular file", "no such file, or a dangling link", "no permission to read it", "unreadable",
+           "values outside their range")
+
+
+class BadImage(Exception):
+    """One image that cannot be used; the text, one of `REASONS`, is what the summary and the feature file give."""
+
+
+class ImageSource(Protocol):
+    """Encoded images of a catalogue, in one fixed order.
+
+    `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content).
+    """
+
+    name: str
+
+    @property
+    def item_ids(self) -> Strings: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, i: int) -> bytes: ...
+
+    def signature(self, i: int) -> int: ...
+
+
+def item_id_of(name: str) -> str:
+    """The item id in a file's path: its stem. Names that are no UTF-8 are written with backslashes."""
+    stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return os.fsencode(stem).decode("utf-8", "backslashreplace")
+
+
+def is_image_name(name: str) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    return not base.startswith(".") and "." in base and "." + base.rsplit(".", 1)[1].lower() in EXTENSIONS
+
+
+class Members:
+    """What every source shares: names sorted by item id, one image an item."""
+
+    def __init__(self, name: str, members: list[tuple[str, Any]]) -> None:
+        """
+        Args:
+            members: (path inside the source, whatever `read` needs) of each image.
+
+        Raises:
+            VbprError: two images claim one item id.
+        """
+        self.name = name
+        members.sort(key=lambda member: item_id_of(member[0]))
+        ids = [item_id_of(path) for path, _ in members]
+        for (path, _), (other, _), a, b in zip(members, members[1:], ids, ids[1:], strict=False):
+            if a == b:
+                raise VbprError(f"{name}: {path} and {other} are both the image of item {a}; keep one")
+        self.item_ids: Strings = np.array(ids, dtype=np.str_) if ids else np.array([], np.str_)
+        self.members = members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}, {len(self):,} images)"
+
+
+class FolderImages(Members):
+    """Image files at any depth below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        found: list[tuple[str, Any]] = []
+        unreadable: list[str] = []
+        for base, _, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
+            found += [(os.path.join(base, f), None) for f in files if is_image_name(f)]  # noqa: PTH118
+        if unreadable:
+            raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
+        super().__init__(str(folder), found)
+
+    def read(self, i: int) -> bytes:
+        path = self.members[i][0]
+        try:
+            # O_NONBLOCK: a FIFO that nobody writes to must not hang the run.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "rb") as handle:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    raise BadImage("not a regular file")
+                if status.st_size > MAX_BYTES:
+                    raise BadImage("over the cap on bytes")
+                return handle.read()
+        except OSError as error:
+            raise BadImage(REASONS_OF_OS.get(type(error), "unreadable")) from error
+
+    def signature(self, i: int) -> int:
+        try:
+            status = os.stat(self.members[i][0])  # noqa: PTH116
+        except OSError:
+            return 0
+        return number_of(f"{status.st_size} {status.st_mtime_ns}")
+
+
+REASONS_OF_OS: dict[type[OSError], str] = {
+    FileNotFoundError: "no such file, or a dangling link", PermissionError: "no permission to read it",
+}
+
+
+class TarImages(Members):
+    """Images inside uncompressed tars, read in place; nothing is ever extracted to the disk."""
+
+    def __init__(self, tars: list[Path]) -> None:
+        found: list[tuple[str, Any]] = []
+        seen: set[str] = set()
+        for tar in tars:
+            try:
+                with tarfile.open(tar, "r:") as archive:
+                    for member in archive:
+                        if member.isdir():
+                            continue
+                        if not member.isreg() or member.name.startswith("/") or ".." in member.name.split("/"):
+                            raise VbprError(f"{tar}: member {member.name!r} is a link or leads outside; make a tar of "
+                                            "plain files only")
+                        if member.name in seen:
+                            raise VbprError(f"{tar}: member {member.name!r} occurs twice; keep one")
+                        seen.add(member.name)
+                        if is_image_name(member.name):
+                            found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
+            except (tarfile.TarError, OSError, EOFError) as error:
+                raise VbprError(f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf") from error
+        super().__init__(str(tars[0]) if len(tars) == 1 else f"{tars[0].parent} ({len(tars)} tars)", found)
+        self.descriptors = {tar: os.open(tar, os.O_RDONLY) for tar in tars}
+
+    def read(self, i: int) -> bytes:
+        tar, offset, size, _ = self.members[i][1]
+        if size > MAX_BYTES:
+            raise BadImage("over the cap on bytes")
+        data = os.pread(self.descriptors[tar], size, offset)
+        if len(data) < size:
+            raise BadImage("truncated")
+        return data
+
+    def signature(self, i: int) -> int:
+        _, _, size, mtime = self.members[i][1]
+        return number_of(f"{size} {mtime}")
+
+    def __del__(self) -> None:
+        for descriptor in getattr(self, "descriptors", {}).values():
+            os.close(descriptor)
+
+
+class ZipImages(Members):
+    """Images inside a zip, read in place."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise VbprError(f"{path} is not a readable zip ({error}); make it again") from error
+        infos = [info for info in self.archive.infolist() if not info.is_dir() and is_image_name(info.filename)]
+        super().__init__(str(path), [(info.filename, info) for info in infos])
+        self.lock = threading.Lock()
+
+    def read(self, i: int) -> bytes:
+        info = self.members[i][1]
+        if info.file_size > MAX_BYTES:
+            raise BadImage("over the cap on bytes")
+        try:
+            with self.lock:
+                return self.archive.read(info)
+        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            raise BadImage("damaged") from error
+
+    def signature(self, i: int) -> int:
+        info = self.members[i][1]
+        return number_of(f"{info.file_size} {info.CRC}")
+
+
+def number_of(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def open_images(path: Path | str) -> ImageSource:
+    """Open the images under `path`: a tar, a zip, a folder of images, or a folder with `images/`, `images.tar`,
+    `images*.tar` shards or `images.zip`.
+
+    Raises:
+        VbprError: nothing there, or no image in it.
+    """
+    path = Path(path)
+    for reader in IMAGE_READERS.values():
+        source = reader(path)
+        if source is not None and len(source):
+            return source
+    if not path.exists():
+        raise VbprError(f"{path} does not exist; give --data a folder of images, a tar or a zip")
+    raise VbprError(f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
+                    "images*.tar and images.zip")
+
+
+def read_tars(path: Path) -> ImageSource | None:
+    if path.is_file():
+        return TarImages([path]) if path.suffix == ".tar" else None
+    tars = sorted(path.glob("images*.tar"))
+    return TarImages(tars) if tars else None
+
+
+def read_zip(path: Path) -> ImageSource | None:
+    path = path / "images.zip" if path.is_dir() else path
+    return ZipImages(path) if path.suffix == ".zip" and path.is_file() else None
+
+
+def read_folder(path: Path) -> ImageSource | None:
+    folder = path / "images" if (path / "images").is_dir() else path
+    return FolderImages(folder) if folder.is_dir() else None
+
+
+IMAGE_READERS: dict[str, Callable[[Path], ImageSource | None]] = {
+    "tar": read_tars, "zip": read_zip, "folder": read_folder,
+}
+
+
+# ---------------------------------------------------------------------------------------------- pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a backbone wants its images: resize so that the shorter side is `size / crop`, crop the centre, scale.
+
+    Attributes:
+        size: pixels of a side of the square that goes in.
+        crop: the share of the resized shorter side that the square keeps; 0 squashes the whole image into it.
+        interpolation: nearest, bilinear or bicubic.
+        mean, std: of each channel, for pixels in [0, 1].
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) to resize to before the centre crop, as timm's evaluation transform rounds them."""
+        if not self.crop:
+            return self.size, self.size
+        short = int(self.size // self.crop)
+        if width <= height:
+            return short, max(short, int(short * height / width))
+        return max(short, int(short * width / height)), short
+
+    def __str__(self) -> str:
+        crop = f"centre crop {self.crop}" if self.crop else "no crop"
+        return f"{self.size} px, {crop}, {self.interpolation}, mean {self.mean}, std {self.std}"
+
+
+def load(data: bytes) -> Image.Image:
+    """Decode any image that Pillow knows to RGB: first frame, EXIF orientation applied, transparency on white,
+    16-bit scaled by 1/257.
+
+    Raises:
+        BadImage: it cannot be decoded whole, or is larger than `MAX_PIXELS`.
+    """
+    if not data:
+        raise BadImage("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)
+            image: Image.Image = Image.open(io.BytesIO(data))
+            if image.width * image.height > MAX_PIXELS:
+                raise BadImage("over the cap on pixels")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BadImage("not an image") from error
+    except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
+        text = str(error).lower()
+        raise BadImage("truncated" if "truncated" in text or "not enough" in text else "damaged") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise BadImage("values outside their range")
+        low, high = float(values.min()), float(values.max())
+        if image.mode == "F" and not (low >= 0 and high <= 1):
+            raise BadImage("values outside their range")
+        if image.mode != "F" and not (low >= 0 and high <= 65535):
+            raise BadImage("values outside their range")
+        scaled = values * 255 if image.mode == "F" else values / 257
+        return Image.fromarray(np.rint(scaled).astype(np.uint8), "L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        white.alpha_composite(rgba)
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
+              "bicubic": Image.Resampling.BICUBIC}
+
+
+def prepare(data: bytes, how: Preprocessing) -> Pixels:
+    """Encoded bytes to the (size, size, 3) uint8 square that the backbone sees.
+
+    Raises:
+        BadImage: see `load`.
+    """
+    image = load(data)
+    width, height = how.resized(*image.size)
+    if width * height > MAX_PIXELS:  # a sliver: only its centre is ever seen
+        image = sliver(image)
+        width, height = how.resized(*image.size)
+    image = image.resize((width, height), RESAMPLING[how.interpolation])
+    left, top = round((width - how.size) / 2), round((height - how.size) / 2)
+    return np.asarray(image.crop((left, top, left + how.size, top + how.size)))
+
+
+def sliver(image: Image.Image, ratio: int = 64) -> Image.Image:
+    """The centre of an image longer than `ratio` times its width, cut to that ratio."""
+    width, height = image.size
+    w, h = min(width, ratio * height), min(height, ratio * width)
+    left, top = (width - w) // 2, (height - h) // 2
+    return image.crop((left, top, left + w, top + h))
+
+
+__all__ = ["IMAGE_READERS", "REASONS", "BadImage", "FolderImages", "ImageSource", "Preprocessing", "TarImages", "ZipImages", "load",
+           "open_images", "prepare"]

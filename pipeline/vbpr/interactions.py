@@ -1,0 +1,386 @@
+"""Who took what: the validated user-item matrix, its readers, and its split into train, validation and test.
+
+    split = Split.leave_one_out(Interactions.read("data/interactions.csv"), seed=0)
+"""
+
+import csv
+import dataclasses
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+import scipy.sparse as sp
+
+from .errors import VbprError, some
+from .files import Strings
+
+Array = np.ndarray[Any, Any]
+
+USER_COLUMNS = ("user_id", "user", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid", "user_id:token")
+ITEM_COLUMNS = ("item_id", "item", "itemid", "iid", "asin", "parent_asin", "article_id", "product_id", "productid",
+                "movieid", "item_id:token")
+TIME_COLUMNS = ("timestamp", "time", "ts", "t_dat", "date", "datetime", "unixreviewtime", "timestamp:float")
+SPLIT_COLUMNS = ("split", "x_label", "subset")
+SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Interactions:
+    """Distinct (user, item) pairs, sorted by user and item; of a repeated pair the first event counts.
+
+    Attributes:
+        user_ids: (U,) strings, as given, sorted.
+        item_ids: (I,) strings, as given, sorted.
+        users, items: (P,) int32 positions into the ids, one entry a pair.
+        times: (P,) float64 seconds, or None.
+        splits: (P,) uint8: 0 train, 1 validation, 2 test, or None.
+    """
+
+    user_ids: Strings
+    item_ids: Strings
+    users: Array
+    items: Array
+    times: Array | None = None
+    splits: Array | None = None
+
+    @classmethod
+    def of(cls, users: Any, items: Any, times: Any = None, splits: Any = None) -> "Interactions":
+        """Build from one entry an event: ids (anything that `str` names), optional seconds and split codes."""
+        user_ids, u = np.unique(np.asarray(users, dtype=np.str_), return_inverse=True)
+        item_ids, i = np.unique(np.asarray(items, dtype=np.str_), return_inverse=True)
+        if not len(u):
+            raise VbprError("there are no interactions; each needs a user and an item")
+        key = u.astype(np.int64) * len(item_ids) + i
+        when = np.zeros(len(key)) if times is None else np.asarray(times, np.float64)
+        part = np.zeros(len(key), np.uint8) if splits is None else np.asarray(splits, np.uint8)
+        order = np.lexsort((when, part, key))  # train before test, then the earliest
+        first = order[np.unique(key[order], return_index=True)[1]]
+        return cls(user_ids, item_ids, u[first].astype(np.int32), i[first].astype(np.int32),
+                   None if times is None else when[first], None if splits is None else part[first])
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Interactions":
+        """Read a CSV, TSV (either may be gzipped) or Parquet file with a user and an item column, under any of the
+        field's usual names, and optionally a timestamp and a `split` column (train, validation, test).
+
+        Raises:
+            VbprError: no such file, no such column, or a bad row; the message has the line.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise VbprError(f"{path} does not exist; interactions are a CSV, TSV or Parquet file with the columns "
+                            "user_id and item_id")
+        suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+        if suffix not in INTERACTION_READERS:
+            raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
+        return INTERACTION_READERS[suffix](path)
+
+    def __repr__(self) -> str:
+        return f"Interactions({len(self.user_ids):,} users, {len(self.item_ids):,} items, {len(self.users):,} pairs)"
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def select(self, keep: Array) -> "Interactions":
+        """The pairs under a mask or list of positions; users and items left without any are dropped."""
+        return Interactions.of(self.user_ids[self.users[keep]], self.item_ids[self.items[keep]],
+                               None if self.times is None else self.times[keep],
+                               None if self.splits is None else self.splits[keep])
+
+    def k_core(self, k: int) -> "Interactions":
+        """The largest part in which every user and every item has at least k interactions.
+
+        Raises:
+            VbprError: nothing is left.
+        """
+        keep = np.arange(len(self))
+        while True:
+            users, items = np.bincount(self.users[keep]), np.bincount(self.items[keep])
+            inside = (users[self.users[keep]] >= k) & (items[self.items[keep]] >= k)
+            if inside.all():
+                break
+            keep = keep[inside]
+            if not len(keep):
+                raise VbprError(f"no interaction is left when every user and item must have {k}; lower --k-core")
+        return self.select(keep)
+
+
+def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
+    """A (U, I) float32 matrix of ones, columns sorted in each row."""
+    matrix = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
+    matrix.sort_indices()
+    return matrix
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Split:
+    """Interactions in three parts over one catalogue. Every matrix is (U, I), float32 ones.
+
+    Attributes:
+        user_ids, item_ids: (U,), (I,) strings; the catalogue may hold items that nobody took.
+        train, validation, test: what the model learns from, what chooses its epoch, what is asked once.
+        rule: how it was made, in words.
+        dropped_users: users left out because they have too few interactions.
+    """
+
+    user_ids: Strings
+    item_ids: Strings
+    train: sp.csr_matrix
+    validation: sp.csr_matrix
+    test: sp.csr_matrix
+    rule: str = ""
+    dropped_users: int = 0
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in ("train", "validation", "test"))
+        return f"Split({len(self.user_ids):,} users, {len(self.item_ids):,} items, {parts}; {self.rule})"
+
+    @property
+    def observed(self) -> sp.csr_matrix:
+        """(U, I): everything a user took, whichever part it is in."""
+        matrix = (self.train + self.validation + self.test).tocsr()
+        matrix.data[:] = 1
+        matrix.sort_indices()
+        return matrix
+
+    @property
+    def item_counts(self) -> Array:
+        """(I,) int64: train interactions of each item."""
+        return np.bincount(self.train.indices, minlength=len(self.item_ids))
+
+    @classmethod
+    def make(cls, interactions: Interactions, how: str = "auto", *, min_interactions: int = 5, seed: int = 0,
+             catalogue: Strings | None = None) -> "Split":
+        """Split by `how`: random or time (one item of each user for test, one for validation), global-time (the last
+        tenth of all events for test, the tenth before for validation), file (its own `split` column), auto (file
+        where there is one, else random).
+
+        Args:
+            min_interactions: users with fewer are left out (random and time; never below 3).
+            catalogue: item ids to rank besides those in the interactions.
+        """
+        if how == "auto":
+            how = "random" if interactions.splits is None else "file"
+        if how not in SPLIT_RULES:
+            raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
+        total = len(interactions.user_ids)
+        if how in ("random", "time"):
+            least = max(3, min_interactions)
+            enough = np.bincount(interactions.users) >= least
+            if not enough.any():
+                raise VbprError(f"none of {total:,} users has {least} distinct items, which --split {how} needs "
+                                "(one for test, one for validation, the rest to learn from); lower --min-interactions")
+            interactions = interactions.select(enough[interactions.users])
+        part, rule = SPLIT_RULES[how](interactions, seed)
+        if how in ("random", "time"):
+            rule += f"; users with fewer than {least} items left out"
+        item_ids = interactions.item_ids if catalogue is None else np.union1d(interactions.item_ids, catalogue)
+        items = np.searchsorted(item_ids, interactions.item_ids)[interactions.items]
+        shape = (len(interactions.user_ids), len(item_ids))
+        train, validation, test = (csr(interactions.users[part == p], items[part == p], shape) for p in range(3))
+        if not train.nnz or not test.nnz:
+            raise VbprError(f"the split ({rule}) leaves {train.nnz:,} interactions to train on and {test.nnz:,} to "
+                            "test; both are needed")
+        return cls(interactions.user_ids, item_ids, train, validation, test, rule, total - len(interactions.user_ids))
+
+
+def leave_one_out(interactions: Interactions, rank: Array) -> Array:
+    """(P,) uint8: each user's pair of highest rank goes to test, the next to validation."""
+    order = np.lexsort((rank, interactions.users))
+    ends = np.cumsum(np.bincount(interactions.users)) - 1
+    part = np.zeros(len(order), np.uint8)
+    part[order[ends]], part[order[ends - 1]] = 2, 1
+    return part
+
+
+def random_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
+    rank = np.random.default_rng(seed).random(len(interactions))
+    return leave_one_out(interactions, rank), f"leave one out at random, seed {seed}"
+
+
+def time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
+    times = needed(interactions.times, "time", "timestamp")
+    tie = np.random.default_rng(seed).random(len(interactions))  # events of one moment: in random order
+    rank = np.empty(len(interactions))
+    rank[np.lexsort((tie, times))] = np.arange(len(interactions))
+    return leave_one_out(interactions, rank), f"each user's last item by time, seed {seed} among equal times"
+
+
+def global_time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
+    times = needed(interactions.times, "global-time", "timestamp")
+    a, b = np.quantile(times, [0.8, 0.9])
+    return np.where(times > b, 2, np.where(times > a, 1, 0)).astype(np.uint8), "the last tenth of all events by time"
+
+
+def file_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
+    return needed(interactions.splits, "file", "split"), "the file's own split column"
+
+
+def needed(column: Array | None, how: str, name: str) -> Array:
+    if column is None:
+        raise VbprError(f"--split {how} needs a {name} column in the interactions; add one or choose --split random")
+    return column
+
+
+SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
+    "random": random_rule, "time": time_rule, "global-time": global_time_rule, "file": file_rule,
+}
+
+
+# ---------------------------------------------------------------------------------------------- readers
+
+
+def read_delimited(path: Path, delimiter: str) -> Interactions:
+    with open_text(path) as handle:
+        header = handle.readline().rstrip("\r\n")
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    if not names:
+        raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
+    columns = match_columns(path, names)
+    bad_rows: list[Any] = []
+
+    def on_bad_row(row: Any) -> str:
+        bad_rows.append(row)
+        return "error"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_bad_row),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(columns.values()), column_types={name: pa.string() for name in columns.values()},
+                strings_can_be_null=False, null_values=[]))
+    except (pa.ArrowInvalid, OSError, zlib.error) as error:
+        raise VbprError(why_unreadable(path, delimiter, len(names), error)) from error
+    return from_table(path, table, columns, first_line=2)
+
+
+def read_parquet(path: Path) -> Interactions:
+    try:
+        names = pyarrow.parquet.read_schema(path).names
+        columns = match_columns(path, names)
+        table = pyarrow.parquet.read_table(path, columns=list(columns.values()))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise VbprError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    return from_table(path, table, columns, first_line=1)
+
+
+INTERACTION_READERS: dict[str, Callable[[Path], Interactions]] = {
+    ".csv": lambda path: read_delimited(path, ","),
+    ".tsv": lambda path: read_delimited(path, "\t"),
+    ".inter": lambda path: read_delimited(path, "\t"),
+    ".parquet": read_parquet,
+}
+
+
+def match_columns(path: Path, names: list[str]) -> dict[str, str]:
+    """Which column of the file is the user, the item, the time and the split.
+
+    Raises:
+        VbprError: no user or item column; the message lists what was found.
+    """
+    lowered = {name.strip().lower(): name for name in reversed(names)}
+    found = {}
+    for role, aliases in (("user_id", USER_COLUMNS), ("item_id", ITEM_COLUMNS), ("timestamp", TIME_COLUMNS),
+                          ("split", SPLIT_COLUMNS)):
+        name = next((lowered[alias] for alias in aliases if alias in lowered), None)
+        if name is not None:
+            found[role] = name
+        elif role in ("user_id", "item_id"):
+            raise VbprError(f"{path} has no {role} column; it has {some(names, len(names), 8)}; rename one to {role}")
+    return found
+
+
+def from_table(path: Path, table: pa.Table, columns: dict[str, str], first_line: int) -> Interactions:
+    if not table.num_rows:
+        raise VbprError(f"{path} has a header but no rows; it needs a line an interaction")
+
+    def where(mask: Any) -> str:
+        row = int(np.flatnonzero(np.asarray(mask))[0])
+        return f"{path}, line {row + first_line}"
+
+    parts = {}
+    for role in ("user_id", "item_id"):
+        column = pc.cast(table[columns[role]], pa.string())
+        empty = pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
+        if pc.any(empty).as_py():
+            raise VbprError(f"{where(pc.fill_null(empty, True))}: {columns[role]} is empty; give it an id or remove it")
+        codes = column.combine_chunks().dictionary_encode()
+        parts[role] = np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)]
+    times = splits = None
+    if "timestamp" in columns:
+        times = seconds(table[columns["timestamp"]])
+        if np.isnan(times).any():
+            row = int(np.flatnonzero(np.isnan(times))[0])
+            raise VbprError(f"{path}, line {row + first_line}: {columns['timestamp']} is "
+                            f"'{table[columns['timestamp']][row]}'; a time is a number of seconds or a date such as "
+                            "2020-07-31")
+    if "split" in columns:
+        words = np.char.lower(np.asarray(table[columns["split"]].cast(pa.string()).to_pylist(), np.str_))
+        unknown = ~np.isin(words, list(SPLITS))
+        if unknown.any():
+            raise VbprError(f"{where(unknown)}: {columns['split']} is '{words[unknown][0]}'; it must be train, "
+                            "validation or test")
+        splits = np.select([words == word for word in SPLITS], list(SPLITS.values()), 0).astype(np.uint8)
+    return Interactions.of(parts["user_id"], parts["item_id"], times, splits)
+
+
+def seconds(column: pa.ChunkedArray) -> Array:
+    """A column of numbers, dates or their text as float64 seconds; NaN where it is none of these."""
+    if pa.types.is_temporal(column.type):
+        return np.asarray(column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6, np.float64)
+    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    try:
+        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
+    except pa.ArrowInvalid:
+        pass
+
+    def one(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            try:
+                return float(np.datetime64(text.strip().rstrip("Z").replace(" ", "T"), "us").astype(np.int64)) / 1e6
+            except ValueError:
+                return float("nan")
+
+    known = {text: one(text) for text in pc.unique(column).to_pylist()}
+    return np.array([known[text] for text in column.to_pylist()])
+
+
+def open_text(path: Path) -> Any:
+    return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="") if path.suffix == ".gz" else \
+        path.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:
+    """Read again, slowly, to find the line at fault."""
+    try:
+        for line, raw in enumerate(raw_lines(path), start=1):
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError:
+                return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
+            found = len(next(csv.reader([text], delimiter=delimiter), []))
+            if found not in (0, width):
+                return f"{path}, line {line}: {found} fields where the header has {width}; mend or remove the line"
+    except (EOFError, OSError, zlib.error) as inner:
+        return f"{path} is cut short or damaged ({inner}); fetch it again"
+    return f"{path} cannot be read ({str(error).splitlines()[0]})"
+
+
+def raw_lines(path: Path) -> Iterator[bytes]:
+    with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as handle:
+        yield from handle
+
+
+__all__ = ["INTERACTION_READERS", "SPLIT_RULES", "Interactions", "Split"]

@@ -1,0 +1,98 @@
+"""How long steps speak to people: a bar with rate and time left on a terminal, a line now and then elsewhere; and how
+they are stopped: Ctrl-C or SIGTERM ends them after the batch in hand.
+
+    with Progress("extract", total=9069, unit="images") as bar, stop_signals() as stopping: ...
+"""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from .errors import VbprError
+
+console = Console(stderr=True, highlight=False)
+LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Stopped(VbprError):
+    """The user or the system asked to stop; what was done is kept."""
+
+    code = 130
+
+
+class Progress:
+    """A progress display on standard error."""
+
+    def __init__(self, label: str, total: int, unit: str = "items") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done, self.note = 0, ""
+        self.start = self.spoken = time.monotonic()
+        self.bar: Bar | None = None
+
+    def __enter__(self) -> "Progress":
+        if console.is_terminal:
+            self.bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                           TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                           console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(self.label, total=self.total, rate="", note="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        elif self.done:
+            self._line()
+
+    @property
+    def rate(self) -> float:
+        """Units a second so far."""
+        return self.done / max(1e-9, time.monotonic() - self.start)
+
+    def advance(self, count: int, note: str = "") -> None:
+        self.done += count
+        self.note = note or self.note
+        if self.bar is not None:
+            self.bar.update(self.task, advance=count, rate=f"{self.rate:,.0f} {self.unit}/s", note=self.note)
+        elif time.monotonic() - self.spoken > LINE_EVERY:
+            self._line()
+
+    def _line(self) -> None:
+        self.spoken = time.monotonic()
+        left = (self.total - self.done) / max(1e-9, self.rate)
+        print(f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
+              + (f", {self.note}" if self.note else ""), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag that the loop asks for; a second one interrupts at once."""
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        console.print("stopping after the batch in hand (again: stop at once)")
+
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, on_signal)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Progress", "Stopped", "console", "stop_signals"]
