@@ -1,0 +1,113 @@
+"""How good a fitted model is, exactly: every held-out item against every item that its user has not seen.
+
+    metrics = evaluate(Factors.load("artifacts/inc.model.h5")); metrics.summary()["all"]["auc"]
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from . import metrics
+from .backbones import pick_device
+from .errors import VbprError
+from .factors import Factors
+from .metrics import Ranks, held_out_ranks, subset
+
+Array = np.ndarray[Any, Any]
+
+COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
+PARTS = ("all", "cold", "unseen")
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+    """Ranks of the held-out items in three parts, and their summaries.
+
+    Attributes:
+        ranks: of each part: all, cold (item with fewer than 5 train interactions), unseen (none).
+        model, data: what was evaluated, in words.
+        coverage: share of the catalogue that is among the first ten of any user.
+        scores_unseen: whether the model can score an item without interactions; where it cannot, that part is left out.
+    """
+
+    ranks: dict[str, Ranks]
+    model: str
+    data: str
+    coverage: float
+    scores_unseen: bool = True
+
+    def summary(self, k: int = 10, recall_k: int = 20) -> dict[str, Any]:
+        """Means over users, with a 95% bootstrap interval of the AUC; JSON values."""
+        out: dict[str, Any] = {"model": self.model, "data": self.data}
+        for part, ranks in self.ranks.items():
+            if not len(ranks.users):
+                out[part] = {"users": 0}
+            elif part == "unseen" and not self.scores_unseen:
+                out[part] = {"users": len(np.unique(ranks.users))}
+            else:
+                out[part] = summary_of(ranks, k, recall_k)
+        out["all"][f"coverage@{COVERAGE_K}"] = self.coverage
+        return out
+
+
+def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
+    auc = metrics.mean_auc(ranks)
+    values = {
+        "auc_strict": metrics.mean_auc(ranks, strict=True), f"ndcg@{k}": metrics.ndcg(ranks, k),
+        f"recall@{recall_k}": metrics.recall(ranks, recall_k), f"hr@{k}": metrics.hit_rate(ranks, k),
+        "mrr": metrics.mrr(ranks), "map": metrics.average_precision(ranks),
+    }
+    return {"users": len(auc), "auc": float(auc.mean()), "auc_interval": interval(auc),
+            **{name: float(value.mean()) for name, value in values.items()}}
+
+
+def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]:
+    """The 95% percentile bootstrap interval of the mean over users."""
+    rng = np.random.default_rng(seed)
+    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
+    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
+
+
+COVERAGE_K, COVERAGE_USERS = 10, 2000
+
+
+def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metrics:
+    """Rank the held-out items of a fitted model.
+
+    Args:
+        held: test or validation.
+
+    Raises:
+        VbprError: the model's split has no such part.
+    """
+    part: sp.csr_matrix = getattr(factors, held)
+    if not part.nnz:
+        raise VbprError(f"this model's split has no {held} items; train with another --split")
+    on = pick_device(device)
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(on) for a in (factors.users, factors.items, factors.bias)]
+    ranks = held_out_ranks(*tensors, part, factors.seen)
+    count = np.bincount(factors.train.indices, minlength=len(factors.item_ids))[ranks.items]
+    parts = {"all": ranks, "cold": subset(ranks, count < COLD), "unseen": subset(ranks, count == 0)}
+    about = factors.about
+    return Metrics(parts, str(about.get("title", about.get("model", "model"))), str(about.get("data_title", "")),
+                   coverage(factors), bool(about.get("scores_unseen", True)))
+
+
+def coverage(factors: Factors, seed: int = 0) -> float:
+    """Share of the catalogue among the first ten of any of up to 2,000 users (a seeded sample)."""
+    rng = np.random.default_rng(seed)
+    count = len(factors.user_ids)
+    users = np.sort(rng.choice(count, min(count, COVERAGE_USERS), replace=False))
+    shown = np.zeros(len(factors.item_ids), bool)
+    for a in range(0, len(users), 64):
+        scores = torch.from_numpy(factors.scores(users[a:a + 64]))
+        for row, user in enumerate(users[a:a + 64]):
+            scores[row, factors.seen_by(int(user))] = -torch.inf
+        shown[scores.topk(min(COVERAGE_K, scores.shape[1]), dim=1).indices.numpy()] = True
+    return float(shown.mean())
+
+
+__all__ = ["COLD", "PARTS", "Metrics", "evaluate", "interval"]

@@ -1,0 +1,69 @@
+"""Every model by name. A new one is a class with `fit` and a line here; the contract tests pick it up."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import VbprError, near
+from ..recommender import Recommender
+from .baselines import Popularity, Random, VisualKNN
+from .bpr import BPR
+from .config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An entry of MODELS.
+
+    Attributes:
+        build: (configuration, checkpoint path or None) -> something with `fit`.
+        about: one line for tables and help.
+        defaults: where this model departs from TrainConfig's defaults.
+        visual: whether it reads features.
+    """
+
+    build: Callable[[TrainConfig, Path | None], Recommender]
+    about: str
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+    visual: bool = True
+
+
+MODELS: dict[str, Model] = {
+    "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features"),
+    "vbpr": Model(BPR, "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
+                  {"factors": 64, "item_bias": True, "shrink": 5.0}),
+    "bprmf": Model(BPR, "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
+                   {"dim": 0, "factors": 64, "item_bias": True, "visual_bias": False, "history": False, "whiten": 0.0,
+                    "negatives": "uniform", "epochs": 20}, visual=False),
+    "popularity": Model(Popularity, "train interactions of each item", visual=False),
+    "knn": Model(VisualKNN, "mean cosine to the features of the user's history"),
+    "random": Model(Random, "chance", visual=False),
+}
+
+# METHOD: the report's hyper-parameters. Its penalties are for a loss summed over the batch of 128; here the loss is a mean.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "report": {"dim": 50, "factors": 0, "item_bias": False, "visual_bias": False, "history": False, "whiten": 0.0,
+               "epochs": 20, "batch": 128, "shared_negatives": 0, "lr": 1e-4, "schedule": "constant", "reg_users": 1.0,
+               "reg_head": 1e-3 / 128, "positives": "users", "negatives": "uniform", "patience": 0},
+}
+
+
+def configure(model: str, preset: str = "default", **given: Any) -> TrainConfig:
+    """TrainConfig's defaults, then the model's, then the preset's, then what was given (None: not given).
+
+    Raises:
+        VbprError: an unknown model or preset, or a value out of range.
+    """
+    if model not in MODELS:
+        raise VbprError(f"--model {model} is not known{near(model, MODELS)}; choose from {', '.join(MODELS)}")
+    if preset not in PRESETS:
+        raise VbprError(f"--preset {preset} is not known; choose from {', '.join(PRESETS)}")
+    if preset == "report" and model != "visual":
+        raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
+    values = {**MODELS[model].defaults, **PRESETS[preset], **{k: v for k, v in given.items() if v is not None}}
+    return TrainConfig(model=model, **values)
+
+
+__all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure"]

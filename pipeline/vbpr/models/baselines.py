@@ -1,0 +1,58 @@
+"""What every trained model must beat: popularity, visual nearest neighbours, and chance."""
+
+import numpy as np
+
+from ..errors import VbprError
+from ..factors import Factors, Head
+from ..interactions import Split
+from ..recommender import ItemFeatures
+from .config import TrainConfig
+
+
+class Popularity:
+    """score(u, i) = the number of train interactions of i: no columns, the bias alone."""
+
+    def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
+        pass
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        empty = np.zeros((split.train.shape[0], 0), np.float32), np.zeros((split.train.shape[1], 0), np.float32)
+        return Factors(*empty, split.item_counts.astype(np.float32), split.user_ids, split.item_ids, split.train,
+                       split.validation, split.test)
+
+
+class VisualKNN:
+    """score(u, i) = the mean cosine of i's standardised features to those of what u took."""
+
+    def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
+        pass
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        if features is None:
+            raise VbprError("--model knn needs --features")
+        items = features.standardised(np.arange(len(split.item_ids)))
+        items /= np.maximum(np.linalg.norm(items, axis=1, keepdims=True), 1e-12)
+        users = np.asarray(split.train @ items) / np.maximum(1, np.diff(split.train.indptr))[:, None]
+        dim = items.shape[1]
+        # A new item's vector differs from this by its length, which changes no item's neighbours but its own score:
+        # scaled by the catalogue's mean length.
+        scale = features.scale * np.float32(dim**0.5)
+        head = Head(features.mean, scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
+        return Factors(users.astype(np.float32), items, np.zeros(len(items), np.float32), split.user_ids, split.item_ids,
+                       split.train, split.validation, split.test, head)
+
+
+class Random:
+    """Scores at random: what an AUC of one half looks like under the same protocol."""
+
+    def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
+        self.seed = config.seed
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        rng = np.random.default_rng(self.seed)
+        users, items = (rng.standard_normal((n, 8), np.float32) for n in split.train.shape)
+        return Factors(users, items, np.zeros(len(items), np.float32), split.user_ids, split.item_ids, split.train,
+                       split.validation, split.test, about={"scores_unseen": False})
+
+
+__all__ = ["Popularity", "Random", "VisualKNN"]

@@ -1,0 +1,491 @@
+"""Bayesian personalised ranking (Rendle et al. 2009) of visual and latent factors: one engine for visual, vbpr, bprmf.
+
+    x_ui = (theta_u + A h_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i,   loss = -ln sigma(x_ui - x_uj)
+
+f_i: the item's standardised features in their principal axes. h_u: the mean of what u took, so that A and E start as the
+same projection and a user has a taste before the first step. s_i = n_i / (n_i + c): what an item's few buyers say of it
+counts little, and its image carries it. A batch holds B positives and N negatives that all of them share, so that
+B + N encodings form B x N triplets; with N = 0 each positive has a negative of its own, and features enter as the
+difference f_i - f_j. Gradients are in closed form; users and items outside the batch are not touched (lazy Adam).
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import VbprError
+from ..factors import Factors, Head
+from ..files import replacing
+from ..interactions import Split
+from ..metrics import held_out_ranks, mean_auc
+from ..progress import Progress, Stopped, stop_signals
+from ..recommender import ItemFeatures
+from ..sampling import TripletSampler
+from .config import TrainConfig
+
+Params = dict[str, Tensor]
+Gradients = dict[str, tuple[Tensor | None, Tensor]]  # rows (None: all of them), gradient
+ROWS = ("theta", "gamma_u", "gamma_i", "b")
+CURVE_USERS = 5000  # users whose validation items make the learning curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What the loss needs besides the parameters, on the training device.
+
+    Attributes:
+        x: (I, d) prepared features, or None. h: (U, d) sums of x over the train items of each user, or None.
+        degree: (U,) train items a user. shrink: (I,) s_i.
+    """
+
+    x: Tensor | None
+    h: Tensor | None
+    degree: Tensor
+    shrink: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """B positives (u, i), and negatives: one each (weight None), or N distinct ones shared by all.
+
+    Attributes:
+        weight: (N,) how often each shared negative was drawn. allowed: (B, N) false where u took j.
+    """
+
+    u: Tensor
+    i: Tensor
+    j: Tensor
+    weight: Tensor | None = None
+    allowed: Tensor | None = None
+
+
+def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tensor, Gradients]:
+    """The mean loss of a batch's triplets (without penalties) and the gradients with them.
+
+    The objective is mean(-ln sigma) + reg_users/2 mean(|theta_u|^2 + |gamma_u|^2) + reg_items/2 (mean |gamma_i|^2 +
+    mean |gamma_j|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 + |beta|^2), means over
+    the batch: only its own users and items are penalised.
+    """
+    u, i, j = batch.u, batch.i, batch.j
+    n, shared = len(u), batch.weight is not None
+    k = p["theta"].shape[1] if "theta" in p else 0
+    wide = p["E"].shape[0] if "E" in p else 0  # k, and one more row when there is beta
+    left, right_i, right_j = [], [], []
+    fi = fj = taste = u[:0].float()
+    if q.x is not None and wide:
+        e = p["E"].to(q.x.dtype)
+        left.append(p["theta"][u])
+        if shared or q.h is not None:
+            fi = q.x[i]
+        if q.h is not None:
+            others = (q.degree[u] - 1).clamp_(min=1)[:, None]
+            taste = ((q.h[u] - fi) / others.sqrt()).to(q.x.dtype)  # all u took but i itself
+            left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype)
+        if wide > k:
+            left.append(torch.ones(n, 1, dtype=left[0].dtype, device=u.device))
+        if shared:
+            fj = q.x[j]
+            right_i.append((fi @ e.T).to(left[0].dtype))
+            right_j.append((fj @ e.T).to(left[0].dtype))
+        else:
+            fi = difference(q.x, i, j)
+            right_i.append((fi @ e.T).to(left[0].dtype))
+            right_j.append(torch.zeros_like(right_i[0]))
+    if "gamma_u" in p:
+        left.append(p["gamma_u"][u])
+        right_i.append(p["gamma_i"][i] * q.shrink[i, None])
+        right_j.append(p["gamma_i"][j] * q.shrink[j, None])
+    if "b" in p:
+        left.append(torch.ones(n, 1, dtype=p["b"].dtype, device=u.device))
+        right_i.append((p["b"][i] * q.shrink[i])[:, None])
+        right_j.append((p["b"][j] * q.shrink[j])[:, None])
+    lhs, ri, rj = torch.cat(left, 1), torch.cat(right_i, 1), torch.cat(right_j, 1)
+
+    if shared:
+        z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
+        w = batch.weight * batch.allowed / (n * batch.weight.sum())  # type: ignore[operator]
+        loss = (F.softplus(z) * w).sum()
+        g = torch.sigmoid(z).mul_(w)
+        positive = g.sum(1, keepdim=True)
+        d_left, d_i, d_j = g @ rj - positive * ri, -positive * lhs, g.T @ lhs
+        share_j = batch.weight / batch.weight.sum()  # type: ignore[operator]
+    else:
+        z = (lhs * (rj - ri)).sum(1, keepdim=True)
+        loss = F.softplus(z).mean()
+        g = torch.sigmoid(z) / n
+        d_left, d_i = g * (rj - ri), -g * lhs
+        d_j = -d_i
+        share_j = torch.full((n,), 1 / n, dtype=lhs.dtype, device=u.device)
+
+    out: Gradients = {}
+    if q.x is not None and wide:
+        de = (d_i[:, :wide].to(q.x.dtype).T @ fi).to(lhs.dtype)
+        if shared:
+            de += (d_j[:, :wide].to(q.x.dtype).T @ fj).to(lhs.dtype)
+        out["E"] = None, de + c.reg_head * p["E"]
+        out["theta"] = u, d_left[:, :k] + c.reg_users / n * p["theta"][u]
+        if q.h is not None:
+            out["A"] = None, (d_left[:, :k].to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
+    if "gamma_u" in p:
+        m = p["gamma_u"].shape[1]
+        out["gamma_u"] = u, d_left[:, wide:wide + m] + c.reg_users / n * p["gamma_u"][u]
+        out["gamma_i"] = torch.cat([i, j]), torch.cat([
+            d_i[:, wide:wide + m] * q.shrink[i, None] + c.reg_items / n * p["gamma_i"][i],
+            d_j[:, wide:wide + m] * q.shrink[j, None] + c.reg_items * share_j[:, None] * p["gamma_i"][j]])
+    if "b" in p:
+        out["b"] = torch.cat([i, j]), torch.cat([
+            d_i[:, -1] * q.shrink[i] + c.reg_bias / n * p["b"][i],
+            d_j[:, -1] * q.shrink[j] + c.reg_bias / 10 * share_j * p["b"][j]])
+    return loss, out
+
+
+def difference(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """(n, d) x[i] - x[j] in one pass over the rows."""
+    pair = torch.stack([i, j], 1)
+    sign = torch.tensor([1, -1], dtype=x.dtype, device=x.device).expand(len(i), 2).contiguous()
+    return F.embedding_bag(pair, x, per_sample_weights=sign, mode="sum")
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2015); a parameter with rows moves, and ages, in the rows of the batch only."""
+
+    def __init__(self, params: Params, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
+        self.m = {name: torch.zeros_like(value) for name, value in params.items()}
+        self.v = {name: torch.zeros_like(value) for name, value in params.items()}
+        self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
+
+    def step(self, params: Params, grads: Gradients, lr: float) -> None:
+        self.t += 1
+        rate = lr / (1 - self.beta1**self.t)
+        correction = (1 - self.beta2**self.t) ** 0.5
+        for name, (rows, grad) in grads.items():
+            p, m, v = params[name], self.m[name], self.v[name]
+            if rows is None:
+                m.lerp_(grad, 1 - self.beta1)
+                v.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
+                p.addcdiv_(m, v.sqrt().div_(correction).add_(self.eps), value=-rate)
+                continue
+            unique, place = torch.unique(rows, return_inverse=True)
+            total = torch.zeros((len(unique), *grad.shape[1:]), dtype=grad.dtype, device=grad.device)
+            total.index_add_(0, place, grad)
+            first = m[unique].lerp_(total, 1 - self.beta1)
+            second = v[unique].mul_(self.beta2).addcmul_(total, total, value=1 - self.beta2)
+            m[unique], v[unique] = first, second
+            p[unique] -= rate * first / second.sqrt().div_(correction).add_(self.eps)
+
+
+class Projection:
+    """Features prepared for training: standardised, turned into their principal axes, each divided by its deviation to
+    the power `whiten` / 2, and scaled to a mean square length of 1 a row.
+
+    x = ((f - mean) / scale) @ turn, (D, d) turn: still one linear map, so a fitted head folds back onto raw features.
+    """
+
+    def __init__(self, features: ItemFeatures, config: TrainConfig, device: torch.device) -> None:
+        self.features, self.device = features, device
+        dim = features.matrix.shape[1]
+        if not config.whiten:
+            self.turn = torch.eye(dim, device=device) * dim**-0.5
+            return
+        gram = torch.zeros(dim, dim, device=device)
+        rows = np.flatnonzero(features.known)
+        sample = rows[np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:CORRELATION_ROWS])]
+        for a in range(0, len(sample), 8192):
+            f = torch.from_numpy(features.standardised(sample[a:a + 8192])).to(device)
+            gram += f.T @ f
+        values, vectors = torch.linalg.eigh(gram.double() / len(sample))
+        values, vectors = values.flip(0).float().clamp(min=0), vectors.flip(1).float()
+        keep = min(config.axes or dim, int((values > 1e-6 * values[0]).sum()))
+        values, vectors = values[:keep], vectors[:, :keep]
+        sign = torch.where(vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)  # one of two choices
+        power = values ** (-config.whiten / 2)
+        self.turn = vectors * sign * power / (values * power**2).sum().sqrt()
+
+    def __call__(self, dtype: torch.dtype) -> Tensor:
+        """(I, d) prepared features on the device, made in blocks."""
+        n = len(self.features.matrix)
+        out = torch.empty(n, self.turn.shape[1], dtype=dtype, device=self.device)
+        narrow = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+        turn = self.turn.to(narrow)
+        for a in range(0, n, 8192):
+            f = torch.from_numpy(self.features.standardised(np.arange(a, min(n, a + 8192)))).to(self.device)
+            out[a:a + 8192] = (f.to(narrow) @ turn).to(dtype)
+        return out
+
+    def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
+        """Fold a fitted E (its last row beta, if there is one) back onto raw features; `columns` is the model's K."""
+        folded = (e.float() @ self.turn.T).cpu().numpy()
+        beta = folded[-1] if visual_bias else np.zeros(folded.shape[1], np.float32)
+        weight = np.zeros((columns, folded.shape[1]), np.float32)
+        k = len(folded) - visual_bias
+        weight[:k] = folded[:k]
+        return Head(self.features.mean, self.features.scale, weight, beta)
+
+
+CORRELATION_ROWS = 50_000  # rows that tell the principal axes of up to a few thousand columns well enough
+
+
+class BPR:
+    """Trains by BPR; which parts there are is the configuration's: dim and factors of 0 switch a part off."""
+
+    def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
+        self.config, self.checkpoint = config, checkpoint
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        """See `Recommender.fit`.
+
+        Raises:
+            VbprError: features are needed, the configuration has no part, or the loss is not finite.
+            Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
+        """
+        c, device = self.config, self.config.torch_device()
+        if c.dim and features is None:
+            raise VbprError(f"--model {c.model} needs --features")
+        if not (c.dim or c.factors):
+            raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
+        generator = torch.Generator(device).manual_seed(c.seed)
+        sampler = TripletSampler(split.train, device, generator, positives=c.positives, negatives=c.negatives,
+                                 popularity_share=c.popularity_share)
+        projection = Projection(features, c, device) if c.dim and features is not None else None
+        inputs = make_inputs(split, projection, c, device)
+        p = initial(split, inputs, c, generator)
+        adam = Adam(p)
+        steps = max(1, len(sampler) // c.batch)
+        state = State(c, p, adam, generator, self.checkpoint)
+        validation = CurveSample(split)
+        with Progress(f"train {c.model}", steps * c.epochs * c.batch, "positives") as bar, stop_signals() as stopping:
+            state.resume(bar, steps)
+            for epoch in range(state.epoch, c.epochs):
+                total = torch.zeros((), device=device)
+                for a in range(0, steps, CHUNK):
+                    count = min(CHUNK, steps - a)
+                    batches = draw(sampler, split, c, count)
+                    for s, batch in enumerate(batches):
+                        loss, grads = gradients(p, inputs, batch, c)
+                        done = (epoch * steps + a + s) / (c.epochs * steps)
+                        adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
+                        total += loss.detach()
+                    bar.advance(count * c.batch)
+                state.epoch = epoch + 1
+                mean = float(total) / steps
+                if not np.isfinite(mean):
+                    raise VbprError(f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {c.lr:g})"
+                                    + state.salvage())
+                last = epoch + 1 == c.epochs
+                if last or (epoch + 1) % c.eval_every == 0:
+                    auc = validation.auc(*vectors(p, inputs, c))
+                    state.take(epoch + 1, mean, auc)
+                    bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
+                    if state.patience_lost():
+                        break
+                state.save_now_and_then()
+                if stopping() and not last:
+                    where = state.save()
+                    raise Stopped(f"stopped after epoch {epoch + 1} of {c.epochs}{where}")
+        state.finish()
+        users, items, bias = (t.float().cpu().numpy() for t in vectors(state.best, inputs, c))
+        head = None
+        if projection is not None and features is not None:
+            head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
+            # exact float32 vectors: what training read was rounded
+            exact, visual = head(features.standardised(np.arange(len(items))) * head.scale + head.mean)
+            k = c.dim
+            items[:, :k] = exact[:, :k]
+            latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
+            bias = visual + latent
+        return Factors(users, items, np.ascontiguousarray(bias, np.float32), split.user_ids, split.item_ids, split.train,
+                       split.validation, split.test, head, {"curve": state.curve, "scores_unseen": head is not None})
+
+
+CHUNK = 64  # batches drawn at a time
+
+
+def make_inputs(split: Split, projection: Projection | None, c: TrainConfig, device: torch.device) -> Inputs:
+    degree = torch.from_numpy(np.diff(split.train.indptr)).float().to(device)
+    count = torch.from_numpy(split.item_counts).float().to(device)
+    shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
+    if projection is None:
+        return Inputs(None, None, degree, shrink)
+    x = projection(c.torch_dtype(device))
+    return Inputs(x, history(split.train, x) if c.history else None, degree, shrink)
+
+
+def history(train: sp.csr_matrix, x: Tensor) -> Tensor:
+    """(U, d) the sum of x over each user's train items, float16 (sums of a few hundred rows of length one fit)."""
+    offsets = torch.from_numpy(train.indptr[:-1]).long().to(x.device)
+    indices = torch.from_numpy(train.indices).long().to(x.device)
+    sums = F.embedding_bag(indices, x, offsets, mode="sum")
+    return sums if x.dtype == torch.float64 else sums.to(torch.float16 if x.dtype == torch.bfloat16 else x.dtype)
+
+
+def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
+    """Parameters before the first step: E and A the first principal axes, latent factors small and random."""
+    device = q.degree.device
+    n_users, n_items = split.train.shape
+
+    def normal(*shape: int, scale: float) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device) * scale
+
+    p: Params = {}
+    if c.dim and q.x is not None:
+        d = q.x.shape[1]
+        if c.history:
+            e = torch.eye(c.dim, d, device=device) * HEAD_SCALE**0.5
+            p["A"] = e.clone()
+        else:
+            e = normal(c.dim, d, scale=1.0)
+        p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
+        p["theta"] = normal(n_users, c.dim, scale=0.01)
+    if c.factors:
+        p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
+        p["gamma_i"] = normal(n_items, c.factors, scale=0.1)
+    if c.item_bias:
+        p["b"] = torch.zeros(n_items, device=device)
+    return p
+
+
+HEAD_SCALE = 8.0  # features have length 1 or so: scores of the first step then differ by about 1
+
+
+def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """(U, K) users, (I, K) items, (I,) biases of the model as it stands."""
+    users, items = [], []
+    bias = torch.zeros_like(q.shrink)
+    if "E" in p and q.x is not None:
+        theta = p["theta"]
+        if q.h is not None:
+            theta = theta + blocks(q.h / q.degree.clamp(min=1).sqrt()[:, None].to(q.h.dtype), p["A"], q.x.dtype)
+        users.append(theta)
+        encoded = blocks(q.x, p["E"], q.x.dtype)
+        items.append(encoded[:, :c.dim])
+        if c.visual_bias:
+            bias = bias + encoded[:, -1]
+    if "gamma_u" in p:
+        users.append(p["gamma_u"])
+        items.append(p["gamma_i"] * q.shrink[:, None])
+    if "b" in p:
+        bias = bias + p["b"] * q.shrink
+    return torch.cat(users, 1), torch.cat(items, 1), bias
+
+
+def blocks(x: Tensor, weight: Tensor, dtype: torch.dtype, size: int = 16384) -> Tensor:
+    """x @ weight.T in float32, a block of rows at a time."""
+    w = weight.to(dtype).T
+    return torch.cat([(x[a:a + size].to(dtype) @ w).to(weight.dtype) for a in range(0, len(x), size)])
+
+
+def draw(sampler: TripletSampler, split: Split, c: TrainConfig, count: int) -> list[Batch]:
+    """The next `count` batches."""
+    if not c.shared_negatives:
+        u, i, j = sampler.draw(count * c.batch)
+        return [Batch(*(t[a:a + c.batch] for t in (u, i, j))) for a in range(0, count * c.batch, c.batch)]
+    u, i = sampler.positives(count * c.batch)
+    j = sampler.candidates(count * c.shared_negatives)
+    return [shared_batch(sampler, u[b * c.batch:(b + 1) * c.batch], i[b * c.batch:(b + 1) * c.batch],
+                         j[b * c.shared_negatives:(b + 1) * c.shared_negatives]) for b in range(count)]
+
+
+def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor) -> Batch:
+    distinct, weight = torch.unique(j, return_counts=True)
+    return Batch(u, i, distinct, weight.float(), sampler.allowed(u, distinct))
+
+
+class CurveSample:
+    """Validation AUC of a fixed sample of users: exact for them, and cheaper than an epoch."""
+
+    def __init__(self, split: Split, seed: int = 0) -> None:
+        users = np.flatnonzero(np.diff(split.validation.indptr))
+        users = np.sort(np.random.default_rng(seed).permutation(users)[:CURVE_USERS])
+        self.users = users
+        self.held, self.observed = split.validation[users], split.observed[users]
+
+    def auc(self, users: Tensor, items: Tensor, bias: Tensor) -> float | None:
+        """Mean over the sample; None when nobody has a validation item."""
+        if not len(self.users):
+            return None
+        chosen = users[torch.from_numpy(self.users).to(users.device)]
+        return float(mean_auc(held_out_ranks(chosen.float(), items.float(), bias.float(), self.held, self.observed)).mean())
+
+
+class State:
+    """How far training has come: the best epoch so far, the learning curve, and the checkpoint that survives a kill."""
+
+    def __init__(self, config: TrainConfig, params: Params, adam: Adam, generator: torch.Generator,
+                 path: Path | None) -> None:
+        self.config, self.params, self.adam, self.generator, self.path = config, params, adam, generator, path
+        self.best = {name: value.clone() for name, value in params.items()}
+        self.epoch, self.best_auc, self.best_epoch = 0, -1.0, 0
+        self.curve: list[dict[str, float]] = []
+        self.saved = time.monotonic()
+
+    def take(self, epoch: int, loss: float, auc: float | None) -> None:
+        """Note an evaluation; keep the parameters if they are the best so far (without validation: the latest)."""
+        self.curve.append({"epoch": epoch, "loss": loss} | ({} if auc is None else {"auc": auc}))
+        if auc is None or auc > self.best_auc:
+            self.best_auc, self.best_epoch = (-1.0 if auc is None else auc), epoch
+            for name, value in self.params.items():
+                self.best[name].copy_(value)
+
+    def patience_lost(self) -> bool:
+        c = self.config
+        return bool(c.patience) and self.epoch - self.best_epoch >= c.patience * c.eval_every
+
+    def save_now_and_then(self) -> None:
+        if time.monotonic() - self.saved > self.config.checkpoint_minutes * 60:
+            self.save()
+
+    def save(self) -> str:
+        """Write the checkpoint; returns the words that say so."""
+        if self.path is None:
+            return ""
+        tensors = {f"{part}/{name}": value for part, group in
+                   (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v))
+                   for name, value in group.items()}
+        tensors["generator"] = self.generator.get_state()
+        about = {"epoch": self.epoch, "t": self.adam.t, "best_auc": self.best_auc, "best_epoch": self.best_epoch,
+                 "curve": self.curve, "identity": self.config.identity}
+        with replacing(self.path) as temporary:
+            safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, temporary,
+                                        {"about": json.dumps(about)})
+        self.saved = time.monotonic()
+        return f"; {self.path} holds the state: run the same command again to resume"
+
+    def salvage(self) -> str:
+        """Where the last good state is, in words."""
+        return f"; {self.path} holds the last good state" if self.path is not None and self.path.exists() else ""
+
+    def resume(self, bar: Progress, steps: int) -> None:
+        """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            with safetensors.safe_open(self.path, "pt") as handle:
+                about = json.loads(handle.metadata()["about"])
+                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError):
+            return
+        if about["identity"] != self.config.identity:
+            return
+        for part, group in (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v)):
+            for name, value in group.items():
+                value.copy_(tensors[f"{part}/{name}"])
+        self.generator.set_state(tensors["generator"])
+        self.adam.t, self.epoch, self.curve = about["t"], about["epoch"], about["curve"]
+        self.best_auc, self.best_epoch = about["best_auc"], about["best_epoch"]
+        bar.advance(self.epoch * steps * self.config.batch)
+
+    def finish(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+__all__ = ["BPR", "Adam", "Batch", "Inputs", "gradients"]

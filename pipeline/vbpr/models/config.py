@@ -1,0 +1,89 @@
+"""Everything that training can be told, in one place: each default has its home here or in a model's own line."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from ..backbones import pick_device
+from ..errors import VbprError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; saved inside the model file.
+
+    Attributes:
+        model: entry of MODELS.
+        dim: K of the visual part; factors: K of the latent part; 0 switches a part off.
+        item_bias, visual_bias: whether b_i and beta are learnt. history: whether a user starts from what they took.
+        shrink: c in s_i = n_i / (n_i + c), the weight of an item's own latent factors and bias.
+        whiten: 0 standardised features, 1 fully whitened ones, between: partly. axes: principal axes kept (0: all).
+        epochs: of |train| positives. batch: positives a step. shared_negatives: N a step (0: one own negative each).
+        lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
+        reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
+        positives: interactions or users. negatives: uniform or popularity, for `popularity_share` of the draws.
+        eval_every: epochs between validations. patience: validations without gain that end training (0: never).
+        device: auto, cpu, cuda. precision: auto (bfloat16 where the machine multiplies it fast), float32, bfloat16.
+        seed: of every random choice. checkpoint_minutes: between checkpoints.
+        identity: digest of all that a checkpoint must agree with: data, features, split, configuration.
+    """
+
+    model: str = "visual"
+    dim: int = 64
+    factors: int = 0
+    item_bias: bool = False
+    visual_bias: bool = True
+    history: bool = True
+    shrink: float = 0.0
+    whiten: float = 0.5
+    axes: int = 0
+    epochs: int = 8
+    batch: int = 1024
+    shared_negatives: int = 256
+    lr: float = 0.01
+    schedule: str = "linear"
+    reg_users: float = 0.02
+    reg_items: float = 0.02
+    reg_bias: float = 0.02
+    reg_head: float = 1.6e-4
+    positives: str = "interactions"
+    negatives: str = "popularity"
+    popularity_share: float = 0.25
+    eval_every: int = 1
+    patience: int = 5
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    checkpoint_minutes: float = 2.0
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        for name, least in (("dim", 0), ("factors", 0), ("epochs", 1), ("batch", 1), ("shared_negatives", 0),
+                            ("eval_every", 1), ("patience", 0), ("axes", 0)):
+            if getattr(self, name) < least:
+                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
+        for name, choices in (("schedule", ("linear", "constant")), ("precision", ("auto", "float32", "bfloat16"))):
+            if getattr(self, name) not in choices:
+                raise VbprError(f"--{name} {getattr(self, name)} is not known; choose from {', '.join(choices)}")
+
+    def torch_device(self) -> torch.device:
+        return pick_device(self.device)
+
+    def torch_dtype(self, device: torch.device) -> torch.dtype:
+        """What features are stored and multiplied in; sums and parameters are float32."""
+        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        bf16 = self.precision == "bfloat16" or (self.precision == "auto" and fast)
+        return torch.bfloat16 if bf16 else torch.float32
+
+    def changed(self, **values: Any) -> "TrainConfig":
+        return dataclasses.replace(self, **values)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+__all__ = ["TrainConfig"]

@@ -1,0 +1,70 @@
+"""What a model must do to be trained, evaluated, asked and shown: turn a split and features into factors."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from .errors import VbprError
+from .factors import Factors
+from .interactions import Split
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemFeatures:
+    """The catalogue's features, aligned with a split's `item_ids`.
+
+    Attributes:
+        matrix: (I, D) float16; rows of items without features are zero and not to be read.
+        known: (I,) bool.
+        mean, scale: (D,) float32, over the known rows; a constant column has scale 1.
+    """
+
+    matrix: Array
+    known: Array
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, matrix: Array, known: Array, block: int = 8192) -> "ItemFeatures":
+        """Take the statistics of the known rows, in one pass over blocks.
+
+        Raises:
+            VbprError: no row is known, or every column is constant.
+        """
+        rows = np.flatnonzero(known)
+        if not len(rows):
+            raise VbprError("no item of the interactions has features; extract them from this data set's images")
+        shift = np.asarray(matrix[rows[0]], np.float32)  # so that the sums of squares do not cancel
+        total, square = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
+        for a in range(0, len(rows), block):
+            f = np.asarray(matrix[rows[a:a + block]], np.float32) - shift
+            total += f.sum(0, dtype=np.float64)
+            square += np.square(f, dtype=np.float32).sum(0, dtype=np.float64)
+        mean = total / len(rows)
+        std = np.sqrt(np.maximum(0, square / len(rows) - mean**2))
+        constant = std <= 1e-6 * np.maximum(1, np.abs(shift))
+        if constant.all():
+            raise VbprError("every image has the same features; the backbone or the images are at fault")
+        return cls(matrix, known, (mean + shift).astype(np.float32), np.where(constant, 1, std).astype(np.float32))
+
+    def standardised(self, rows: Array) -> Array:
+        """(n, D) float32, mean 0 and deviation 1 a column; items without features have the mean, that is 0."""
+        return np.where(self.known[rows, None], (np.asarray(self.matrix[rows], np.float32) - self.mean) / self.scale, 0)
+
+
+class Recommender(Protocol):
+    """A model that can be fitted."""
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        """Fit to `split.train`; `split.validation` may choose the epoch, `split.test` is not looked at.
+
+        Args:
+            features: None for models that use none.
+        """
+        ...
+
+
+__all__ = ["ItemFeatures", "Recommender"]

@@ -1,0 +1,121 @@
+"""Triplets (u, i, j) for BPR (Rendle et al. 2009), drawn where the model trains: i from what u took, j from the rest.
+
+    sampler = TripletSampler(split.train, device, torch.Generator(device).manual_seed(0)); u, i, j = sampler.draw(4096)
+
+A negative needs no rejection. With the train items of u sorted, a_0 < a_1 < ..., the numbers a_k - k never fall, and
+the r-th item outside them is r + #{k : a_k - k <= r}: one binary search over all users' keys, exactly uniform.
+"""
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from .errors import VbprError
+
+POSITIVES = ("interactions", "users")
+NEGATIVES = ("uniform", "popularity")
+
+
+class TripletSampler:
+    """Draws triplets; j is never in the train items of u, and may be one of u's validation or test items."""
+
+    def __init__(self, train: sp.csr_matrix, device: torch.device, generator: torch.Generator, *,
+                 positives: str = "interactions", negatives: str = "uniform", popularity_share: float = 1.0) -> None:
+        """
+        Args:
+            train: (U, I) CSR with sorted columns.
+            positives: uniform over interactions, or over users and then over the items of each.
+            negatives: uniform over the items that u did not take, or, for `popularity_share` of the draws, as often
+                as others took them.
+
+        Raises:
+            VbprError: an unknown rule, or no user has both an item and one left to prefer it to.
+        """
+        if positives not in POSITIVES:
+            raise VbprError(f"--positives {positives} is not known; choose from {', '.join(POSITIVES)}")
+        if negatives not in NEGATIVES:
+            raise VbprError(f"--negatives {negatives} is not known; choose from {', '.join(NEGATIVES)}")
+        self.items = train.shape[1]
+        degree = torch.from_numpy(train.indptr[1:] - train.indptr[:-1]).long()
+        useful = (degree > 0) & (degree < self.items)  # a user of every item has no negative
+        if not useful.any():
+            raise VbprError("no user has both an item that was taken and one that was not; BPR cannot learn from this")
+        rows = torch.repeat_interleave(torch.arange(train.shape[0]), degree)
+        columns = torch.from_numpy(train.indices).long()
+        place = torch.arange(len(columns)) - torch.from_numpy(train.indptr).long()[rows]
+        self.rows, self.columns = rows.to(device), columns.to(device)
+        self.pairs = torch.nonzero(useful[rows]).squeeze(1).to(device)
+        self.users = torch.nonzero(useful).squeeze(1).to(device)
+        self.degree, self.start = degree.to(device), torch.from_numpy(train.indptr).long().to(device)
+        self.gap_keys = (rows * (self.items + 1) + columns - place).to(device)
+        self.keys = (rows * self.items + columns).to(device)
+        self.device, self.generator = device, generator
+        self.by_users, self.share = positives == "users", popularity_share if negatives == "popularity" else 0.0
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def below(self, bound: Tensor | int, n: int) -> Tensor:
+        """(n,) int64, uniform in [0, bound)."""
+        if isinstance(bound, int):
+            return torch.randint(bound, (n,), generator=self.generator, device=self.device)
+        r = torch.rand(n, generator=self.generator, device=self.device, dtype=torch.float64)
+        return torch.minimum((r * bound).long(), bound - 1)
+
+    def positives(self, n: int) -> tuple[Tensor, Tensor]:
+        """(n,), (n,) int64: users and items that they took."""
+        if self.by_users:
+            u = self.users[self.below(len(self.users), n)]
+            return u, self.columns[self.start[u] + self.below(self.degree[u], n)]
+        pair = self.pairs[self.below(len(self.pairs), n)]
+        return self.rows[pair], self.columns[pair]
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(n,), (n,), (n,) int64: users, items taken, items not taken."""
+        u, i = self.positives(n)
+        j = self.outside(u)
+        if self.share:
+            wanted = torch.rand(n, generator=self.generator, device=self.device) < self.share
+            for _ in range(4):  # what is still inside u's items after four draws keeps its uniform negative
+                at = torch.nonzero(wanted).squeeze(1)
+                candidate = self.columns[self.below(len(self.columns), len(at))]
+                fine = ~self.taken(u[at], candidate)
+                j[at[fine]] = candidate[fine]
+                wanted[at[fine]] = False
+        return u, i, j
+
+    def candidates(self, n: int) -> Tensor:
+        """(n,) int64 items for users to share as negatives: uniform, or popular for `popularity_share` of them."""
+        j = self.below(self.items, n)
+        if self.share:
+            popular = torch.rand(n, generator=self.generator, device=self.device) < self.share
+            j = torch.where(popular, self.columns[self.below(len(self.columns), n)], j)
+        return j
+
+    def allowed(self, u: Tensor, j: Tensor) -> Tensor:
+        """(B,) users, (N,) distinct items -> (B, N) bool: whether j is outside the train items of u."""
+        slot = torch.full((self.items,), -1, dtype=torch.long, device=self.device)
+        slot[j] = torch.arange(len(j), device=self.device)
+        degree = self.degree[u]
+        row = torch.repeat_interleave(torch.arange(len(u), device=self.device), degree)
+        first = torch.cumsum(degree, 0) - degree
+        entry = self.start[u][row] + torch.arange(len(row), device=self.device) - first[row]
+        column = slot[self.columns[entry]]
+        inside = column >= 0
+        mask = torch.ones(len(u), len(j), dtype=torch.bool, device=self.device)
+        mask[row[inside], column[inside]] = False
+        return mask
+
+    def outside(self, u: Tensor) -> Tensor:
+        """(n,) users -> (n,) items, uniform over those outside the train items of each."""
+        r = self.below(self.items - self.degree[u], len(u))
+        return r + torch.searchsorted(self.gap_keys, u * (self.items + 1) + r, right=True) - self.start[u]
+
+    def taken(self, u: Tensor, i: Tensor) -> Tensor:
+        """(n,) bool: whether i is among the train items of u."""
+        key = u * self.items + i
+        at = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
+        return self.keys[at] == key
+
+
+__all__ = ["NEGATIVES", "POSITIVES", "TripletSampler"]

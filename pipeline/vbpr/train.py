@@ -1,0 +1,142 @@
+"""Stage two: interactions and cached features in, a fitted model out, in seconds.
+
+    train(Dataset.resolve("data"), ["artifacts/inc.h5"], configure("visual"), out="artifacts/inc.model.h5")
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .datasets import Dataset
+from .errors import VbprError, some
+from .factors import Factors
+from .features import FeatureStore
+from .files import Strings, locked, writable_parent
+from .interactions import Split
+from .models import MODELS, TrainConfig
+from .recommender import ItemFeatures
+
+
+def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
+    """The features of a catalogue by id, side by side if there are several files; items that any file lacks are unknown."""
+    places = [store.find(item_ids) for store in stores]
+    known = np.logical_and.reduce([place >= 0 for place in places])
+    if len(stores) == 1 and np.array_equal(places[0], np.arange(len(stores[0]))):
+        return ItemFeatures.of(stores[0].features, known)  # the catalogue is the file: nothing to copy
+    matrix = np.zeros((len(item_ids), sum(store.dim for store in stores)), np.float16)
+    column = 0
+    for store, place in zip(stores, places, strict=True):
+        for a in range(0, len(item_ids), 8192):
+            rows = np.flatnonzero(known[a:a + 8192]) + a
+            matrix[rows, column:column + store.dim] = store.features[place[rows]]
+        column += store.dim
+    return ItemFeatures.of(matrix, known)
+
+
+def prepare(data: Dataset, stores: Sequence[FeatureStore], *, how: str = "auto", min_interactions: int = 5,
+            k_core: int = 0, seed: int = 0) -> Split:
+    """Read the interactions and split them, over a catalogue of every item that has features or interactions.
+
+    Raises:
+        VbprError: the features are of another data set, or lack items that have an image.
+    """
+    interactions = data.interactions()
+    if k_core:
+        interactions = interactions.k_core(k_core)
+    catalogue = None
+    for store in stores:
+        usable = store.finished().item_ids[store.done]
+        catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
+        absent = np.setdiff1d(interactions.item_ids, store.item_ids)
+        if len(absent) > len(interactions.item_ids) / 2:
+            raise VbprError(f"{store.path} was made from {store.provenance['data']} and has features for only "
+                            f"{len(interactions.item_ids) - len(absent):,} of the {len(interactions.item_ids):,} items in "
+                            f"{data.name}; extract that data set's images, or give its --data")
+        if len(absent):
+            try:
+                pictured = np.intersect1d(absent, data.images().item_ids)
+            except VbprError:
+                pictured = absent[:0]
+            if len(pictured):
+                raise VbprError(f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
+                                f"{pictured[0]}); run vbpr extract again to add them")
+    return Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a run did: the factors and where they lie, seconds spent, items without features (they get the mean)."""
+
+    factors: Factors
+    path: Path | None
+    seconds: float
+    without_features: list[str]
+
+
+def fit(split: Split, features: ItemFeatures | None, config: TrainConfig, checkpoint: Path | None = None) -> Factors:
+    """Fit one model; the factors know their configuration and learning curve."""
+    factors = MODELS[config.model].build(config, checkpoint).fit(split, features)
+    about = {**factors.about, "model": config.model, "title": config.model, "config": config.to_json(),
+             "split": split.rule, "dropped_users": split.dropped_users,
+             "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")}}
+    return dataclasses.replace(factors, about=about)
+
+
+def train(data: Dataset, features: Sequence[Path | str], config: TrainConfig, out: Path | str, *, how: str = "auto",
+          min_interactions: int = 5, k_core: int = 0, split_seed: int = 0) -> Training:
+    """Fit a model and write its file; a killed run resumes from its checkpoint.
+
+    Args:
+        features: feature files; several are put side by side.
+
+    Raises:
+        VbprError: the features are missing, unfinished or of another data set; the configuration is impossible.
+        Stopped: Ctrl-C or SIGTERM.
+    """
+    path = Path(out)
+    writable_parent(path)
+    stores = [FeatureStore(feature) for feature in features]
+    visual = MODELS[config.model].visual
+    if visual and not stores:
+        raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
+    started = time.monotonic()
+    split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
+    digests = [store.digest() for store in stores]
+    matrix = align(stores, split.item_ids) if visual else None
+    if config.dim and matrix is not None and config.dim > matrix.matrix.shape[1]:
+        raise VbprError(f"--dim {config.dim} is more than the features' {matrix.matrix.shape[1]} columns; lower it")
+    identity = identity_of(split, digests, config)
+    with locked(path) if config.epochs else contextlib.nullcontext():
+        checkpoint = path.with_name(f".{path.name}.checkpoint")
+        factors = fit(split, matrix, config.changed(identity=identity), checkpoint)
+        missing = [] if matrix is None else [str(i) for i in split.item_ids[~matrix.known]]
+        about = {**factors.about, "data": data.name, "data_title": data.title, "simulated": data.simulated,
+                 "features": [{"path": str(s.path.resolve()), "digest": d,
+                               **{k: s.provenance[k] for k in ("backbone", "weights", "preprocessing", "precision")}}
+                              for s, d in zip(stores, digests, strict=True)],
+                 "without_features": len(missing), "seconds": time.monotonic() - started}
+        random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
+        if random and visual:
+            about["title"] += f" (RANDOM weights: {some(random, len(random))})"
+        factors = dataclasses.replace(factors, about=about)
+        factors.save(path)
+    return Training(factors, path, time.monotonic() - started, missing)
+
+
+def identity_of(split: Split, digests: list[str], config: TrainConfig) -> str:
+    """A digest of everything that decides the result: what a checkpoint must agree with."""
+    total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
+    for part in (split.train, split.validation):
+        total.update(part.indptr.tobytes())
+        total.update(part.indices.tobytes())
+    return total.hexdigest()
+
+
+__all__ = ["Training", "align", "fit", "prepare", "train"]
