@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ COLOURS = {  # sRGB values as they look in indoor photographs; a name may have s
     "pink": [(220, 150, 165), (205, 50, 120), (230, 90, 120)], "yellow": [(220, 185, 60), (235, 225, 90)],
     "purple": [(110, 70, 130), (70, 40, 80), (160, 130, 190)], "orange": [(220, 110, 50)],
 }  # fmt: skip
+LEFT_OUT = {"fae00db0-b571-4947-8a6a-ad7edb132a75"}  # a political slogan
 PATTERNS = ("plain", "striped", "patterned")
 ATTRIBUTES = [name for name, _ in CATEGORIES.values()] + list(COLOURS) + list(PATTERNS)
 README = """\
@@ -60,11 +62,11 @@ say nothing about how well a method serves real people.
 - `interactions.csv`: user_id, item_id, timestamp (seconds since 1970).
 - `oracle.h5`: the known answer, utility = users @ items.T + bias, with user_ids, item_ids and attributes (the columns).
 
-Each shopper likes one or two categories, one or two colours, and has a view on patterns; about {several:.0f}% have two or
-three such tastes, which add up. An item's attributes are its category, the share of each colour, and its pattern; its
-bias is popularity that no picture shows. A shopper buys {low} to {high} items, drawn without replacement from the softmax
-of the utility. {never} items are never bought (nearly all of them new arrivals, not on sale yet); the top tenth takes
-{top:.0f}% of the sales.
+Each shopper likes one or two categories, one or two colours, and has a view on patterns; about {several:.0f}% have two
+or three such tastes, which add up. An item's attributes are its category, the share of each colour, and its pattern;
+its bias is popularity that no picture shows. A shopper buys {low} to {high} items, drawn without replacement from the
+softmax of the utility. {never} items are never bought (nearly all of them new arrivals, not on sale yet); the top
+tenth takes {top:.0f}% of the sales.
 
 Expected AUC with one purchase of each shopper held out at random, over all items that the shopper did not buy: oracle
 **{oracle:.4f}**, popularity {popularity:.4f}. The oracle knows the true tastes, so it is the ceiling.
@@ -163,7 +165,7 @@ def read_items(source: Path) -> list[Item]:
     items = []
     with (source / "items.csv").open(newline="", encoding="utf-8") as file:
         for row in sorted(csv.DictReader(file), key=lambda row: row["item_id"]):
-            if row["category"] not in CATEGORIES or row["kids"] != "False":
+            if row["category"] not in CATEGORIES or row["kids"] != "False" or row["item_id"] in LEFT_OUT:
                 continue
             if found := measure(open_photo(source, row["item_id"]), row["category"]):
                 items.append(Item(row["item_id"], row["category"], *found))
@@ -204,7 +206,7 @@ def exact_auc(scores: np.ndarray, bought: np.ndarray, drop: float = 0.0) -> floa
     return float(np.mean(users))
 
 
-def write_csv(path: Path, header: str, rows: list[tuple[object, ...]]) -> None:
+def write_csv(path: Path, header: str, rows: Sequence[tuple[object, ...]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header.split(","))

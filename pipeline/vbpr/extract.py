@@ -1,11 +1,10 @@
 """Stage one: every image goes through the frozen backbone once, into the feature file.
 
-    extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
+extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
 """
 
 import dataclasses
 import importlib.metadata
-import json
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .datasets import Dataset
-from .errors import VbprError, some
+from .errors import VbprError
 from .features import FeatureStore
 from .files import writable_parent
 from .images import REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
@@ -35,10 +34,20 @@ class Extraction:
     rate: float
 
 
-def extract(data: Dataset, backbone: str = "inception", out: Path | str | None = None, *,
-            weights: Path | str | None = None, random_weights: bool = False, device: str = "auto",
-            precision: str = "exact", engine: str = "auto", batch: int | None = None, threads: int | None = None,
-            max_bad: float = 0.05) -> Extraction:
+def extract(
+    data: Dataset,
+    backbone: str = "inception",
+    out: Path | str | None = None,
+    *,
+    weights: Path | str | None = None,
+    random_weights: bool = False,
+    device: str = "auto",
+    precision: str = "exact",
+    engine: str = "auto",
+    batch: int | None = None,
+    threads: int | None = None,
+    max_bad: float = 0.05,
+) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
 
     A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped.
@@ -63,9 +72,17 @@ def extract(data: Dataset, backbone: str = "inception", out: Path | str | None =
     model = load_backbone(backbone, weights, random_weights)
     fingerprint = f"{model.fingerprint} {precision}"
     provenance = {
-        "backbone": model.name, "weights": model.weights, "weights_digest": model.digest, "dim": model.dim,
-        "preprocessing": str(model.preprocessing), "precision": precision, "fingerprint": fingerprint,
-        "size": model.preprocessing.size, "data": data.name, "simulated": data.simulated, "reasons": [*REASONS, "other"],
+        "backbone": model.name,
+        "weights": model.weights,
+        "weights_digest": model.digest,
+        "dim": model.dim,
+        "preprocessing": str(model.preprocessing),
+        "precision": precision,
+        "fingerprint": fingerprint,
+        "size": model.preprocessing.size,
+        "data": data.name,
+        "simulated": data.simulated,
+        "reasons": [*REASONS, "other"],
         "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
     }
     with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance) as store:
@@ -78,27 +95,34 @@ def extract(data: Dataset, backbone: str = "inception", out: Path | str | None =
                     written += rows
                     bar.advance(rows + bad)
                     if stopping():
-                        raise Stopped(f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the "
-                                      "same command again to resume")
+                        raise Stopped(
+                            f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the "
+                            "same command again to resume"
+                        )
                 rate = bar.rate
         failures = store.failures()
         if not len(store.done):
-            raise VbprError(f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
-                            "give --data a folder of readable images")
+            raise VbprError(
+                f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
+                "give --data a folder of readable images"
+            )
         if len(failures) > max_bad * len(store):
-            raise VbprError(f"{len(failures):,} of {len(store):,} images of {source.name} could not be used "
-                            f"({summary(failures)}; first: {failures[0][0]}), more than --max-bad {max_bad:g}; mend "
-                            "them or raise it")
+            raise VbprError(
+                f"{len(failures):,} of {len(store):,} images of {source.name} could not be used "
+                f"({summary(failures)}; first: {failures[0][0]}), more than --max-bad {max_bad:g}; mend "
+                "them or raise it"
+            )
         return Extraction(path, len(store), written, failures, rate)
 
 
-def encoded(store: FeatureStore, source: ImageSource, encoder: Any, how: Preprocessing, pending: Array,
-            threads: int | None) -> Iterator[tuple[int, int]]:
+def encoded(
+    store: FeatureStore, source: ImageSource, encoder: Any, how: Preprocessing, pending: Array, threads: int | None
+) -> Iterator[tuple[int, int]]:
     """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch."""
     import torch
 
     workers = threads or max(2, torch.get_num_threads())
-    batches = [pending[a:a + encoder.batch] for a in range(0, len(pending), encoder.batch)]
+    batches = [pending[a : a + encoder.batch] for a in range(0, len(pending), encoder.batch)]
 
     def decode(row: int) -> Pixels | str:
         try:

@@ -44,8 +44,8 @@ class Head:
         vectors = np.empty((len(features), len(self.weight)), np.float32)
         bias = np.empty(len(features), np.float32)
         for a in range(0, len(features), block):
-            f = (np.asarray(features[a:a + block], np.float32) - self.mean) / self.scale
-            vectors[a:a + block], bias[a:a + block] = f @ self.weight.T, f @ self.bias_weight + self.bias_offset
+            f = (np.asarray(features[a : a + block], np.float32) - self.mean) / self.scale
+            vectors[a : a + block], bias[a : a + block] = f @ self.weight.T, f @ self.bias_weight + self.bias_offset
         return vectors, bias
 
 
@@ -74,16 +74,24 @@ class Factors:
 
     def __post_init__(self) -> None:
         shape = (len(self.user_ids), len(self.item_ids))
-        if self.users.ndim != 2 or self.items.shape != (shape[1], self.users.shape[1]) or len(self.users) != shape[0] \
-                or self.bias.shape != (shape[1],):
-            raise VbprError(f"factors do not fit together: users {self.users.shape}, items {self.items.shape}, bias "
-                            f"{self.bias.shape} for {shape[0]:,} user and {shape[1]:,} item ids")
+        if (
+            self.users.ndim != 2
+            or self.items.shape != (shape[1], self.users.shape[1])
+            or len(self.users) != shape[0]
+            or self.bias.shape != (shape[1],)
+        ):
+            raise VbprError(
+                f"factors do not fit together: users {self.users.shape}, items {self.items.shape}, bias "
+                f"{self.bias.shape} for {shape[0]:,} user and {shape[1]:,} item ids"
+            )
         if not (np.isfinite(self.users).all() and np.isfinite(self.items).all() and np.isfinite(self.bias).all()):
             raise VbprError("factors hold values that are not finite; train again with a lower --lr")
 
     def __repr__(self) -> str:
-        return (f"Factors({self.about.get('model', 'model')}, {len(self.user_ids):,} users, {len(self.item_ids):,} "
-                f"items, K {self.users.shape[1]})")
+        return (
+            f"Factors({self.about.get('model', 'model')}, {len(self.user_ids):,} users, {len(self.item_ids):,} "
+            f"items, K {self.users.shape[1]})"
+        )
 
     def scores(self, users: Array) -> Array:
         """(n,) user positions -> (n, I) float32."""
@@ -98,8 +106,12 @@ class Factors:
 
     def seen_by(self, user: int) -> Array:
         """Positions of the items that a user took."""
-        return np.concatenate([part.indices[part.indptr[user]:part.indptr[user + 1]]
-                               for part in (self.train, self.validation, self.test)])
+        return np.concatenate(
+            [
+                part.indices[part.indptr[user] : part.indptr[user + 1]]
+                for part in (self.train, self.validation, self.test)
+            ]
+        )
 
     def recommend(self, user: int, k: int = 10, seen: bool = False) -> tuple[Array, Array]:
         """The k items of highest score for a user (position): positions and scores, best first.
@@ -141,7 +153,7 @@ class Factors:
                 group.create_dataset("indices", data=part.indices.astype("<i4"))
             if self.head is not None:
                 group = handle.create_group("head")
-                for name in ("mean", "scale", "weight", "bias_weight"):
+                for name in HEAD_ARRAYS:
                     group.create_dataset(name, data=getattr(self.head, name).astype("<f4"))
                 group.attrs["bias_offset"] = self.head.bias_offset
 
@@ -159,20 +171,29 @@ class Factors:
                 parts = {}
                 for name in ("train", "validation", "test"):
                     indptr, indices = handle[name]["indptr"][:], handle[name]["indices"][:]
-                    if len(indptr) != shape[0] + 1 or indptr[0] != 0 or indptr[-1] != len(indices) \
-                            or (np.diff(indptr) < 0).any() or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1]):
+                    if (
+                        len(indptr) != shape[0] + 1
+                        or indptr[0] != 0
+                        or indptr[-1] != len(indices)
+                        or (np.diff(indptr) < 0).any()
+                        or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1])
+                    ):
                         raise ValueError(f"{name} is not a matrix of {shape}")
                     parts[name] = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
                 head = None
                 if "head" in handle:
                     group = handle["head"]
-                    head = Head(*(group[name][:].astype(np.float32) for name in ("mean", "scale", "weight", "bias_weight")),
-                                float(group.attrs["bias_offset"]))
+                    stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
+                    head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]))
                 users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
-                return cls(users, items, bias, user_ids, item_ids, **parts, head=head,
-                           about=json.loads(handle.attrs["about"]))
+                return cls(
+                    users, items, bias, user_ids, item_ids, **parts, head=head, about=json.loads(handle.attrs["about"])
+                )
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise VbprError(f"{path} is damaged ({error}); train again") from error
+
+
+HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
 
 
 def best(scores: Array, k: int) -> Array:

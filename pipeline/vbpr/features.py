@@ -54,10 +54,17 @@ class FeatureStore:
             for name, (dtype, ndim) in LAYOUT.items():
                 data = handle.get(name)
                 offset = None if data is None else data.id.get_offset()
-                if data is None or data.dtype != np.dtype(dtype) or data.ndim != ndim or offset is None \
-                        or len(data) != len(self.item_ids):
-                    raise VbprError(f"{self.path} is damaged: its data set {name} is not as vbpr writes it; delete the "
-                                    "file and run vbpr extract again")
+                if (
+                    data is None
+                    or data.dtype != np.dtype(dtype)
+                    or data.ndim != ndim
+                    or offset is None
+                    or len(data) != len(self.item_ids)
+                ):
+                    raise VbprError(
+                        f"{self.path} is damaged: its data set {name} is not as vbpr writes it; delete the "
+                        "file and run vbpr extract again"
+                    )
                 self.offsets[name] = offset
             self.dim = int(handle["features"].shape[1])
         if self.path.stat().st_size < self.offsets["features"] + 2 * len(self) * self.dim:
@@ -102,8 +109,10 @@ class FeatureStore:
             VbprError: the extraction was not finished.
         """
         if len(self.pending):
-            raise VbprError(f"{self.path} lacks {len(self.pending):,} of {len(self):,} items (first: "
-                            f"{self.item_ids[self.pending[0]]}); run vbpr extract again to resume")
+            raise VbprError(
+                f"{self.path} lacks {len(self.pending):,} of {len(self):,} items (first: "
+                f"{self.item_ids[self.pending[0]]}); run vbpr extract again to resume"
+            )
         return self
 
     def find(self, item_ids: Strings) -> Array:
@@ -123,25 +132,28 @@ class FeatureStore:
         at = self.find(np.asarray(item_ids, np.str_))
         if (at < 0).any():
             missing = np.asarray(item_ids)[at < 0]
-            raise VbprError(f"{self.path} lacks {len(missing):,} of {len(item_ids):,} items (first: {missing[0]}); "
-                            "run vbpr extract again to add them")
+            raise VbprError(
+                f"{self.path} lacks {len(missing):,} of {len(item_ids):,} items (first: {missing[0]}); "
+                "run vbpr extract again to add them"
+            )
         return np.asarray(self.features[at])
 
     def digest(self) -> str:
         """A digest of the catalogue, the provenance and every row: what a model is tied to."""
         total = hashlib.blake2b(json.dumps(self.provenance, sort_keys=True).encode(), digest_size=16)
         total.update("\0".join(self.item_ids).encode())
-        total.update(self.state)
+        total.update(self.state.data)
         for a in range(0, len(self), 4096):
-            total.update(self.features[a:a + 4096])
+            total.update(self.features[a : a + 4096].data)
         return total.hexdigest()
 
     # ------------------------------------------------------------------------------------------ writing
 
     @classmethod
     @contextlib.contextmanager
-    def create(cls, path: Path | str, item_ids: Strings, signatures: Array, dim: int,
-               provenance: Mapping[str, Any]) -> Iterator["FeatureStore"]:
+    def create(
+        cls, path: Path | str, item_ids: Strings, signatures: Array, dim: int, provenance: Mapping[str, Any]
+    ) -> Iterator["FeatureStore"]:
         """Open for writing: resume the file if it is of this catalogue and provenance, carry over the rows of
         unchanged images if the catalogue has changed, else make a new one with every row pending.
 
@@ -157,8 +169,10 @@ class FeatureStore:
         with locked(path):
             old = cls(path) if path.exists() else None
             if old is not None and old.provenance["fingerprint"] != provenance["fingerprint"]:
-                raise VbprError(f"{path} was made by {describe(old.provenance)}; this run would be "
-                                f"{describe(provenance)}; delete the file or choose another with --out")
+                raise VbprError(
+                    f"{path} was made by {describe(old.provenance)}; this run would be "
+                    f"{describe(provenance)}; delete the file or choose another with --out"
+                )
             if old is not None and np.array_equal(old.item_ids, item_ids) and np.array_equal(old.signature, signatures):
                 store = old
             else:
@@ -172,8 +186,14 @@ class FeatureStore:
                 store._descriptor = -1
 
     @staticmethod
-    def _allocate(path: Path, item_ids: Strings, signatures: Array, dim: int, provenance: Mapping[str, Any],
-                  old: "FeatureStore | None") -> None:
+    def _allocate(
+        path: Path,
+        item_ids: Strings,
+        signatures: Array,
+        dim: int,
+        provenance: Mapping[str, Any],
+        old: "FeatureStore | None",
+    ) -> None:
         """Make the file with all its space reserved, carrying over the finished rows of `old`."""
         n = len(item_ids)
         shapes = {"state": (n,), "reason": (n,), "signature": (n,), "features": (n, dim)}
@@ -206,10 +226,13 @@ class FeatureStore:
                     state[same], reason[same] = old.state[source[same]], old.reason[source[same]]
                     kept = np.flatnonzero(state == DONE)
                     for a in range(0, len(kept), 4096):
-                        block = kept[a:a + 4096]
+                        block = kept[a : a + 4096]
                         for run in runs(block):
-                            pwrite(descriptor, np.ascontiguousarray(old.features[source[run]]),
-                                   offsets["features"] + 2 * dim * int(run[0]))
+                            pwrite(
+                                descriptor,
+                                np.ascontiguousarray(old.features[source[run]]),
+                                offsets["features"] + 2 * dim * int(run[0]),
+                            )
                 pwrite(descriptor, state, offsets["state"])
                 pwrite(descriptor, reason, offsets["reason"])
             finally:
@@ -226,8 +249,10 @@ class FeatureStore:
             half = np.ascontiguousarray(features, "<f2")
         if not np.isfinite(half).all():
             bad = rows[~np.isfinite(half).all(1)][0]
-            raise VbprError(f"the backbone gave item {self.item_ids[bad]} features that are not finite in float16; use "
-                            "--precision exact, or another backbone")
+            raise VbprError(
+                f"the backbone gave item {self.item_ids[bad]} features that are not finite in float16; use "
+                "--precision exact, or another backbone"
+            )
         self._commit(rows, half, DONE)
 
     def fail(self, rows: Array, reasons: list[str]) -> None:
@@ -245,8 +270,11 @@ class FeatureStore:
         position = 0
         for run in runs(rows):
             if half is not None:
-                pwrite(self._descriptor, half[position:position + len(run)],
-                       self.offsets["features"] + 2 * self.dim * int(run[0]))
+                pwrite(
+                    self._descriptor,
+                    half[position : position + len(run)],
+                    self.offsets["features"] + 2 * self.dim * int(run[0]),
+                )
             position += len(run)
         os.fdatasync(self._descriptor)  # features before the state that vouches for them
         for run in runs(rows):
@@ -259,7 +287,7 @@ def runs(rows: Array) -> list[Array]:
 
 
 def pwrite(descriptor: int, data: Array, offset: int) -> None:
-    view = memoryview(data).cast("B")
+    view = data.data.cast("B")
     while len(view):
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

@@ -1,6 +1,6 @@
 """How files come into being: written under a temporary name, made durable, then renamed, so a kill leaves old or new.
 
-    with replacing("artifacts/inc.model.h5") as temporary: ...
+with replacing("artifacts/inc.model.h5") as temporary: ...
 """
 
 import contextlib
@@ -40,8 +40,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        raise VbprError(f"{path} could not be written ({error.strerror or error}); free some space or choose another "
-                        "place, then run the same command again") from error
+        raise VbprError(
+            f"{path} could not be written ({error.strerror or error}); free some space or choose another "
+            "place, then run the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,8 +81,9 @@ def locked(path: Path | str) -> Iterator[None]:
             handle.seek(0)
             holder = handle.read().strip() or "another process"
             handle.close()
-            raise VbprError(f"{path} is in use by {holder}; wait for it, or stop it and run the same command again "
-                            "to resume") from error
+            raise VbprError(
+                f"{path} is in use by {holder}; wait for it, or stop it and run the same command again to resume"
+            ) from error
         if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
             break
         handle.close()  # its last holder removed this very file between our open and our lock
@@ -95,7 +98,7 @@ def locked(path: Path | str) -> Iterator[None]:
 
 
 def reserve(path: Path, size: int) -> None:
-    """See that `size` bytes can be had where `path` is going to be (HDF5 may crash on a full disk: it must never meet one).
+    """See that `size` bytes can be had where `path` is going to be: HDF5 may crash when it meets a full disk.
 
     Raises:
         OSError: they cannot.
@@ -167,7 +170,9 @@ def check_closed(handle: h5py.File, path: Path) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if not isinstance(link, h5py.HardLink):
-                raise VbprError(f"{path} is refused: {group.name}/{name} is a link, not data; use a file that vbpr made")
+                raise VbprError(
+                    f"{path} is refused: {group.name}/{name} is a link, not data; use a file that vbpr made"
+                )
             value = group[name]
             if isinstance(value, h5py.Group):
                 visit(value)
@@ -202,5 +207,16 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
     return np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
 
 
-__all__ = ["Strings", "digest", "kind_of", "locked", "open_h5", "read_strings", "replacing", "reserve", "sync", "write_strings",
-           "writable_parent"]
+__all__ = [
+    "Strings",
+    "digest",
+    "kind_of",
+    "locked",
+    "open_h5",
+    "read_strings",
+    "replacing",
+    "reserve",
+    "sync",
+    "writable_parent",
+    "write_strings",
+]

@@ -1,6 +1,6 @@
 """Where the images are, and how bytes become pixels: folders at any depth, tars and zips, read one item at a time.
 
-    source = open_images("data/images"); pixels = decode(source.read(0))
+source = open_images("data/images"); pixels = decode(source.read(0))
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import VbprError, some
 from .files import Strings
@@ -30,9 +30,19 @@ MAX_BYTES = 256 * 2**20
 Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is an error rather than a warning
 
 
-REASONS = ("empty file", "not an image", "truncated", "damaged", "over the cap on pixels", "over the cap on bytes",
-           "not a regular file", "no such file, or a dangling link", "no permission to read it", "unreadable",
-           "values outside their range")
+REASONS = (
+    "empty file",
+    "not an image",
+    "truncated",
+    "damaged",
+    "over the cap on pixels",
+    "over the cap on bytes",
+    "not a regular file",
+    "no such file, or a dangling link",
+    "no permission to read it",
+    "unreadable",
+    "values outside their range",
+)
 
 
 class BadImage(Exception):
@@ -131,7 +141,8 @@ class FolderImages(Members):
 
 
 REASONS_OF_OS: dict[type[OSError], str] = {
-    FileNotFoundError: "no such file, or a dangling link", PermissionError: "no permission to read it",
+    FileNotFoundError: "no such file, or a dangling link",
+    PermissionError: "no permission to read it",
 }
 
 
@@ -148,15 +159,19 @@ class TarImages(Members):
                         if member.isdir():
                             continue
                         if not member.isreg() or member.name.startswith("/") or ".." in member.name.split("/"):
-                            raise VbprError(f"{tar}: member {member.name!r} is a link or leads outside; make a tar of "
-                                            "plain files only")
+                            raise VbprError(
+                                f"{tar}: member {member.name!r} is a link or leads outside; make a tar of "
+                                "plain files only"
+                            )
                         if member.name in seen:
                             raise VbprError(f"{tar}: member {member.name!r} occurs twice; keep one")
                         seen.add(member.name)
                         if is_image_name(member.name):
                             found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
             except (tarfile.TarError, OSError, EOFError) as error:
-                raise VbprError(f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf") from error
+                raise VbprError(
+                    f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
+                ) from error
         super().__init__(str(tars[0]) if len(tars) == 1 else f"{tars[0].parent} ({len(tars)} tars)", found)
         self.descriptors = {tar: os.open(tar, os.O_RDONLY) for tar in tars}
 
@@ -223,8 +238,10 @@ def open_images(path: Path | str) -> ImageSource:
             return source
     if not path.exists():
         raise VbprError(f"{path} does not exist; give --data a folder of images, a tar or a zip")
-    raise VbprError(f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
-                    "images*.tar and images.zip")
+    raise VbprError(
+        f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
+        "images*.tar and images.zip"
+    )
 
 
 def read_tars(path: Path) -> ImageSource | None:
@@ -245,7 +262,9 @@ def read_folder(path: Path) -> ImageSource | None:
 
 
 IMAGE_READERS: dict[str, Callable[[Path], ImageSource | None]] = {
-    "tar": read_tars, "zip": read_zip, "folder": read_folder,
+    "tar": read_tars,
+    "zip": read_zip,
+    "folder": read_folder,
 }
 
 
@@ -303,7 +322,7 @@ def load(data: bytes) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadImage("not an image") from error
     except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
         text = str(error).lower()
@@ -330,8 +349,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-RESAMPLING = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
-              "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 
 def prepare(data: bytes, how: Preprocessing) -> Pixels:
@@ -358,5 +380,16 @@ def sliver(image: Image.Image, ratio: int = 64) -> Image.Image:
     return image.crop((left, top, left + w, top + h))
 
 
-__all__ = ["IMAGE_READERS", "REASONS", "BadImage", "FolderImages", "ImageSource", "Preprocessing", "TarImages", "ZipImages", "load",
-           "open_images", "prepare"]
+__all__ = [
+    "IMAGE_READERS",
+    "REASONS",
+    "BadImage",
+    "FolderImages",
+    "ImageSource",
+    "Preprocessing",
+    "TarImages",
+    "ZipImages",
+    "load",
+    "open_images",
+    "prepare",
+]

@@ -1,6 +1,6 @@
 """Who took what: the validated user-item matrix, its readers, and its split into train, validation and test.
 
-    split = Split.leave_one_out(Interactions.read("data/interactions.csv"), seed=0)
+split = Split.leave_one_out(Interactions.read("data/interactions.csv"), seed=0)
 """
 
 import csv
@@ -23,9 +23,30 @@ from .files import Strings
 
 Array = np.ndarray[Any, Any]
 
-USER_COLUMNS = ("user_id", "user", "userid", "uid", "reviewerid", "customer_id", "customerid", "visitorid", "user_id:token")
-ITEM_COLUMNS = ("item_id", "item", "itemid", "iid", "asin", "parent_asin", "article_id", "product_id", "productid",
-                "movieid", "item_id:token")
+USER_COLUMNS = (
+    "user_id",
+    "user",
+    "userid",
+    "uid",
+    "reviewerid",
+    "customer_id",
+    "customerid",
+    "visitorid",
+    "user_id:token",
+)
+ITEM_COLUMNS = (
+    "item_id",
+    "item",
+    "itemid",
+    "iid",
+    "asin",
+    "parent_asin",
+    "article_id",
+    "product_id",
+    "productid",
+    "movieid",
+    "item_id:token",
+)
 TIME_COLUMNS = ("timestamp", "time", "ts", "t_dat", "date", "datetime", "unixreviewtime", "timestamp:float")
 SPLIT_COLUMNS = ("split", "x_label", "subset")
 SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
@@ -62,8 +83,14 @@ class Interactions:
         part = np.zeros(len(key), np.uint8) if splits is None else np.asarray(splits, np.uint8)
         order = np.lexsort((when, part, key))  # train before test, then the earliest
         first = order[np.unique(key[order], return_index=True)[1]]
-        return cls(user_ids, item_ids, u[first].astype(np.int32), i[first].astype(np.int32),
-                   None if times is None else when[first], None if splits is None else part[first])
+        return cls(
+            user_ids,
+            item_ids,
+            u[first].astype(np.int32),
+            i[first].astype(np.int32),
+            None if times is None else when[first],
+            None if splits is None else part[first],
+        )
 
     @classmethod
     def read(cls, path: Path | str) -> "Interactions":
@@ -75,8 +102,10 @@ class Interactions:
         """
         path = Path(path)
         if not path.is_file():
-            raise VbprError(f"{path} does not exist; interactions are a CSV, TSV or Parquet file with the columns "
-                            "user_id and item_id")
+            raise VbprError(
+                f"{path} does not exist; interactions are a CSV, TSV or Parquet file with the columns "
+                "user_id and item_id"
+            )
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
         if suffix not in INTERACTION_READERS:
             raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
@@ -90,9 +119,12 @@ class Interactions:
 
     def select(self, keep: Array) -> "Interactions":
         """The pairs under a mask or list of positions; users and items left without any are dropped."""
-        return Interactions.of(self.user_ids[self.users[keep]], self.item_ids[self.items[keep]],
-                               None if self.times is None else self.times[keep],
-                               None if self.splits is None else self.splits[keep])
+        return Interactions.of(
+            self.user_ids[self.users[keep]],
+            self.item_ids[self.items[keep]],
+            None if self.times is None else self.times[keep],
+            None if self.splits is None else self.splits[keep],
+        )
 
     def k_core(self, k: int) -> "Interactions":
         """The largest part in which every user and every item has at least k interactions.
@@ -156,8 +188,15 @@ class Split:
         return np.bincount(self.train.indices, minlength=len(self.item_ids))
 
     @classmethod
-    def make(cls, interactions: Interactions, how: str = "auto", *, min_interactions: int = 5, seed: int = 0,
-             catalogue: Strings | None = None) -> "Split":
+    def make(
+        cls,
+        interactions: Interactions,
+        how: str = "auto",
+        *,
+        min_interactions: int = 5,
+        seed: int = 0,
+        catalogue: Strings | None = None,
+    ) -> "Split":
         """Split by `how`: random or time (one item of each user for test, one for validation), global-time (the last
         tenth of all events for test, the tenth before for validation), file (its own `split` column), auto (file
         where there is one, else random).
@@ -175,8 +214,10 @@ class Split:
             least = max(3, min_interactions)
             enough = np.bincount(interactions.users) >= least
             if not enough.any():
-                raise VbprError(f"none of {total:,} users has {least} distinct items, which --split {how} needs "
-                                "(one for test, one for validation, the rest to learn from); lower --min-interactions")
+                raise VbprError(
+                    f"none of {total:,} users has {least} distinct items, which --split {how} needs "
+                    "(one for test, one for validation, the rest to learn from); lower --min-interactions"
+                )
             interactions = interactions.select(enough[interactions.users])
         part, rule = SPLIT_RULES[how](interactions, seed)
         if how in ("random", "time"):
@@ -186,8 +227,10 @@ class Split:
         shape = (len(interactions.user_ids), len(item_ids))
         train, validation, test = (csr(interactions.users[part == p], items[part == p], shape) for p in range(3))
         if not train.nnz or not test.nnz:
-            raise VbprError(f"the split ({rule}) leaves {train.nnz:,} interactions to train on and {test.nnz:,} to "
-                            "test; both are needed")
+            raise VbprError(
+                f"the split ({rule}) leaves {train.nnz:,} interactions to train on and {test.nnz:,} to "
+                "test; both are needed"
+            )
         return cls(interactions.user_ids, item_ids, train, validation, test, rule, total - len(interactions.user_ids))
 
 
@@ -230,7 +273,10 @@ def needed(column: Array | None, how: str, name: str) -> Array:
 
 
 SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
-    "random": random_rule, "time": time_rule, "global-time": global_time_rule, "file": file_rule,
+    "random": random_rule,
+    "time": time_rule,
+    "global-time": global_time_rule,
+    "file": file_rule,
 }
 
 
@@ -256,8 +302,12 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
             read_options=pyarrow.csv.ReadOptions(use_threads=False),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_bad_row),
             convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(columns.values()), column_types={name: pa.string() for name in columns.values()},
-                strings_can_be_null=False, null_values=[]))
+                include_columns=list(columns.values()),
+                column_types={name: pa.string() for name in columns.values()},
+                strings_can_be_null=False,
+                null_values=[],
+            ),
+        )
     except (pa.ArrowInvalid, OSError, zlib.error) as error:
         raise VbprError(why_unreadable(path, delimiter, len(names), error)) from error
     return from_table(path, table, columns, first_line=2)
@@ -289,8 +339,12 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
     """
     lowered = {name.strip().lower(): name for name in reversed(names)}
     found = {}
-    for role, aliases in (("user_id", USER_COLUMNS), ("item_id", ITEM_COLUMNS), ("timestamp", TIME_COLUMNS),
-                          ("split", SPLIT_COLUMNS)):
+    for role, aliases in (
+        ("user_id", USER_COLUMNS),
+        ("item_id", ITEM_COLUMNS),
+        ("timestamp", TIME_COLUMNS),
+        ("split", SPLIT_COLUMNS),
+    ):
         name = next((lowered[alias] for alias in aliases if alias in lowered), None)
         if name is not None:
             found[role] = name
@@ -320,15 +374,18 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], first_line:
         times = seconds(table[columns["timestamp"]])
         if np.isnan(times).any():
             row = int(np.flatnonzero(np.isnan(times))[0])
-            raise VbprError(f"{path}, line {row + first_line}: {columns['timestamp']} is "
-                            f"'{table[columns['timestamp']][row]}'; a time is a number of seconds or a date such as "
-                            "2020-07-31")
+            raise VbprError(
+                f"{path}, line {row + first_line}: {columns['timestamp']} is "
+                f"'{table[columns['timestamp']][row]}'; a time is a number of seconds or a date such as "
+                "2020-07-31"
+            )
     if "split" in columns:
         words = np.char.lower(np.asarray(table[columns["split"]].cast(pa.string()).to_pylist(), np.str_))
         unknown = ~np.isin(words, list(SPLITS))
         if unknown.any():
-            raise VbprError(f"{where(unknown)}: {columns['split']} is '{words[unknown][0]}'; it must be train, "
-                            "validation or test")
+            raise VbprError(
+                f"{where(unknown)}: {columns['split']} is '{words[unknown][0]}'; it must be train, validation or test"
+            )
         splits = np.select([words == word for word in SPLITS], list(SPLITS.values()), 0).astype(np.uint8)
     return Interactions.of(parts["user_id"], parts["item_id"], times, splits)
 
@@ -358,8 +415,11 @@ def seconds(column: pa.ChunkedArray) -> Array:
 
 
 def open_text(path: Path) -> Any:
-    return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="") if path.suffix == ".gz" else \
-        path.open(encoding="utf-8-sig", errors="replace", newline="")
+    return (
+        gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8-sig", errors="replace", newline="")
+    )
 
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:
@@ -379,7 +439,7 @@ def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> 
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    with (gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as handle:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
         yield from handle
 
 

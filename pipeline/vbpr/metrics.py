@@ -49,8 +49,9 @@ class Ranks:
 
 
 @torch.inference_mode()
-def held_out_ranks(users: Tensor, items: Tensor, bias: Tensor, held: sp.csr_matrix, observed: sp.csr_matrix,
-                   block: int = BLOCK) -> Ranks:
+def held_out_ranks(
+    users: Tensor, items: Tensor, bias: Tensor, held: sp.csr_matrix, observed: sp.csr_matrix, block: int = BLOCK
+) -> Ranks:
     """Rank every held-out item against all items outside `observed`.
 
     Args:
@@ -67,7 +68,7 @@ def held_out_ranks(users: Tensor, items: Tensor, bias: Tensor, held: sp.csr_matr
     columns = items.T.contiguous()
     step = max(1, block // max(1, n_items))
     for a in range(0, len(who), step):
-        rows = who[a:a + step]
+        rows = who[a : a + step]
         scores = torch.addmm(bias, users[torch.from_numpy(rows).to(device)], columns)
         seen_row, seen_item = entries(observed, rows, device)
         seen_score = scores[seen_row, seen_item]
@@ -102,10 +103,12 @@ def row_sums(sign: Tensor) -> tuple[Tensor, Tensor]:
     """(n, I) of 1, 0, -1 -> (n,) int64 sums and (n,) int64 counts of what is not 0.
 
     Sums of up to 2**24 ones are exact in float32; longer rows are summed in pieces."""
-    pieces = sign.split(2**24, dim=1)
-    total = sum(piece.sum(1).long() for piece in pieces)
-    different = sum(torch.linalg.vector_norm(piece, ord=0, dim=1).long() for piece in pieces)
-    return total, different  # type: ignore[return-value]
+    total, different = torch.zeros_like(sign[:, 0], dtype=torch.long), torch.zeros_like(sign[:, 0], dtype=torch.long)
+    for a in range(0, sign.shape[1], 2**24):
+        piece = sign[:, a : a + 2**24]
+        total += piece.sum(1).long()
+        different += torch.linalg.vector_norm(piece, ord=0, dim=1).long()
+    return total, different
 
 
 def competition(scores: Tensor, held: sp.csr_matrix, rows: Array, mine: Tensor, target: Tensor) -> Array:
@@ -114,7 +117,7 @@ def competition(scores: Tensor, held: sp.csr_matrix, rows: Array, mine: Tensor, 
     other = scores[mine[row], item]
     twice = 2 * (other > target[row]).long() + (other == target[row]).long()
     total = torch.zeros(len(rows), dtype=torch.long, device=scores.device).index_add_(0, row, twice)
-    return (total - 1).cpu().numpy()  # it ties with itself
+    return np.asarray((total - 1).cpu().numpy(), np.int64)  # it ties with itself
 
 
 def entries(matrix: sp.csr_matrix, rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:

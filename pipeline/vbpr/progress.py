@@ -39,15 +39,22 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if console.is_terminal:
-            self.bar = Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                           TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-                           console=console)
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=self.total, rate="", note="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.bar is not None:
             self.bar.stop()
         elif self.done:
@@ -69,8 +76,12 @@ class Progress:
     def _line(self) -> None:
         self.spoken = time.monotonic()
         left = (self.total - self.done) / max(1e-9, self.rate)
-        print(f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
-              + (f", {self.note}" if self.note else ""), file=sys.stderr, flush=True)
+        print(
+            f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
+            + (f", {self.note}" if self.note else ""),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextlib.contextmanager
@@ -86,8 +97,8 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, on_signal)
+        for asked_by in (signal.SIGINT, signal.SIGTERM):
+            before[asked_by] = signal.signal(asked_by, on_signal)
     try:
         yield lambda: bool(asked)
     finally:

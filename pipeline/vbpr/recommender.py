@@ -40,7 +40,7 @@ class ItemFeatures:
         shift = np.asarray(matrix[rows[0]], np.float32)  # so that the sums of squares do not cancel
         total, square = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
         for a in range(0, len(rows), block):
-            f = np.asarray(matrix[rows[a:a + block]], np.float32) - shift
+            f = np.asarray(matrix[rows[a : a + block]], np.float32) - shift
             total += f.sum(0, dtype=np.float64)
             square += np.square(f, dtype=np.float32).sum(0, dtype=np.float64)
         mean = total / len(rows)

@@ -19,8 +19,16 @@ NEGATIVES = ("uniform", "popularity")
 class TripletSampler:
     """Draws triplets; j is never in the train items of u, and may be one of u's validation or test items."""
 
-    def __init__(self, train: sp.csr_matrix, device: torch.device, generator: torch.Generator, *,
-                 positives: str = "interactions", negatives: str = "uniform", popularity_share: float = 1.0) -> None:
+    def __init__(
+        self,
+        train: sp.csr_matrix,
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        positives: str = "interactions",
+        negatives: str = "uniform",
+        popularity_share: float = 1.0,
+    ) -> None:
         """
         Args:
             train: (U, I) CSR with sorted columns.
@@ -115,7 +123,8 @@ class TripletSampler:
         """(n,) bool: whether i is among the train items of u."""
         key = u * self.items + i
         at = torch.searchsorted(self.keys, key).clamp_(max=len(self.keys) - 1)
-        return self.keys[at] == key
+        inside: Tensor = self.keys[at] == key
+        return inside
 
 
 __all__ = ["NEGATIVES", "POSITIVES", "TripletSampler"]

@@ -1,6 +1,6 @@
 """Stage two: interactions and cached features in, a fitted model out, in seconds.
 
-    train(Dataset.resolve("data"), ["artifacts/inc.h5"], configure("visual"), out="artifacts/inc.model.h5")
+train(Dataset.resolve("data"), ["artifacts/inc.h5"], configure("visual"), out="artifacts/inc.model.h5")
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from .recommender import ItemFeatures
 
 
 def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
-    """The features of a catalogue by id, side by side if there are several files; items that any file lacks are unknown."""
+    """The features of a catalogue by id, several files side by side; items that any of them lacks are unknown."""
     places = [store.find(item_ids) for store in stores]
     known = np.logical_and.reduce([place >= 0 for place in places])
     if len(stores) == 1 and np.array_equal(places[0], np.arange(len(stores[0]))):
@@ -34,14 +34,21 @@ def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
     column = 0
     for store, place in zip(stores, places, strict=True):
         for a in range(0, len(item_ids), 8192):
-            rows = np.flatnonzero(known[a:a + 8192]) + a
-            matrix[rows, column:column + store.dim] = store.features[place[rows]]
+            rows = np.flatnonzero(known[a : a + 8192]) + a
+            matrix[rows, column : column + store.dim] = store.features[place[rows]]
         column += store.dim
     return ItemFeatures.of(matrix, known)
 
 
-def prepare(data: Dataset, stores: Sequence[FeatureStore], *, how: str = "auto", min_interactions: int = 5,
-            k_core: int = 0, seed: int = 0) -> Split:
+def prepare(
+    data: Dataset,
+    stores: Sequence[FeatureStore],
+    *,
+    how: str = "auto",
+    min_interactions: int = 5,
+    k_core: int = 0,
+    seed: int = 0,
+) -> Split:
     """Read the interactions and split them, over a catalogue of every item that has features or interactions.
 
     Raises:
@@ -56,17 +63,21 @@ def prepare(data: Dataset, stores: Sequence[FeatureStore], *, how: str = "auto",
         catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
         absent = np.setdiff1d(interactions.item_ids, store.item_ids)
         if len(absent) > len(interactions.item_ids) / 2:
-            raise VbprError(f"{store.path} was made from {store.provenance['data']} and has features for only "
-                            f"{len(interactions.item_ids) - len(absent):,} of the {len(interactions.item_ids):,} items in "
-                            f"{data.name}; extract that data set's images, or give its --data")
+            raise VbprError(
+                f"{store.path} was made from {store.provenance['data']} and has features for only "
+                f"{len(interactions.item_ids) - len(absent):,} of the {len(interactions.item_ids):,} items in "
+                f"{data.name}; extract that data set's images, or give its --data"
+            )
         if len(absent):
             try:
                 pictured = np.intersect1d(absent, data.images().item_ids)
             except VbprError:
                 pictured = absent[:0]
             if len(pictured):
-                raise VbprError(f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
-                                f"{pictured[0]}); run vbpr extract again to add them")
+                raise VbprError(
+                    f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
+                    f"{pictured[0]}); run vbpr extract again to add them"
+                )
     return Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
 
 
@@ -83,14 +94,29 @@ class Training:
 def fit(split: Split, features: ItemFeatures | None, config: TrainConfig, checkpoint: Path | None = None) -> Factors:
     """Fit one model; the factors know their configuration and learning curve."""
     factors = MODELS[config.model].build(config, checkpoint).fit(split, features)
-    about = {**factors.about, "model": config.model, "title": config.model, "config": config.to_json(),
-             "split": split.rule, "dropped_users": split.dropped_users,
-             "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")}}
+    about = {
+        **factors.about,
+        "model": config.model,
+        "title": config.model,
+        "config": config.to_json(),
+        "split": split.rule,
+        "dropped_users": split.dropped_users,
+        "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")},
+    }
     return dataclasses.replace(factors, about=about)
 
 
-def train(data: Dataset, features: Sequence[Path | str], config: TrainConfig, out: Path | str, *, how: str = "auto",
-          min_interactions: int = 5, k_core: int = 0, split_seed: int = 0) -> Training:
+def train(
+    data: Dataset,
+    features: Sequence[Path | str],
+    config: TrainConfig,
+    out: Path | str,
+    *,
+    how: str = "auto",
+    min_interactions: int = 5,
+    k_core: int = 0,
+    split_seed: int = 0,
+) -> Training:
     """Fit a model and write its file; a killed run resumes from its checkpoint.
 
     Args:
@@ -117,11 +143,22 @@ def train(data: Dataset, features: Sequence[Path | str], config: TrainConfig, ou
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         factors = fit(split, matrix, config.changed(identity=identity), checkpoint)
         missing = [] if matrix is None else [str(i) for i in split.item_ids[~matrix.known]]
-        about = {**factors.about, "data": data.name, "data_title": data.title, "simulated": data.simulated,
-                 "features": [{"path": str(s.path.resolve()), "digest": d,
-                               **{k: s.provenance[k] for k in ("backbone", "weights", "preprocessing", "precision")}}
-                              for s, d in zip(stores, digests, strict=True)],
-                 "without_features": len(missing), "seconds": time.monotonic() - started}
+        about = {
+            **factors.about,
+            "data": data.name,
+            "data_title": data.title,
+            "simulated": data.simulated,
+            "features": [
+                {
+                    "path": str(s.path.resolve()),
+                    "digest": d,
+                    **{k: s.provenance[k] for k in ("backbone", "weights", "preprocessing", "precision")},
+                }
+                for s, d in zip(stores, digests, strict=True)
+            ],
+            "without_features": len(missing),
+            "seconds": time.monotonic() - started,
+        }
         random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
         if random and visual:
             about["title"] += f" (RANDOM weights: {some(random, len(random))})"

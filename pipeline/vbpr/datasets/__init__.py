@@ -1,15 +1,15 @@
 """A data set: interactions, images and what is known of the items, from a folder or the embedded sample.
 
-    data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items()["category"]
+data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items()["category"]
 """
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -47,8 +47,9 @@ class Dataset:
             return cls(sample.PATH)
         path = Path(name)
         if not path.exists():
-            raise VbprError(f"data set {name} does not exist; give --data a folder with interactions.csv and images/, "
-                            "or `sample`")
+            raise VbprError(
+                f"data set {name} does not exist; give --data a folder with interactions.csv and images/, or `sample`"
+            )
         return cls(path)
 
     @property
@@ -73,11 +74,17 @@ class Dataset:
         if self.path.is_file():
             return Interactions.read(self.path)
         suffixes = [*INTERACTION_READERS, ".csv.gz", ".tsv.gz"]
-        found = [p for suffix in suffixes for p in sorted(self.path.glob(f"*{suffix}"))
-                 if p.name == f"interactions{suffix}" or suffix == ".inter"]
+        found = [
+            p
+            for suffix in suffixes
+            for p in sorted(self.path.glob(f"*{suffix}"))
+            if p.name == f"interactions{suffix}" or suffix == ".inter"
+        ]
         if not found:
-            raise VbprError(f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
-                            "the columns user_id and item_id")
+            raise VbprError(
+                f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
+                "the columns user_id and item_id"
+            )
         return Interactions.read(found[0])
 
     def images(self) -> ImageSource:
@@ -91,7 +98,9 @@ class Dataset:
 
 @cache
 def read_items(folder: Path) -> dict[str, dict[str, str]]:
-    path = next((folder / name for name in ("items.parquet", "items.csv", "items.tsv") if (folder / name).is_file()), None)
+    path = next(
+        (folder / name for name in ("items.parquet", "items.csv", "items.tsv") if (folder / name).is_file()), None
+    )
     if path is None:
         return {}
     try:
@@ -102,26 +111,31 @@ def read_items(folder: Path) -> dict[str, dict[str, str]]:
             with path.open(encoding="utf-8-sig") as handle:
                 names = handle.readline().rstrip("\r\n").split(delimiter)
             table = pyarrow.csv.read_csv(
-                path, parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
-                convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())))
+                path,
+                parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+            )
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise VbprError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
     key = next((name for name in table.column_names if name.strip().lower() in ITEM_COLUMNS), None)
     if key is None:
         raise VbprError(f"{path} has no item_id column; it has {', '.join(table.column_names)}")
     ids = pc.cast(table[key], pa.string()).to_pylist()
-    return {name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
-            for name in table.column_names if name != key and is_scalar(table[name].type)}
+    return {
+        name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
+        for name in table.column_names
+        if name != key and is_scalar(table[name].type)
+    }
 
 
 def is_scalar(kind: Any) -> bool:
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
 
 
-def titles(items: dict[str, dict[str, str]], item_ids: Strings) -> list[str]:
+def titles(items: dict[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:
     """A line of words for each item: its title, else its category, else nothing."""
     column = items.get("title") or items.get("category") or {}
-    return [column.get(str(item), "") for item in np.asarray(item_ids)]
+    return [column.get(str(item), "") for item in item_ids]
 
 
 __all__ = ["Dataset", "titles"]

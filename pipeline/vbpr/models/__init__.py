@@ -31,22 +31,52 @@ class Model:
 
 MODELS: dict[str, Model] = {
     "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features"),
-    "vbpr": Model(BPR, "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
-                  {"factors": 64, "item_bias": True, "shrink": 5.0}),
-    "bprmf": Model(BPR, "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
-                   {"dim": 0, "factors": 64, "item_bias": True, "visual_bias": False, "history": False, "whiten": 0.0,
-                    "negatives": "uniform", "epochs": 20}, visual=False),
+    "vbpr": Model(
+        BPR,
+        "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
+        {"factors": 64, "item_bias": True, "shrink": 5.0},
+    ),
+    "bprmf": Model(
+        BPR,
+        "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
+        {
+            "dim": 0,
+            "factors": 64,
+            "item_bias": True,
+            "visual_bias": False,
+            "history": False,
+            "whiten": 0.0,
+            "negatives": "uniform",
+            "epochs": 20,
+        },
+        visual=False,
+    ),
     "popularity": Model(Popularity, "train interactions of each item", visual=False),
     "knn": Model(VisualKNN, "mean cosine to the features of the user's history"),
     "random": Model(Random, "chance", visual=False),
 }
 
-# METHOD: the report's hyper-parameters. Its penalties are for a loss summed over the batch of 128; here the loss is a mean.
+# The report's hyper-parameters. Its penalties are for a loss summed over the batch of 128; here it is a mean.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "report": {"dim": 50, "factors": 0, "item_bias": False, "visual_bias": False, "history": False, "whiten": 0.0,
-               "epochs": 20, "batch": 128, "shared_negatives": 0, "lr": 1e-4, "schedule": "constant", "reg_users": 1.0,
-               "reg_head": 1e-3 / 128, "positives": "users", "negatives": "uniform", "patience": 0},
+    "report": {
+        "dim": 50,
+        "factors": 0,
+        "item_bias": False,
+        "visual_bias": False,
+        "history": False,
+        "whiten": 0.0,
+        "epochs": 20,
+        "batch": 128,
+        "shared_negatives": 0,
+        "lr": 1e-4,
+        "schedule": "constant",
+        "reg_users": 1.0,
+        "reg_head": 1e-3 / 128,
+        "positives": "users",
+        "negatives": "uniform",
+        "patience": 0,
+    },
 }
 
 

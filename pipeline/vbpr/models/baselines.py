@@ -17,8 +17,15 @@ class Popularity:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         empty = np.zeros((split.train.shape[0], 0), np.float32), np.zeros((split.train.shape[1], 0), np.float32)
-        return Factors(*empty, split.item_counts.astype(np.float32), split.user_ids, split.item_ids, split.train,
-                       split.validation, split.test)
+        return Factors(
+            *empty,
+            split.item_counts.astype(np.float32),
+            split.user_ids,
+            split.item_ids,
+            split.train,
+            split.validation,
+            split.test,
+        )
 
 
 class VisualKNN:
@@ -38,8 +45,17 @@ class VisualKNN:
         # scaled by the catalogue's mean length.
         scale = features.scale * np.float32(dim**0.5)
         head = Head(features.mean, scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
-        return Factors(users.astype(np.float32), items, np.zeros(len(items), np.float32), split.user_ids, split.item_ids,
-                       split.train, split.validation, split.test, head)
+        return Factors(
+            users.astype(np.float32),
+            items,
+            np.zeros(len(items), np.float32),
+            split.user_ids,
+            split.item_ids,
+            split.train,
+            split.validation,
+            split.test,
+            head,
+        )
 
 
 class Random:
@@ -51,8 +67,17 @@ class Random:
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         rng = np.random.default_rng(self.seed)
         users, items = (rng.standard_normal((n, 8), np.float32) for n in split.train.shape)
-        return Factors(users, items, np.zeros(len(items), np.float32), split.user_ids, split.item_ids, split.train,
-                       split.validation, split.test, about={"scores_unseen": False})
+        return Factors(
+            users,
+            items,
+            np.zeros(len(items), np.float32),
+            split.user_ids,
+            split.item_ids,
+            split.train,
+            split.validation,
+            split.test,
+            about={"scores_unseen": False},
+        )
 
 
 __all__ = ["Popularity", "Random", "VisualKNN"]

@@ -1,9 +1,9 @@
 """Bayesian personalised ranking (Rendle et al. 2009) of visual and latent factors: one engine for visual, vbpr, bprmf.
 
-    x_ui = (theta_u + A h_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i,   loss = -ln sigma(x_ui - x_uj)
+    x_ui = (theta_u + A h_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i;  loss -ln sigma(x_ui - x_uj)
 
-f_i: the item's standardised features in their principal axes. h_u: the mean of what u took, so that A and E start as the
-same projection and a user has a taste before the first step. s_i = n_i / (n_i + c): what an item's few buyers say of it
+f_i: the item's standardised features in their principal axes. h_u: the sum of those that u took, over the root of their
+number, so that A and E start as the same projection and a user has a taste before the first step. s_i = n_i / (n_i + c): what an item's few buyers say of it
 counts little, and its image carries it. A batch holds B positives and N negatives that all of them share, so that
 B + N encodings form B x N triplets; with N = 0 each positive has a negative of its own, and features enter as the
 difference f_i - f_j. Gradients are in closed form; users and items outside the batch are not touched (lazy Adam).
@@ -58,14 +58,14 @@ class Batch:
     """B positives (u, i), and negatives: one each (weight None), or N distinct ones shared by all.
 
     Attributes:
-        weight: (N,) how often each shared negative was drawn. allowed: (B, N) false where u took j.
+        weight: (N,) how often each shared negative was drawn. allowed: (B, N) 0 where u took j, else 1.
     """
 
     u: Tensor
     i: Tensor
     j: Tensor
     weight: Tensor | None = None
-    allowed: Tensor | None = None
+    allowed: Tensor | float = 1.0
 
 
 def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tensor, Gradients]:
@@ -75,8 +75,8 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     mean |gamma_j|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 + |beta|^2), means over
     the batch: only its own users and items are penalised.
     """
-    u, i, j = batch.u, batch.i, batch.j
-    n, shared = len(u), batch.weight is not None
+    u, i, j, weight = batch.u, batch.i, batch.j, batch.weight
+    n, shared = len(u), weight is not None
     k = p["theta"].shape[1] if "theta" in p else 0
     wide = p["E"].shape[0] if "E" in p else 0  # k, and one more row when there is beta
     left, right_i, right_j = [], [], []
@@ -110,14 +110,14 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
         right_j.append((p["b"][j] * q.shrink[j])[:, None])
     lhs, ri, rj = torch.cat(left, 1), torch.cat(right_i, 1), torch.cat(right_j, 1)
 
-    if shared:
+    if weight is not None:
         z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
-        w = batch.weight * batch.allowed / (n * batch.weight.sum())  # type: ignore[operator]
+        w = weight * batch.allowed / (n * weight.sum())
         loss = (F.softplus(z) * w).sum()
         g = torch.sigmoid(z).mul_(w)
         positive = g.sum(1, keepdim=True)
         d_left, d_i, d_j = g @ rj - positive * ri, -positive * lhs, g.T @ lhs
-        share_j = batch.weight / batch.weight.sum()  # type: ignore[operator]
+        share_j = weight / weight.sum()
     else:
         z = (lhs * (rj - ri)).sum(1, keepdim=True)
         loss = F.softplus(z).mean()
@@ -137,14 +137,26 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             out["A"] = None, (d_left[:, :k].to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
     if "gamma_u" in p:
         m = p["gamma_u"].shape[1]
-        out["gamma_u"] = u, d_left[:, wide:wide + m] + c.reg_users / n * p["gamma_u"][u]
-        out["gamma_i"] = torch.cat([i, j]), torch.cat([
-            d_i[:, wide:wide + m] * q.shrink[i, None] + c.reg_items / n * p["gamma_i"][i],
-            d_j[:, wide:wide + m] * q.shrink[j, None] + c.reg_items * share_j[:, None] * p["gamma_i"][j]])
+        out["gamma_u"] = u, d_left[:, wide : wide + m] + c.reg_users / n * p["gamma_u"][u]
+        out["gamma_i"] = (
+            torch.cat([i, j]),
+            torch.cat(
+                [
+                    d_i[:, wide : wide + m] * q.shrink[i, None] + c.reg_items / n * p["gamma_i"][i],
+                    d_j[:, wide : wide + m] * q.shrink[j, None] + c.reg_items * share_j[:, None] * p["gamma_i"][j],
+                ]
+            ),
+        )
     if "b" in p:
-        out["b"] = torch.cat([i, j]), torch.cat([
-            d_i[:, -1] * q.shrink[i] + c.reg_bias / n * p["b"][i],
-            d_j[:, -1] * q.shrink[j] + c.reg_bias / 10 * share_j * p["b"][j]])
+        out["b"] = (
+            torch.cat([i, j]),
+            torch.cat(
+                [
+                    d_i[:, -1] * q.shrink[i] + c.reg_bias / n * p["b"][i],
+                    d_j[:, -1] * q.shrink[j] + c.reg_bias / 10 * share_j * p["b"][j],
+                ]
+            ),
+        )
     return loss, out
 
 
@@ -200,13 +212,15 @@ class Projection:
         rows = np.flatnonzero(features.known)
         sample = rows[np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:CORRELATION_ROWS])]
         for a in range(0, len(sample), 8192):
-            f = torch.from_numpy(features.standardised(sample[a:a + 8192])).to(device)
+            f = torch.from_numpy(features.standardised(sample[a : a + 8192])).to(device)
             gram += f.T @ f
         values, vectors = torch.linalg.eigh(gram.double() / len(sample))
         values, vectors = values.flip(0).float().clamp(min=0), vectors.flip(1).float()
         keep = min(config.axes or dim, int((values > 1e-6 * values[0]).sum()))
         values, vectors = values[:keep], vectors[:, :keep]
-        sign = torch.where(vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0)  # one of two choices
+        sign = torch.where(
+            vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0
+        )  # one of two choices
         power = values ** (-config.whiten / 2)
         self.turn = vectors * sign * power / (values * power**2).sum().sqrt()
 
@@ -218,7 +232,7 @@ class Projection:
         turn = self.turn.to(narrow)
         for a in range(0, n, 8192):
             f = torch.from_numpy(self.features.standardised(np.arange(a, min(n, a + 8192)))).to(self.device)
-            out[a:a + 8192] = (f.to(narrow) @ turn).to(dtype)
+            out[a : a + 8192] = (f.to(narrow) @ turn).to(dtype)
         return out
 
     def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
@@ -253,8 +267,14 @@ class BPR:
         if not (c.dim or c.factors):
             raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
         generator = torch.Generator(device).manual_seed(c.seed)
-        sampler = TripletSampler(split.train, device, generator, positives=c.positives, negatives=c.negatives,
-                                 popularity_share=c.popularity_share)
+        sampler = TripletSampler(
+            split.train,
+            device,
+            generator,
+            positives=c.positives,
+            negatives=c.negatives,
+            popularity_share=c.popularity_share,
+        )
         projection = Projection(features, c, device) if c.dim and features is not None else None
         inputs = make_inputs(split, projection, c, device)
         p = initial(split, inputs, c, generator)
@@ -278,8 +298,9 @@ class BPR:
                 state.epoch = epoch + 1
                 mean = float(total) / steps
                 if not np.isfinite(mean):
-                    raise VbprError(f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {c.lr:g})"
-                                    + state.salvage())
+                    raise VbprError(
+                        f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {c.lr:g})" + state.salvage()
+                    )
                 last = epoch + 1 == c.epochs
                 if last or (epoch + 1) % c.eval_every == 0:
                     auc = validation.auc(*vectors(p, inputs, c))
@@ -302,8 +323,18 @@ class BPR:
             items[:, :k] = exact[:, :k]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
             bias = visual + latent
-        return Factors(users, items, np.ascontiguousarray(bias, np.float32), split.user_ids, split.item_ids, split.train,
-                       split.validation, split.test, head, {"curve": state.curve, "scores_unseen": head is not None})
+        return Factors(
+            users,
+            items,
+            np.ascontiguousarray(bias, np.float32),
+            split.user_ids,
+            split.item_ids,
+            split.train,
+            split.validation,
+            split.test,
+            head,
+            {"curve": state.curve, "scores_unseen": head is not None},
+        )
 
 
 CHUNK = 64  # batches drawn at a time
@@ -366,7 +397,7 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
             theta = theta + blocks(q.h / q.degree.clamp(min=1).sqrt()[:, None].to(q.h.dtype), p["A"], q.x.dtype)
         users.append(theta)
         encoded = blocks(q.x, p["E"], q.x.dtype)
-        items.append(encoded[:, :c.dim])
+        items.append(encoded[:, : c.dim])
         if c.visual_bias:
             bias = bias + encoded[:, -1]
     if "gamma_u" in p:
@@ -380,18 +411,25 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
 def blocks(x: Tensor, weight: Tensor, dtype: torch.dtype, size: int = 16384) -> Tensor:
     """x @ weight.T in float32, a block of rows at a time."""
     w = weight.to(dtype).T
-    return torch.cat([(x[a:a + size].to(dtype) @ w).to(weight.dtype) for a in range(0, len(x), size)])
+    return torch.cat([(x[a : a + size].to(dtype) @ w).to(weight.dtype) for a in range(0, len(x), size)])
 
 
 def draw(sampler: TripletSampler, split: Split, c: TrainConfig, count: int) -> list[Batch]:
     """The next `count` batches."""
     if not c.shared_negatives:
         u, i, j = sampler.draw(count * c.batch)
-        return [Batch(*(t[a:a + c.batch] for t in (u, i, j))) for a in range(0, count * c.batch, c.batch)]
+        return [Batch(*(t[a : a + c.batch] for t in (u, i, j))) for a in range(0, count * c.batch, c.batch)]
     u, i = sampler.positives(count * c.batch)
     j = sampler.candidates(count * c.shared_negatives)
-    return [shared_batch(sampler, u[b * c.batch:(b + 1) * c.batch], i[b * c.batch:(b + 1) * c.batch],
-                         j[b * c.shared_negatives:(b + 1) * c.shared_negatives]) for b in range(count)]
+    return [
+        shared_batch(
+            sampler,
+            u[b * c.batch : (b + 1) * c.batch],
+            i[b * c.batch : (b + 1) * c.batch],
+            j[b * c.shared_negatives : (b + 1) * c.shared_negatives],
+        )
+        for b in range(count)
+    ]
 
 
 def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor) -> Batch:
@@ -413,14 +451,17 @@ class CurveSample:
         if not len(self.users):
             return None
         chosen = users[torch.from_numpy(self.users).to(users.device)]
-        return float(mean_auc(held_out_ranks(chosen.float(), items.float(), bias.float(), self.held, self.observed)).mean())
+        return float(
+            mean_auc(held_out_ranks(chosen.float(), items.float(), bias.float(), self.held, self.observed)).mean()
+        )
 
 
 class State:
     """How far training has come: the best epoch so far, the learning curve, and the checkpoint that survives a kill."""
 
-    def __init__(self, config: TrainConfig, params: Params, adam: Adam, generator: torch.Generator,
-                 path: Path | None) -> None:
+    def __init__(
+        self, config: TrainConfig, params: Params, adam: Adam, generator: torch.Generator, path: Path | None
+    ) -> None:
         self.config, self.params, self.adam, self.generator, self.path = config, params, adam, generator, path
         self.best = {name: value.clone() for name, value in params.items()}
         self.epoch, self.best_auc, self.best_epoch = 0, -1.0, 0
@@ -447,15 +488,24 @@ class State:
         """Write the checkpoint; returns the words that say so."""
         if self.path is None:
             return ""
-        tensors = {f"{part}/{name}": value for part, group in
-                   (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v))
-                   for name, value in group.items()}
+        tensors = {
+            f"{part}/{name}": value
+            for part, group in (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v))
+            for name, value in group.items()
+        }
         tensors["generator"] = self.generator.get_state()
-        about = {"epoch": self.epoch, "t": self.adam.t, "best_auc": self.best_auc, "best_epoch": self.best_epoch,
-                 "curve": self.curve, "identity": self.config.identity}
+        about = {
+            "epoch": self.epoch,
+            "t": self.adam.t,
+            "best_auc": self.best_auc,
+            "best_epoch": self.best_epoch,
+            "curve": self.curve,
+            "identity": self.config.identity,
+        }
         with replacing(self.path) as temporary:
-            safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, temporary,
-                                        {"about": json.dumps(about)})
+            safetensors.torch.save_file(
+                {k: v.contiguous() for k, v in tensors.items()}, temporary, {"about": json.dumps(about)}
+            )
         self.saved = time.monotonic()
         return f"; {self.path} holds the state: run the same command again to resume"
 

@@ -59,8 +59,16 @@ class TrainConfig:
     identity: str = ""
 
     def __post_init__(self) -> None:
-        for name, least in (("dim", 0), ("factors", 0), ("epochs", 1), ("batch", 1), ("shared_negatives", 0),
-                            ("eval_every", 1), ("patience", 0), ("axes", 0)):
+        for name, least in (
+            ("dim", 0),
+            ("factors", 0),
+            ("epochs", 1),
+            ("batch", 1),
+            ("shared_negatives", 0),
+            ("eval_every", 1),
+            ("patience", 0),
+            ("axes", 0),
+        ):
             if getattr(self, name) < least:
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
         for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink"):

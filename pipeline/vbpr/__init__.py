@@ -1,0 +1,39 @@
+"""vbpr: visually-aware recommendation. Frozen image features, a trainable head and user factors, in seconds.
+
+The names below are the public ones; each is imported on first use, so that `import vbpr` costs nothing.
+"""
+
+import importlib
+from typing import Any
+
+PUBLIC = {
+    "Dataset": "datasets",
+    "FeatureStore": "features",
+    "Factors": "factors",
+    "Interactions": "interactions",
+    "MODELS": "models",
+    "BACKBONES": "backbones",
+    "Metrics": "evaluate",
+    "Nearest": "nearest",
+    "Split": "interactions",
+    "TrainConfig": "models",
+    "VbprError": "errors",
+    "configure": "models",
+    "evaluate": "evaluate",
+    "extract": "extract",
+    "load_backbone": "backbones",
+    "open_images": "images",
+    "train": "train",
+}
+
+__all__ = sorted(PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'vbpr' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

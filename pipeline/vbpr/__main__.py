@@ -1,0 +1,5 @@
+"""`python -m vbpr` is `vbpr`."""
+
+from .commands import app
+
+app()
