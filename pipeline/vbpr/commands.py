@@ -245,7 +245,7 @@ def recommend(
     photos = Photos(dataset_of(data, factors.about))
     names = photos.titles(factors.item_ids[items])
     simulated = " (a simulated shopper)" if factors.about.get("simulated") else ""
-    print_items(f"for {user}{simulated}", ids, scores, names, "score")
+    print_items(f"for {user}{simulated}", ids, scores.tolist(), names, "score")
     if grid:
         seen = [str(i) for i in factors.item_ids[factors.seen_by(at)]]
         old = photos.titles(factors.item_ids[factors.seen_by(at)])
@@ -338,9 +338,8 @@ def info(
 
         factors = Factors.load(file)
         print(f"{file}: {factors}")
-        print(
-            f"  interactions: {factors.train.nnz:,} train, {factors.validation.nnz:,} validation, {factors.test.nnz:,} test"
-        )
+        parts = ", ".join(f"{getattr(factors, part).nnz:,} {part}" for part in ("train", "validation", "test"))
+        print(f"  interactions: {parts}")
         for key, value in factors.about.items():
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     else:

@@ -34,7 +34,10 @@ def oracle(split: Split) -> Factors:
     with h5py.File(sample.PATH / "oracle.h5", "r") as handle:
         users, items, bias = (np.asarray(handle[name], np.float32) for name in ("users", "items", "bias"))
         user_ids, item_ids = read_strings(handle, "user_ids"), read_strings(handle, "item_ids")
-    u, i = np.searchsorted(user_ids, split.user_ids), np.searchsorted(item_ids, split.item_ids)
+    u, i = (
+        [{name: n for n, name in enumerate(ids)}[w] for w in wanted]
+        for ids, wanted in ((user_ids, split.user_ids), (item_ids, split.item_ids))
+    )
     return Factors(
         users[u],
         items[i],
@@ -140,8 +143,8 @@ table {{ border-collapse: collapse }} th, td {{ padding: .3em 1em; border-bottom
 th[scope=row] {{ text-align: left; font-weight: normal }} img {{ max-width: 100%; height: auto }}
 </style></head><body>
 <h1>vbpr on its embedded sample</h1>
-<p>About 1,500 CC0 photographs of clothes, and <strong>simulated</strong> shoppers whose tastes follow category, colour and
-pattern. Each shopper's held-out item is ranked against every item not taken; cold items have under five training
+<p>About 1,500 CC0 photographs of clothes, and <strong>simulated</strong> shoppers whose tastes follow category, colour
+and pattern. Each shopper's held-out item is ranked against every item not taken; cold items have under five training
 interactions, unseen items none. The oracle is the simulation's own utility: no model can do better.</p>
 <table><thead><tr><th scope=col>model</th><th scope=col>AUC (95% interval)</th><th scope=col>cold</th>
 <th scope=col>unseen</th><th scope=col>NDCG@10</th><th scope=col>Recall@20</th></tr></thead><tbody>

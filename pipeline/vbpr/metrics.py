@@ -117,7 +117,8 @@ def competition(scores: Tensor, held: sp.csr_matrix, rows: Array, mine: Tensor, 
     other = scores[mine[row], item]
     twice = 2 * (other > target[row]).long() + (other == target[row]).long()
     total = torch.zeros(len(rows), dtype=torch.long, device=scores.device).index_add_(0, row, twice)
-    return np.asarray((total - 1).cpu().numpy(), np.int64)  # it ties with itself
+    twice_above: Array = (total - 1).cpu().numpy()
+    return twice_above  # it ties with itself
 
 
 def entries(matrix: sp.csr_matrix, rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:

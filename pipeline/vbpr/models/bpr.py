@@ -2,11 +2,12 @@
 
     x_ui = (theta_u + A h_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i;  loss -ln sigma(x_ui - x_uj)
 
-f_i: the item's standardised features in their principal axes. h_u: the sum of those that u took, over the root of their
-number, so that A and E start as the same projection and a user has a taste before the first step. s_i = n_i / (n_i + c): what an item's few buyers say of it
-counts little, and its image carries it. A batch holds B positives and N negatives that all of them share, so that
-B + N encodings form B x N triplets; with N = 0 each positive has a negative of its own, and features enter as the
-difference f_i - f_j. Gradients are in closed form; users and items outside the batch are not touched (lazy Adam).
+f_i: the item's standardised features in their principal axes. h_u: the sum of those that u took, over the root of
+their number, so that A and E start as the same projection and a user has a taste before the first step.
+s_i = n_i / (n_i + c): what an item's few buyers say of it counts little, and its image carries it. A batch holds B
+positives and N negatives that all of them share, so that B + N encodings form B x N triplets; with N = 0 each positive
+has a negative of its own, and features enter as the difference f_i - f_j. Gradients are in closed form; users and items
+outside the batch are not touched (lazy Adam).
 """
 
 import dataclasses
