@@ -47,7 +47,7 @@ def oracle(split: Split) -> Factors:
         split.train,
         split.validation,
         split.test,
-        about={"title": "oracle (the simulation itself)", "data_title": Dataset(sample.PATH).title},
+        about={"title": "oracle", "data_title": Dataset(sample.PATH).title},
     )
 
 
@@ -87,10 +87,10 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
         took = model.train.indices[model.train.indptr[user] : model.train.indptr[user + 1]]
         best, _ = model.recommend(int(user), 10)
         rows = [
-            Row(f"simulated shopper {model.user_ids[user]} took", *named(photos, model.item_ids[took][:10])),
+            Row(f"{model.user_ids[user]} (simulated) took", *named(photos, model.item_ids[took][:10])),
             Row("recommended", *named(photos, model.item_ids[best])),
         ]
-        figures.append((f"shopper-{model.user_ids[user]}.png", f"Simulated shopper {model.user_ids[user]}", rows))
+        figures.append((f"{model.user_ids[user]}.png", f"{model.user_ids[user]} (simulated)", rows))
     near, raw = Nearest.of(out / "lite0.model.h5"), Nearest.of(features)
     for item in rng.choice(raw.item_ids, 2, replace=False):
         rows = [Row("item", *named(photos, [str(item)]))]

@@ -117,8 +117,8 @@ def competition(scores: Tensor, held: sp.csr_matrix, rows: Array, mine: Tensor, 
     other = scores[mine[row], item]
     twice = 2 * (other > target[row]).long() + (other == target[row]).long()
     total = torch.zeros(len(rows), dtype=torch.long, device=scores.device).index_add_(0, row, twice)
-    twice_above: Array = (total - 1).cpu().numpy()
-    return twice_above  # it ties with itself
+    places: Array = (total - 1).cpu().numpy()
+    return places
 
 
 def entries(matrix: sp.csr_matrix, rows: Array, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ def ndcg(ranks: Ranks, k: int) -> Array:
     gains = np.where(ranks.rank <= k, 1 / np.log2(1 + ranks.rank), 0)
     counts = by_user(ranks, np.ones(len(gains)))
     ideal = np.cumsum(1 / np.log2(2 + np.arange(k)))[np.minimum(counts.astype(int), k) - 1]
-    return by_user(ranks, gains) / ideal
+    return np.asarray(by_user(ranks, gains) / ideal)
 
 
 def recall(ranks: Ranks, k: int) -> Array:

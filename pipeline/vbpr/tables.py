@@ -6,29 +6,30 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # the JSON has more
+
 
 def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
-    """The table of the terminal: a line a model and part."""
-    first = summaries[0]
-    table = Table(title=f"{held} items of {first['data']}, exact over all unseen items")
-    keys = [key for key in first["all"] if key not in ("users", "auc", "auc_interval")]
-    for column in ("model", "items", "users", "AUC", "95% interval", *keys):
-        table.add_column(column, justify="left" if column in ("model", "items") else "right")
+    """A line a model and part of its items: all, cold, unseen."""
+    table = Table(title=f"{held} items of {summaries[0]['data']}, exact over all unseen items", title_justify="left")
+    for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
+        table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     for summary in summaries:
         for part in ("all", "cold", "unseen"):
             values = summary[part]
             if "auc" in values:
                 low, high = values["auc_interval"]
                 cells = [
-                    f"{values['auc']:.4f}",
-                    f"{low:.4f}-{high:.4f}",
-                    *(f"{values[key]:.4f}" if key in values else "" for key in keys),
+                    f"{values['auc']:.4f} ({low:.3f}-{high:.3f})",
+                    *(f"{values[key]:.4f}" if key in values else "" for key in SHOWN),
                 ]
             else:
-                cells = ["-"] * 2 + ["-"] * len(keys)
+                cells = ["-"] * (1 + len(SHOWN))
             table.add_row(summary["model"] if part == "all" else "", part, f"{values['users']:,}", *cells)
     console = Console()
-    Console(width=max(130, console.width) if not console.is_terminal else None).print(table)
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
 
 
 def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], what: str) -> None:

@@ -1,0 +1,40 @@
+# Each target does the set-up it needs; a second call costs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: install demo test test-fast lint bench torture clean
+
+install: $(READY)
+
+# constraints.txt pins the versions that were tested; pyproject.toml says what is needed.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vbpr needs Python 3.11 or newer; run make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,openvino,report,serve,tune,dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/vbpr demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+torture: $(READY)
+	$(BIN)/python tools/torture.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build
