@@ -81,20 +81,20 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     k = p["theta"].shape[1] if "theta" in p else 0
     wide = p["E"].shape[0] if "E" in p else 0  # k, and one more row when there is beta
     left, right_i, right_j = [], [], []
-    fi = fj = taste = u[:0].float()
+    fi = fj = taste = root = u[:0].float()
     if q.x is not None and wide:
         e = p["E"].to(q.x.dtype)
-        left.append(p["theta"][u])
+        left.append(p["theta"].index_select(0, u))
         if shared or q.h is not None:
-            fi = q.x[i]
+            fi = q.x.index_select(0, i)
         if q.h is not None:
-            others = (q.degree[u] - 1).clamp_(min=1)[:, None]
-            taste = ((q.h[u] - fi) / others.sqrt()).to(q.x.dtype)  # all u took but i itself
-            left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype)
+            root = (q.degree[u] - 1).clamp_(min=1).rsqrt_()[:, None]
+            taste = q.h.index_select(0, u).sub_(fi)  # all that u took but i itself
+            left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype) * root
         if wide > k:
             left.append(torch.ones(n, 1, dtype=left[0].dtype, device=u.device))
         if shared:
-            fj = q.x[j]
+            fj = q.x.index_select(0, j)
             right_i.append((fi @ e.T).to(left[0].dtype))
             right_j.append((fj @ e.T).to(left[0].dtype))
         else:
@@ -135,7 +135,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
         out["E"] = None, de + c.reg_head * p["E"]
         out["theta"] = u, d_left[:, :k] + c.reg_users / n * p["theta"][u]
         if q.h is not None:
-            out["A"] = None, (d_left[:, :k].to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
+            out["A"] = None, ((d_left[:, :k] * root).to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
     if "gamma_u" in p:
         m = p["gamma_u"].shape[1]
         out["gamma_u"] = u, d_left[:, wide : wide + m] + c.reg_users / n * p["gamma_u"][u]
@@ -246,7 +246,7 @@ class Projection:
         return Head(self.features.mean, self.features.scale, weight, beta)
 
 
-CORRELATION_ROWS = 50_000  # rows that tell the principal axes of up to a few thousand columns well enough
+CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough
 
 
 class BPR:
@@ -352,11 +352,10 @@ def make_inputs(split: Split, projection: Projection | None, c: TrainConfig, dev
 
 
 def history(train: sp.csr_matrix, x: Tensor) -> Tensor:
-    """(U, d) the sum of x over each user's train items, float16 (sums of a few hundred rows of length one fit)."""
+    """(U, d) the sum of x over each user's train items, in the type of x."""
     offsets = torch.from_numpy(train.indptr[:-1]).long().to(x.device)
     indices = torch.from_numpy(train.indices).long().to(x.device)
-    sums = F.embedding_bag(indices, x, offsets, mode="sum")
-    return sums if x.dtype == torch.float64 else sums.to(torch.float16 if x.dtype == torch.bfloat16 else x.dtype)
+    return F.embedding_bag(indices, x, offsets, mode="sum")
 
 
 def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
