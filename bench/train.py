@@ -80,7 +80,7 @@ def main() -> None:
                     print(rows[-1], flush=True)
     print("\n" + table(rows))
     print(
-        "\nseconds: everything from features in memory to factors (statistics, axes, training, five validations, exact\n"
+        "\nseconds: everything from features in memory to factors (statistics, axes, training, validations, exact\n"
         "item vectors). floor: gathering two rows a triplet and two products with the head, nothing else."
     )
 
