@@ -24,13 +24,14 @@ Array = np.ndarray[Any, Any]
 class Head:
     """What turns an item's features into its vector, so that a new item needs its image alone.
 
-    vector = weight @ ((f - mean) / scale),  bias = bias_weight . ((f - mean) / scale) + bias_offset
+    z = (f - mean) / scale, divided by its length if `unit`;  vector = weight @ z,  bias = bias_weight . z + bias_offset
 
     Attributes:
         mean, scale: (D,) float32, of the catalogue's features.
         weight: (K, D) float32; rows of zeros for columns that only past interactions can fill.
         bias_weight: (D,) float32.
         bias_offset: what an item without history has as bias.
+        unit: whether standardised features are scaled to length one.
     """
 
     mean: Array
@@ -38,15 +39,27 @@ class Head:
     weight: Array
     bias_weight: Array
     bias_offset: float = 0.0
+    unit: bool = False
 
     def __call__(self, features: Array, block: int = 4096) -> tuple[Array, Array]:
         """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks."""
         vectors = np.empty((len(features), len(self.weight)), np.float32)
         bias = np.empty(len(features), np.float32)
         for a in range(0, len(features), block):
-            f = (np.asarray(features[a : a + block], np.float32) - self.mean) / self.scale
-            vectors[a : a + block], bias[a : a + block] = f @ self.weight.T, f @ self.bias_weight + self.bias_offset
+            z = (np.asarray(features[a : a + block], np.float32) - self.mean) / self.scale
+            vectors[a : a + block], bias[a : a + block] = self.apply(z)
         return vectors, bias
+
+    def apply(self, standardised: Array) -> tuple[Array, Array]:
+        """(n, D) standardised features -> (n, K) item vectors and (n,) biases."""
+        z = unit_rows(standardised) if self.unit else standardised
+        return z @ self.weight.T, z @ self.bias_weight + self.bias_offset
+
+
+def unit_rows(rows: Array) -> Array:
+    """Rows scaled to length one; a row of zeros stays."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.maximum(length, 1e-12), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -156,6 +169,7 @@ class Factors:
                 for name in HEAD_ARRAYS:
                     group.create_dataset(name, data=getattr(self.head, name).astype("<f4"))
                 group.attrs["bias_offset"] = self.head.bias_offset
+                group.attrs["unit"] = self.head.unit
 
     @classmethod
     def load(cls, path: Path | str) -> "Factors":
@@ -184,7 +198,7 @@ class Factors:
                 if "head" in handle:
                     group = handle["head"]
                     stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
-                    head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]))
+                    head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]), unit=bool(group.attrs["unit"]))
                 users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
                 return cls(
                     users, items, bias, user_ids, item_ids, **parts, head=head, about=json.loads(handle.attrs["about"])
@@ -213,4 +227,4 @@ def index_of(ids: Strings, wanted: str, what: str) -> int:
     return int(found[0])
 
 
-__all__ = ["Factors", "Head", "best"]
+__all__ = ["Factors", "Head", "best", "unit_rows"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError
-from .factors import Factors, Head, index_of
+from .factors import Factors, Head, index_of, unit_rows
 from .features import FeatureStore
 from .files import Strings, kind_of
 
@@ -95,11 +95,6 @@ class Nearest:
         scores, found = self.index.search(np.ascontiguousarray(queries, np.float32), min(len(self.item_ids), k + 1))
         pairs = [(str(self.item_ids[i]), float(s)) for i, s in zip(found[0], scores[0], strict=True)]
         return [pair for pair in pairs if pair[0] != leave_out][:k]
-
-
-def unit_rows(vectors: Array) -> Array:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(length, 1e-12), np.float32)
 
 
 def encode_photo(path: Path | str, backbones: list[dict[str, Any]], weights: Path | str | None = None) -> Array:

@@ -10,6 +10,7 @@ from ..recommender import Recommender
 from .baselines import Popularity, Random, VisualKNN
 from .bpr import BPR
 from .config import TrainConfig
+from .vbpr import VBPR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Model:
 MODELS: dict[str, Model] = {
     "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features"),
     "vbpr": Model(
-        BPR,
+        VBPR,
         "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
         {"factors": 64, "item_bias": True, "shrink": 5.0},
     ),
@@ -65,6 +66,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "item_bias": False,
         "visual_bias": False,
         "history": False,
+        "unit": False,
         "whiten": 0.0,
         "epochs": 20,
         "batch": 128,

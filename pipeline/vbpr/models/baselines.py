@@ -37,14 +37,10 @@ class VisualKNN:
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         if features is None:
             raise VbprError("--model knn needs --features")
-        items = features.standardised(np.arange(len(split.item_ids)))
-        items /= np.maximum(np.linalg.norm(items, axis=1, keepdims=True), 1e-12)
+        dim = len(features.mean)
+        head = Head(features.mean, features.scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32), unit=True)
+        items, _ = head.apply(features.standardised(np.arange(len(split.item_ids))))
         users = np.asarray(split.train @ items) / np.maximum(1, np.diff(split.train.indptr))[:, None]
-        dim = items.shape[1]
-        # A new item's vector differs from this by its length, which changes no item's neighbours but its own score:
-        # scaled by the catalogue's mean length.
-        scale = features.scale * np.float32(dim**0.5)
-        head = Head(features.mean, scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32))
         return Factors(
             users.astype(np.float32),
             items,

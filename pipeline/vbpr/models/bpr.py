@@ -14,6 +14,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -24,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import VbprError
-from ..factors import Factors, Head
+from ..factors import Factors, Head, unit_rows
 from ..files import replacing
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
@@ -33,6 +34,7 @@ from ..recommender import ItemFeatures
 from ..sampling import TripletSampler
 from .config import TrainConfig
 
+Array = np.ndarray[Any, Any]
 Params = dict[str, Tensor]
 Gradients = dict[str, tuple[Tensor | None, Tensor]]  # rows (None: all of them), gradient
 ROWS = ("theta", "gamma_u", "gamma_i", "b")
@@ -197,33 +199,37 @@ class Adam:
 
 
 class Projection:
-    """Features prepared for training: standardised, turned into their principal axes, each divided by its deviation to
-    the power `whiten` / 2, and scaled to a mean square length of 1 a row.
+    """Features prepared for training: standardised, each row (if `unit`) of length one, turned into their principal
+    axes, each axis divided by its deviation to the power `whiten`, and all scaled to a mean square length of 1 a row.
 
-    x = ((f - mean) / scale) @ turn, (D, d) turn: still one linear map, so a fitted head folds back onto raw features.
+    x = z @ turn, (D, d) turn: after the length still one linear map, so a fitted head folds back onto raw features.
     """
 
     def __init__(self, features: ItemFeatures, config: TrainConfig, device: torch.device) -> None:
-        self.features, self.device = features, device
-        dim = features.matrix.shape[1]
+        self.features, self.device, self.unit = features, device, config.unit
+        dim = len(features.mean)
         if not config.whiten:
-            self.turn = torch.eye(dim, device=device) * dim**-0.5
+            self.turn = torch.eye(dim, device=device) * (1.0 if config.unit else dim**-0.5)
             return
         gram = torch.zeros(dim, dim, device=device)
         rows = np.flatnonzero(features.known)
         sample = rows[np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:CORRELATION_ROWS])]
         for a in range(0, len(sample), 8192):
-            f = torch.from_numpy(features.standardised(sample[a : a + 8192])).to(device)
-            gram += f.T @ f
-        values, vectors = torch.linalg.eigh(gram.double() / len(sample))
-        values, vectors = values.flip(0).float().clamp(min=0), vectors.flip(1).float()
+            z = self.rows(sample[a : a + 8192])
+            gram += z.T @ z
+        values, vectors = torch.linalg.eigh(gram / len(sample))
+        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
         keep = min(config.axes or dim, int((values > 1e-6 * values[0]).sum()))
         values, vectors = values[:keep], vectors[:, :keep]
-        sign = torch.where(
-            vectors.gather(0, vectors.abs().argmax(0, keepdim=True)) < 0, -1.0, 1.0
-        )  # one of two choices
+        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
         power = values ** (-config.whiten / 2)
-        self.turn = vectors * sign * power / (values * power**2).sum().sqrt()
+        # An axis has two directions: the one in which its largest entry is positive, on any machine.
+        self.turn = vectors * largest.sign() * power / (values * power**2).sum().sqrt()
+
+    def rows(self, rows: Array) -> Tensor:
+        """(n, D) float32 standardised features of some items, on the device."""
+        z = self.features.standardised(rows)
+        return torch.from_numpy(unit_rows(z) if self.unit else z).to(self.device)
 
     def __call__(self, dtype: torch.dtype) -> Tensor:
         """(I, d) prepared features on the device, made in blocks."""
@@ -232,8 +238,7 @@ class Projection:
         narrow = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
         turn = self.turn.to(narrow)
         for a in range(0, n, 8192):
-            f = torch.from_numpy(self.features.standardised(np.arange(a, min(n, a + 8192)))).to(self.device)
-            out[a : a + 8192] = (f.to(narrow) @ turn).to(dtype)
+            out[a : a + 8192] = (self.rows(np.arange(a, min(n, a + 8192))).to(narrow) @ turn).to(dtype)
         return out
 
     def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
@@ -243,7 +248,7 @@ class Projection:
         weight = np.zeros((columns, folded.shape[1]), np.float32)
         k = len(folded) - visual_bias
         weight[:k] = folded[:k]
-        return Head(self.features.mean, self.features.scale, weight, beta)
+        return Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
 
 
 CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough
@@ -319,7 +324,7 @@ class BPR:
         if projection is not None and features is not None:
             head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
             # exact float32 vectors: what training read was rounded
-            exact, visual = head(features.standardised(np.arange(len(items))) * head.scale + head.mean)
+            exact, visual = head.apply(features.standardised(np.arange(len(items))))
             k = c.dim
             items[:, :k] = exact[:, :k]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0

@@ -18,7 +18,9 @@ class TrainConfig:
         dim: K of the visual part; factors: K of the latent part; 0 switches a part off.
         item_bias, visual_bias: whether b_i and beta are learnt. history: whether a user starts from what they took.
         shrink: c in s_i = n_i / (n_i + c), the weight of an item's own latent factors and bias.
+        unit: whether each image's standardised features are scaled to length one.
         whiten: 0 standardised features, 1 fully whitened ones, between: partly. axes: principal axes kept (0: all).
+        latent_weight: of the latent part where both parts are trained apart (`vbpr`); joint: train them together.
         epochs: of |train| positives. batch: positives a step. shared_negatives: N a step (0: one own negative each).
         lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
         reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
@@ -30,15 +32,18 @@ class TrainConfig:
     """
 
     model: str = "visual"
-    dim: int = 64
+    dim: int = 128
     factors: int = 0
     item_bias: bool = False
     visual_bias: bool = True
     history: bool = True
     shrink: float = 0.0
+    latent_weight: float = 0.45
+    joint: bool = False
+    unit: bool = True
     whiten: float = 0.5
-    axes: int = 0
-    epochs: int = 8
+    axes: int = 1024
+    epochs: int = 5
     batch: int = 1024
     shared_negatives: int = 256
     lr: float = 0.01

@@ -1,0 +1,105 @@
+"""VBPR (He & McAuley, 2016): a learned view of image features, and latent factors for what images do not show.
+
+    score(u, i) = theta_u . E f_i + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i
+
+Trained together, the latent part explains the purchases first and the head is left with little to learn, so that cold
+items suffer. By default each part is therefore trained by BPR on its own, and the two are added in units of their
+standard deviation over the catalogue, user by user: still two matrices and a bias. `joint` trains them together.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..factors import Factors, Head
+from ..interactions import Split
+from ..recommender import ItemFeatures
+from .bpr import BPR
+from .config import TrainConfig
+
+Array = np.ndarray[Any, Any]
+
+
+class VBPR:
+    """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone."""
+
+    def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
+        self.config, self.checkpoint = config, checkpoint
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        """See `Recommender.fit`."""
+        c = self.config
+        if c.joint or not (c.dim and c.factors):
+            return BPR(c, self.checkpoint).fit(split, features)
+        visual = BPR(c.changed(factors=0, item_bias=False), self.beside("visual")).fit(split, features)
+        latent = BPR(c.changed(**LATENT), self.beside("latent")).fit(split, None)
+        return blend([(1.0, visual), (c.latent_weight, latent)])
+
+    def beside(self, part: str) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
+
+
+LATENT: dict[str, Any] = {
+    "dim": 0,
+    "visual_bias": False,
+    "history": False,
+    "epochs": 10,
+    "reg_users": 0.04,
+    "reg_items": 0.04,
+}
+
+
+def blend(parts: list[tuple[float, Factors]]) -> Factors:
+    """The weighted sum of models, each divided, for each user, by the standard deviation of its scores.
+
+    A bias divided by a user's deviation is one more column. New items get their vector from the parts that have a head.
+    """
+    users: list[Array] = []
+    items: list[Array] = []
+    heads: list[tuple[Head | None, int, bool]] = []
+    for weight, part in parts:
+        scale = (weight / deviation(part))[:, None]
+        biased = bool(part.bias.any())
+        users += [part.users * scale] + [scale] * biased
+        items += [part.items] + [part.bias[:, None]] * biased
+        heads.append((part.head, part.items.shape[1], biased))
+    first = parts[0][1]
+    curve = [point for _, part in parts for point in part.about.get("curve", [])]
+    return dataclasses.replace(
+        first,
+        users=np.hstack(users).astype(np.float32),
+        items=np.hstack(items).astype(np.float32),
+        bias=np.zeros(len(first.item_ids), np.float32),
+        head=stack(heads),
+        about={"curve": curve, "scores_unseen": any(head is not None for head, _, _ in heads)},
+    )
+
+
+def stack(heads: list[tuple[Head | None, int, bool]]) -> Head | None:
+    """One head for the columns of all parts: weights, bias weights as one more row, zeros for a part without a head."""
+    known = next((head for head, _, _ in heads if head is not None), None)
+    if known is None:
+        return None
+    dim = len(known.mean)
+    rows: list[Array] = []
+    for head, columns, biased in heads:
+        rows.append(np.zeros((columns, dim), np.float32) if head is None else head.weight)
+        if biased:
+            rows.append(np.zeros((1, dim), np.float32) if head is None else head.bias_weight[None])
+    return dataclasses.replace(known, weight=np.vstack(rows), bias_weight=np.zeros(dim, np.float32))
+
+
+def deviation(factors: Factors) -> Array:
+    """(U,) the standard deviation of each user's scores over the catalogue, from the factors alone."""
+    users = np.hstack([factors.users, np.ones((len(factors.users), 1), np.float32)])
+    items = np.hstack([factors.items, factors.bias[:, None]]).astype(np.float64)
+    items -= items.mean(0)
+    covariance = items.T @ items / len(items)
+    variance = np.einsum("uk,uk->u", users @ covariance, users)
+    spread: Array = np.sqrt(np.maximum(variance, 1e-12)).astype(np.float32)
+    return spread
+
+
+__all__ = ["VBPR", "blend"]
