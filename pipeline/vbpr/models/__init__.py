@@ -9,6 +9,7 @@ from ..errors import VbprError, near
 from ..recommender import Recommender
 from .baselines import Popularity, Random, VisualKNN
 from .bpr import BPR
+from .collaborative import EASE, Implicit, Spectral
 from .config import TrainConfig
 from .vbpr import VBPR
 
@@ -50,6 +51,30 @@ MODELS: dict[str, Model] = {
             "negatives": "uniform",
             "epochs": 20,
         },
+        visual=False,
+    ),
+    "als": Model(
+        Implicit,
+        "implicit's ALS (Hu et al. 2008)",
+        {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 0.01},
+        visual=False,
+    ),
+    "bpr": Model(
+        Implicit,
+        "implicit's BPR: negatives by popularity, so that popular items are held down",
+        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.01, "lr": 0.01},
+        visual=False,
+    ),
+    "ease": Model(
+        EASE,
+        "EASE (Steck, 2019): item-item closed form, its leading rank",
+        {"dim": 0, "factors": 256, "reg_items": 400.0},
+        visual=False,
+    ),
+    "spectral": Model(
+        Spectral,
+        "GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions",
+        {"dim": 0, "factors": 64},
         visual=False,
     ),
     "popularity": Model(Popularity, "train interactions of each item", visual=False),
