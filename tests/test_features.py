@@ -24,7 +24,7 @@ def create(path, ids=IDS, signs=SIGNS, dim=3, about=None):
 
 
 def values(rows):
-    return np.outer(np.asarray(rows) + 1, [1, 10, 100]).astype(np.float32)
+    return np.outer(np.asarray(rows) % 300 + 1, [1, 10, 100]).astype(np.float32)
 
 
 def finish(path, **options):
@@ -99,13 +99,14 @@ def test_two_files_written_alike_are_the_same_bytes(tmp_path):
 
 
 def test_the_layout_is_one_that_any_hdf5_tool_reads(tmp_path):
-    finish(tmp_path / "a.h5")
+    ids = np.array([f"i{n}" for n in range(2000)])  # large enough to begin on a page of its own
+    finish(tmp_path / "a.h5", ids=ids, signs=np.zeros(2000, np.uint64))
     with h5py.File(tmp_path / "a.h5") as handle:
         features = handle["features"]
         assert features.chunks is None and features.id.get_offset() % 4096 == 0 and features.dtype == np.float16
-        np.testing.assert_array_equal(features[:], values(range(10)))
-        assert handle["state"][:].tolist() == [1] * 10
-        assert handle["item_ids"].asstr()[:].tolist() == IDS.tolist()
+        np.testing.assert_array_equal(features[:], values(range(2000)).astype(np.float16))
+        assert (handle["state"][:] == 1).all()
+        assert handle["item_ids"].asstr()[:].tolist() == ids.tolist()
 
 
 def test_another_models_file_is_refused_naming_both(tmp_path):
