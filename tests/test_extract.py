@@ -121,15 +121,15 @@ def result(process):
 
 @pytest.fixture
 def many():
-    """Ninety images."""
+    """Sixty images."""
     made = list(board_items().values())
-    return {f"i{n:02}": made[n % len(made)] for n in range(90)}
+    return {f"i{n:02}": made[n % len(made)] for n in range(60)}
 
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_identical_file(catalogue, tmp_path, many):
     folder, out = catalogue(images=many), tmp_path / "a.h5"
-    found = result(run_python("-c", KILLS, folder, out, "KILL", 10))
+    found = result(run_python("-c", KILLS, folder, out, "KILL", 6))
     assert -signal.SIGKILL in found["codes"]  # some died in the middle
     assert found["seen"] == sorted(found["seen"])  # no row that was done is ever lost
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
@@ -141,7 +141,7 @@ def test_ctrl_c_finishes_the_batch_and_says_how_to_resume(catalogue, tmp_path, m
     folder, out = catalogue(images=many), tmp_path / "a.h5"
     found = result(run_python("-c", KILLS, folder, out, "INT", 1))
     assert found["codes"] == [130]
-    assert 0 < found["seen"][0] < 90 and found["seen"][0] % 2 == 0
+    assert 0 < found["seen"][0] < 60 and found["seen"][0] % 2 == 0
     assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 

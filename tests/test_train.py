@@ -84,7 +84,7 @@ def same(a, b):
 @pytest.mark.parametrize("model", ["visual", "vbpr"])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features, tmp_path, model, how):
-    options = {"epochs": 400, "patience": 0, "checkpoint_minutes": 0.0}
+    options = {"epochs": 50, "patience": 0, "checkpoint_minutes": 0.0}
     whole = run(board, [board_features], tmp_path / "whole.h5", model, **options).factors
     out, checkpoint = tmp_path / "m.h5", tmp_path / ".m.h5.checkpoint"
     pid = os.fork()
