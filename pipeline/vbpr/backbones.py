@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from .errors import VbprError, near
-from .files import digest
+from .files import digest, first_line
 from .images import Pixels, Preprocessing
 
 State = dict[str, torch.Tensor]
@@ -151,7 +151,7 @@ def read_weights(path: Path) -> State:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, ImportError) as error:
-        raise VbprError(f"{path} is not a readable weights file ({str(error).splitlines()[0][:120]})") from error
+        raise VbprError(f"{path} is not a readable weights file ({first_line(error)[:120]})") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle provokes
         raise VbprError(f"{path} holds more than tensors and is refused; convert it to safetensors") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

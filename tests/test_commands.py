@@ -1,0 +1,216 @@
+"""The command line: each command on the checkerboard, and every error that a user can make."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, board_items, board_pairs, run_python, write_catalogue
+from PIL import Image
+
+from vbpr import Factors, FeatureStore
+
+
+@pytest.mark.slow
+def test_the_whole_job_from_a_shell(board, tmp_path):
+    """Both of the user's commands and those after them, each in a process of its own; three ways to start the app."""
+    starts = [["-m", "vbpr"], [ROOT / "cli.py"], ["-c", "from vbpr.commands import app; app()"]]
+    commands = [
+        ["extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--data", board],
+        ["train", "--features", f"artifacts/{TINY}.h5", "--dim", "8"],
+        ["evaluate", f"artifacts/{TINY}.model.h5", "--json", "out.json"],
+    ]
+    for start, command in zip(starts, commands, strict=True):
+        done = run_python(*start, *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["all"]["auc"] > 0.9
+    assert "next: vbpr evaluate" not in done.stdout and "AUC" in done.stdout
+
+
+def test_evaluate_prints_a_table_and_json(cli, board_model, tmp_path):
+    out = tmp_path / "e.json"
+    code, text, _ = cli("evaluate", board_model, "--json", out)
+    summary = json.loads(out.read_text())
+    assert code == 0 and f"{summary['all']['auc']:.4f}" in text and "RANDOM weights" in text
+    assert {"all", "cold", "unseen", "model", "data"} <= summary.keys()
+    code, text, _ = cli("evaluate", board_model, board_model, "--held", "validation", "--json", "-")
+    assert code == 0 and "validation items" in text and text.count('"auc_strict"') >= 2
+
+
+def test_recommend_names_the_items_of_the_users_colour(cli, board, board_model, tmp_path):
+    code, text, _ = cli(
+        "recommend", board_model, "--user", "A03", "-k", 3, "--json", tmp_path / "r.json", "--grid", tmp_path / "r.png"
+    )
+    items = json.loads((tmp_path / "r.json").read_text())["items"]
+    factors = Factors.load(board_model)
+    expected, scores = factors.recommend(factors.user_index("A03"), 3)
+    assert code == 0 and [i["item_id"] for i in items] == factors.item_ids[expected].tolist()
+    assert [i["score"] for i in items] == pytest.approx(scores.tolist())
+    assert items[0]["item_id"] == "red-new" and "red new" in text
+    with Image.open(tmp_path / "r.png") as image:
+        assert image.width > 400
+
+
+def test_similar_to_an_item_and_to_a_photo(cli, board, board_model, board_features, tmp_path):
+    code, text, _ = cli("similar", board_features, "--item", "red-02", "-k", 4, "--json", tmp_path / "s.json")
+    found = json.loads((tmp_path / "s.json").read_text())["items"]
+    assert code == 0 and len(found) == 4 and all(i["item_id"].startswith("red") for i in found)
+    photo = next((board / "images").glob("*/blue-05.png"))
+    code, text, err = cli("similar", board_model, "--image", photo, "--grid", tmp_path / "s.png")
+    assert code == 0 and "blue" in text, err
+
+
+def test_info_says_what_a_file_is(cli, board_features, board_model):
+    code, text, _ = cli("info", board_features, "--failures")
+    assert code == 0 and "22 items" in text and TINY in text and "random" in text
+    code, text, _ = cli("info", board_model)
+    assert code == 0 and "32 users" in text and "leave one out" in text
+
+
+@pytest.mark.parametrize("model", ["popularity", "random", "bprmf"])
+def test_models_without_features_train_without_them(cli, board, tmp_path, model):
+    out = tmp_path / "m.h5"
+    code, text, err = cli("train", "--model", model, "--data", board, "--out", out)
+    assert code == 0 and out.exists() and "next: vbpr evaluate" in text, err
+
+
+def test_version_and_help(cli):
+    import importlib.metadata
+
+    assert cli("--version")[1].strip() == f"vbpr {importlib.metadata.version('vbpr')}"
+    for command in ("extract", "train", "evaluate", "recommend", "similar", "info", "demo"):
+        code, text, _ = cli(command, "--help")
+        assert code == 0 and f"Usage: vbpr {command}" in text.replace("pytest", "vbpr").replace("__main__.py", "vbpr")
+
+
+def test_data_may_come_from_the_environment(cli, board, tmp_path, monkeypatch):
+    monkeypatch.setenv("VBPR_DATA", str(board))
+    code, text, _ = cli("train", "--model", "popularity", "--out", tmp_path / "m.h5")
+    assert code == 0 and "32 users" in text
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+def test_missing_column(refused, tmp_path):
+    (tmp_path / "interactions.csv").write_text("user_id,thing\na,b\n")
+    message = refused("train", "--model", "popularity", "--data", tmp_path, "--out", tmp_path / "m.h5")
+    assert "interactions.csv has no item_id column; it has user_id, thing" in message
+
+
+def test_empty_file(refused, tmp_path):
+    (tmp_path / "interactions.csv").write_text("")
+    assert "interactions.csv is empty" in refused("train", "--model", "random", "--data", tmp_path)
+
+
+def test_no_interactions_file(refused, tmp_path):
+    assert "no interactions file" in refused("train", "--model", "random", "--data", tmp_path)
+
+
+def test_unknown_user_and_item(refused, board_model):
+    assert "did you mean" in refused("recommend", board_model, "--user", "A3")
+    assert "did you mean red-02" in refused("similar", board_model, "--item", "red-2")
+
+
+def test_features_that_lack_items(refused, board_features, tmp_path):
+    images = board_items() | {"extra": board_items()["red-00"]}
+    folder = write_catalogue(tmp_path / "d", images, [*board_pairs(), ("A00", "extra")])
+    message = refused("train", "--features", board_features, "--data", folder, "--out", tmp_path / "m.h5")
+    assert "lacks 1 of 23 items (first: extra); run vbpr extract again" in message
+
+
+def test_features_of_another_data_set(refused, board_features, tmp_path):
+    folder = write_catalogue(tmp_path / "d", {"x": b""}, [(u, f"other-{i}") for u, i in board_pairs()])
+    message = refused("train", "--features", board_features, "--data", folder, "--out", tmp_path / "m.h5")
+    assert "was made from" in message and "--data" in message
+
+
+def test_an_unfinished_feature_file(refused, board, board_features, tmp_path):
+    path = tmp_path / "half.h5"
+    path.write_bytes(board_features.read_bytes())
+    offset = FeatureStore(path).offsets["state"]
+    with path.open("r+b") as handle:
+        handle.seek(offset + 3)
+        handle.write(b"\0\0")
+    assert "lacks 2 of 22 items" in refused("train", "--features", path, "--data", board, "--out", tmp_path / "m.h5")
+
+
+def test_wrong_backbone_name(refused, board, tmp_path):
+    message = refused("extract", "--backbone", "incepton", "--data", board, "--out", tmp_path / "x.h5")
+    assert "did you mean inception" in message and not list(tmp_path.glob("*.h5"))
+
+
+def test_no_images(refused, tmp_path):
+    (tmp_path / "interactions.csv").write_text("user_id,item_id\na,b\n")
+    assert "no images found" in refused("extract", "--backbone", TINY, "--random-weights", "--data", tmp_path)
+
+
+def test_output_that_cannot_be_written(refused, board, board_features, tmp_path):
+    (tmp_path / "file").write_text("x")
+    out = tmp_path / "file" / "x.h5"
+    for command in (
+        ["extract", "--backbone", TINY, "--random-weights"],
+        ["train", "--features", board_features],
+    ):
+        assert "is not writable" in refused(*command, "--data", board, "--out", out)
+    assert "is a folder" in refused("train", "--features", board_features, "--data", board, "--out", tmp_path)
+
+
+def test_model_and_features_that_do_not_match(refused, board, board_model, board_features, tmp_path):
+    """A file of one kind where the other belongs, and a photo through weights that the model does not know."""
+    assert "holds features, not model" in refused("evaluate", board_features)
+    assert "holds model, not features" in refused("train", "--features", board_model)
+    path = tmp_path / "m.h5"
+    path.write_bytes(board_model.read_bytes())
+    with h5py.File(path, "r+") as handle:
+        about = json.loads(handle.attrs["about"])
+        about["features"][0]["weights_digest"] = "0" * 32
+        handle.attrs["about"] = json.dumps(about)
+    photo = next((board / "images").glob("*/red-00.png"))
+    assert "give those weights with --weights" in refused("similar", path, "--image", photo)
+
+
+def test_features_of_another_backbone(refused, board, board_features, tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(board_features.read_bytes())
+    before = path.read_bytes()
+    message = refused("extract", "--backbone", "test_vit", "--random-weights", "--data", board, "--out", path)
+    assert TINY in message and "test_vit" in message and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["evaluate", "none.h5"], "does not exist"),
+        (["info", "none.h5"], "does not exist"),
+        (["train", "--model", "visual", "--data", "sample"], "--features"),
+        (["train", "--model", "vsual", "--data", "sample"], "did you mean visual"),
+        (["train", "--model", "random", "--data", "nowhere"], "does not exist"),
+        (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--precision", "half"], "--precision"),
+        (["similar", "a.h5"], "one of --item ID and --image PHOTO"),
+    ],
+)
+def test_other_mistakes(refused, tmp_path, monkeypatch, command, words):
+    monkeypatch.chdir(tmp_path)
+    assert words in refused(*command)
+
+
+def test_an_item_query_of_a_model_without_vectors(refused, board, cli, tmp_path):
+    cli("train", "--model", "popularity", "--data", board, "--out", tmp_path / "p.h5")
+    assert "no item vectors" in refused("similar", tmp_path / "p.h5", "--item", "red-00")
+
+
+def test_a_failure_of_our_own_is_one_line_with_code_1(cli, monkeypatch, board_model):
+    monkeypatch.setattr(Factors, "load", classmethod(lambda cls, path: 1 / 0))
+    monkeypatch.delenv("VBPR_TRACEBACK", raising=False)
+    code, _, err = cli("evaluate", board_model)
+    assert code == 1 and "internal failure: ZeroDivisionError" in err and "Traceback" not in err
+
+
+def test_nothing_is_lost_when_a_command_is_refused(refused, board, board_model, tmp_path):
+    path = tmp_path / "m.h5"
+    path.write_bytes(board_model.read_bytes())
+    refused("train", "--model", "visual", "--data", board, "--out", path)
+    assert path.read_bytes() == board_model.read_bytes() and os.listdir(tmp_path) == ["m.h5"]  # noqa: PTH208
+    assert np.isfinite(Factors.load(path).users).all()

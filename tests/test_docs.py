@@ -1,0 +1,53 @@
+"""The commands that the documents show are commands that exist, with options that exist."""
+
+import re
+import shlex
+
+import pytest
+import typer.main
+from conftest import ROOT
+
+from vbpr.commands import app
+
+START = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:vbpr|python -m vbpr|python cli\.py)\s+(.*)$")
+GROUP = typer.main.get_command(app)
+
+
+def shown(path):
+    """Each command in the fenced blocks of a document: the words after `vbpr`."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            found = START.match(line)
+            if found:
+                words = shlex.split(re.split(r"\s&&\s|\s\|\s|\s>\s|\s->", found[1])[0], comments=True)
+                yield words
+
+
+DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if path.is_file()]
+COMMANDS = [(path.name, words) for path in DOCUMENTS for words in shown(path)]
+
+
+def check(words):
+    if words and words[0].startswith("--"):
+        GROUP.make_context("vbpr", list(words), resilient_parsing=True)
+        return
+    assert words and words[0] in GROUP.commands, f"no command {words[:1]}"
+    if "--help" in words:
+        return
+    GROUP.commands[words[0]].make_context(words[0], words[1:])
+
+
+@pytest.mark.parametrize(("document", "words"), COMMANDS, ids=[f"{d}: {' '.join(w)}" for d, w in COMMANDS])
+def test_shown_commands_parse(document, words):
+    check(words)
+
+
+def test_the_readme_shows_the_two_commands():
+    first = [words[0] for document, words in COMMANDS if document == "README.md" and words]
+    assert {"extract", "train"} <= set(first)
+
+
+@pytest.mark.parametrize("line", ["trian --features a.h5", "train --featuers a.h5", "recommend a.h5", "train --dim five"])
+def test_the_check_itself_refuses_what_does_not_exist(line):
+    with pytest.raises(Exception):  # noqa: B017
+        check(line.split())

@@ -1,0 +1,160 @@
+"""Extraction: killed, stopped and run again, with bad images among the good."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+from conftest import TINY, board_items, run_python
+
+from vbpr import Dataset, FeatureStore, VbprError, extract
+
+OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}
+
+
+def run(folder, out, **options):
+    return extract(Dataset.resolve(folder), TINY, out, **OPTIONS | options)
+
+
+def test_features_are_of_their_own_image_whatever_the_batch_and_source(catalogue, tmp_path):
+    a = run(catalogue(how="folder"), tmp_path / "a.h5", batch=1)
+    b = run(catalogue(how="tar", name="tar"), tmp_path / "b.h5", batch=8, threads=3)
+    assert a.items == a.written == 22 and not a.failures
+    one, two = FeatureStore(a.path), FeatureStore(b.path)
+    assert one.item_ids.tolist() == two.item_ids.tolist() == sorted(board_items())
+    x, y = (np.asarray(s.features, np.float32) for s in (one, two))
+    assert np.linalg.norm(x - y) / np.linalg.norm(x) < 1e-3
+    order = np.linalg.norm(x[:, None] - y[None], axis=2).argmin(1)
+    assert order.tolist() == list(range(22))  # and of no other image
+
+
+def test_a_second_run_writes_nothing_and_new_or_changed_images_alone(catalogue, tmp_path):
+    folder, out = catalogue(), tmp_path / "a.h5"
+    run(folder, out)
+    before = out.read_bytes()
+    assert run(folder, out).written == 0 and out.read_bytes() == before
+    made = list(board_items().values())
+    (folder / "images" / "zz.png").write_bytes(made[0])
+    changed = next((folder / "images").glob("*/red-00.png"))
+    changed.write_bytes(made[15])
+    os.utime(changed, ns=(5, 5))
+    next((folder / "images").glob("*/red-01.png")).unlink()
+    done = run(folder, out)
+    assert (done.items, done.written) == (22, 2)
+    store = FeatureStore(out)
+    np.testing.assert_allclose(store.rows(["red-00"]), store.rows(["blue-05"]), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(store.rows(["zz"]).shape, (1, store.dim))
+
+
+def test_bad_images_are_skipped_and_reported(catalogue, tmp_path):
+    folder = catalogue()
+    (folder / "images" / "bad-a.jpg").write_bytes(b"")
+    (folder / "images" / "bad-b.jpg").write_bytes(b"<html>")
+    done = run(folder, tmp_path / "a.h5", max_bad=0.5)
+    assert done.failures == [("bad-a", "empty file"), ("bad-b", "not an image")] and done.written == 22
+    with pytest.raises(VbprError, match=r"2 of 24 images .* more than --max-bad 0.05"):
+        run(folder, tmp_path / "a.h5")
+
+
+def test_nothing_usable_is_refused(catalogue, tmp_path):
+    folder = catalogue(images={"a": b"x", "b": b""})
+    with pytest.raises(VbprError, match="none of the 2 images"):
+        run(folder, tmp_path / "a.h5", max_bad=1)
+
+
+def test_provenance_says_what_made_it(board_features, board):
+    about = FeatureStore(board_features).provenance
+    assert about["weights"] == "random" and about["backbone"] == TINY and about["data"] == str(board.resolve())
+    assert "160 px" in about["preprocessing"] and {"torch", "timm", "vbpr", "pillow"} <= about["versions"].keys()
+    assert not about["simulated"]
+
+
+# One import, many children: each is a process of its own that is killed at another moment.
+KILLS = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from vbpr import Dataset, extract, FeatureStore
+import vbpr.backbones, vbpr.commands
+data, out, how, kills = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+random.seed(0)
+
+def child(path):
+    pid = os.fork()
+    if not pid:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            vbpr.commands.app(["extract", "--backbone", "BACKBONE", "--random-weights", "--engine", "torch",
+                               "--device", "cpu", "--batch", "2", "--data", data, "--out", str(path)])
+        except SystemExit as left:
+            sys.stdout.flush()
+            os._exit(left.code or 0)
+    return pid
+
+started = time.monotonic()
+_, status = os.waitpid(child(out.with_name("whole.h5")), 0)
+took = time.monotonic() - started
+assert status == 0
+seen, codes = [], []
+for _ in range(kills):
+    pid = child(out)
+    if how == "INT":
+        while not (out.exists() and (FeatureStore(out).state == 1).any()):
+            time.sleep(0.002)
+    else:
+        time.sleep(random.uniform(0, took))
+    os.kill(pid, signal.SIGKILL if how == "KILL" else signal.SIGINT)
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    if out.exists():
+        seen.append(int((FeatureStore(out).state == 1).sum()))
+_, status = os.waitpid(child(out), 0)
+assert status == 0
+print("RESULT", json.dumps({"seen": seen, "codes": codes}))
+""".replace("BACKBONE", TINY)
+
+
+def result(process):
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.rsplit("RESULT", 1)[1])
+
+
+@pytest.fixture
+def many():
+    """Sixty images."""
+    made = list(board_items().values())
+    return {f"i{n:02}": made[n % len(made)] for n in range(60)}
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_identical_file(catalogue, tmp_path, many):
+    folder, out = catalogue(images=many), tmp_path / "a.h5"
+    found = result(run_python("-c", KILLS, folder, out, "KILL", 6))
+    assert -signal.SIGKILL in found["codes"]  # some died in the middle
+    assert found["seen"] == sorted(found["seen"])  # no row that was done is ever lost
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not [p.name for p in tmp_path.iterdir() if p.suffix == ".lock"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_the_batch_and_says_how_to_resume(catalogue, tmp_path, many):
+    folder, out = catalogue(images=many), tmp_path / "a.h5"
+    found = result(run_python("-c", KILLS, folder, out, "INT", 1))
+    assert found["codes"] == [130]
+    assert 0 < found["seen"][0] < 60 and found["seen"][0] % 2 == 0
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_stopping_is_a_flag_that_the_loop_asks_for():
+    from vbpr.progress import stop_signals
+
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_signals() as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,193 @@
+"""Factors: scores, top-k, the model file, and files that must be refused."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from vbpr import Factors, VbprError
+from vbpr.factors import Head, best
+from vbpr.files import digest, kind_of, locked, replacing
+
+
+def make(u=6, i=9, k=3, seed=0, head=True):
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 6, (u, i))
+    parts = [sp.csr_matrix((kind == n).astype(np.float32)) for n in (1, 2, 3)]
+    h = Head(*(rng.standard_normal(s).astype(np.float32) for s in (4, 4, (k, 4), 4)), 0.5) if head else None
+    return Factors(
+        *(rng.standard_normal(s).astype(np.float32) for s in ((u, k), (i, k), i)),
+        np.array([f"u{n}" for n in range(u)]),
+        np.array([f"étoile-{n}" for n in range(i)]),
+        *parts,
+        h,
+        {"model": "visual"},
+    )
+
+
+def test_scores_are_two_matrices_and_a_bias():
+    f = make()
+    for u in range(6):
+        for i in range(9):
+            assert f.scores(np.array([u]))[0, i] == pytest.approx(f.users[u] @ f.items[i] + f.bias[i], rel=1e-5)
+
+
+@pytest.mark.parametrize("k", [0, 1, 4, 9, 50])
+def test_best_is_a_stable_sort(k):
+    scores = np.random.default_rng(0).integers(0, 4, 9).astype(np.float32)
+    np.testing.assert_array_equal(best(scores, k), np.argsort(-scores, kind="stable")[:k])
+
+
+def test_recommend_leaves_out_what_was_taken_and_orders_the_rest():
+    f = make()
+    for u in range(6):
+        items, scores = f.recommend(u, 9)
+        taken = set(f.seen_by(u).tolist())
+        assert taken.isdisjoint(items.tolist()) and len(items) == 9 - len(taken)
+        assert (np.diff(scores) <= 0).all()
+        np.testing.assert_allclose(scores, f.scores(np.array([u]))[0][items])
+        assert len(f.recommend(u, 9, seen=True)[0]) == 9
+    np.testing.assert_array_equal(np.sort(f.seen_by(2)), f.seen[2].indices)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_file_round_trip(tmp_path, head):
+    f = make(head=head)
+    f.save(tmp_path / "a.h5")
+    g = Factors.load(tmp_path / "a.h5")
+    for name in ("users", "items", "bias", "user_ids", "item_ids"):
+        np.testing.assert_array_equal(getattr(f, name), getattr(g, name))
+    for name in ("train", "validation", "test"):
+        assert (getattr(f, name) != getattr(g, name)).nnz == 0
+    assert f.about == g.about
+    if head:
+        x = np.random.default_rng(1).standard_normal((5, 4))
+        for a, b in zip(f.head(x), g.head(x), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert kind_of(tmp_path / "a.h5") == "model"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]  # no temporary is left
+
+
+def test_head_is_its_equation():
+    h = make().head
+    x = np.random.default_rng(1).standard_normal((1, 4)).astype(np.float32)
+    z = (x[0] - h.mean) / h.scale
+    vectors, bias = h(x)
+    np.testing.assert_allclose(vectors[0], h.weight @ z, rtol=1e-5)
+    assert bias[0] == pytest.approx(h.bias_weight @ z + 0.5, rel=1e-5)
+
+
+def test_unknown_ids_suggest_near_ones():
+    with pytest.raises(VbprError, match=r"no user 'u33'.*did you mean u3"):
+        make().user_index("u33")
+    with pytest.raises(VbprError, match=r"no item 'etoile-4'.*étoile-4"):
+        make().item_index("etoile-4")
+    assert make().item_index("étoile-4") == 4
+
+
+def test_factors_that_do_not_fit_or_are_not_finite_are_refused():
+    f = make()
+    parts = (f.user_ids, f.item_ids, f.train, f.validation, f.test)
+    with pytest.raises(VbprError, match="do not fit together"):
+        Factors(f.users[:-1], f.items, f.bias, *parts)
+    with pytest.raises(VbprError, match="not finite"):
+        Factors(f.users * np.nan, f.items, f.bias, *parts)
+
+
+def damage_indptr(h):
+    h["train/indptr"][2] = 10_000
+
+
+def damage_indices(h):
+    h["test/indices"][0] = 77
+
+
+def damage_about(h):
+    h.attrs["about"] = "{"
+
+
+def damage_missing(h):
+    del h["bias"]
+
+
+def damage_nan(h):
+    h["items"][0, 0] = np.nan
+
+
+def damage_external(h):
+    del h["users"]
+    h["users"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def damage_soft(h):
+    h["head/elsewhere"] = h5py.SoftLink("/users")
+
+
+def damage_virtual(h):
+    layout = h5py.VirtualLayout((3,), "f4")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (3,))
+    h.create_virtual_dataset("spy", layout)
+
+
+def damage_kind(h):
+    h.attrs["vbpr"] = "features"
+
+
+@pytest.mark.parametrize("damage", [v for k, v in sorted(globals().items()) if k.startswith("damage_")])
+def test_damaged_and_foreign_files_are_refused(tmp_path, damage):
+    path = tmp_path / "a.h5"
+    make().save(path)
+    with h5py.File(path, "r+") as handle:
+        damage(handle)
+    with pytest.raises(VbprError, match="a.h5|not finite"):
+        Factors.load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 50])
+def test_files_that_are_not_hdf5_are_refused(tmp_path, content):
+    path = tmp_path / "a.h5"
+    path.write_bytes(content)
+    with pytest.raises(VbprError, match="not a readable HDF5 file"):
+        Factors.load(path)
+    assert kind_of(path) == ""
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path):
+    make().save(tmp_path / "inc.model.h5")
+    with pytest.raises(VbprError, match=r"does not exist; there is .*inc\.model\.h5"):
+        Factors.load(tmp_path / "int.model.h5")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def write_and_fail():
+        with replacing(path) as temporary:
+            temporary.write_text("half of the ne")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_and_fail()
+    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps("new"))
+    assert path.read_text() == '"new"'
+
+
+def test_a_lock_has_one_holder(tmp_path):
+    path = tmp_path / "a.h5"
+    with locked(path), pytest.raises(VbprError, match=r"a\.h5 is in use by pid \d+"), locked(path):
+        pass
+    with locked(path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_digest_depends_on_every_byte(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(b"x" * 1000)
+    b.write_bytes(b"x" * 999 + b"y")
+    assert len(digest(a)) == 32 and digest(a) != digest(b)

@@ -1,0 +1,156 @@
+"""The feature file: rows by id, resumed, carried over, and refused when it is not what it should be."""
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vbpr import FeatureStore, VbprError
+
+IDS = np.array([f"i{n}" for n in range(10)])
+SIGNS = np.arange(10, dtype=np.uint64)
+ABOUT = {
+    "fingerprint": "f",
+    "backbone": "b",
+    "weights": "w",
+    "preprocessing": "p",
+    "reasons": ["truncated", "other"],
+}
+
+
+def create(path, ids=IDS, signs=SIGNS, dim=3, about=None):
+    return FeatureStore.create(path, ids, signs, dim, about or ABOUT)
+
+
+def values(rows):
+    return np.outer(np.asarray(rows) % 300 + 1, [1, 10, 100]).astype(np.float32)
+
+
+def finish(path, **options):
+    with create(path, **options) as store:
+        store.write(store.pending, values(store.pending))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 9), min_size=1), st.booleans(), st.booleans()), max_size=8))
+def test_every_row_is_what_was_last_said_of_it(tmp_path_factory, steps):
+    """Writes and failures in any order, the file closed and opened between some of them."""
+    path = tmp_path_factory.mktemp("store") / "a.h5"
+    state = dict.fromkeys(range(10), 0)
+    store = (opened := create(path)).__enter__()
+    for rows, good, reopen in steps:
+        rows = np.array(sorted(rows))
+        if good:
+            store.write(rows, values(rows))
+        else:
+            store.fail(rows, ["truncated"] * len(rows))
+        state |= dict.fromkeys(rows.tolist(), 1 if good else 2)
+        if reopen:
+            opened.__exit__(None, None, None)
+            store = (opened := create(path)).__enter__()
+    opened.__exit__(None, None, None)
+    read = FeatureStore(path)
+    assert read.state.tolist() == list(state.values())
+    done = [n for n, s in state.items() if s == 1]
+    np.testing.assert_array_equal(read.rows(IDS[done]), values(done).astype(np.float16).reshape(-1, 3))
+    assert read.failures() == [(f"i{n}", "truncated") for n, s in state.items() if s == 2]
+    assert read.pending.tolist() == [n for n, s in state.items() if s == 0]
+
+
+def test_rows_are_aligned_by_id_and_name_what_is_missing(tmp_path):
+    finish(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path / "a.h5")
+    np.testing.assert_array_equal(store.rows(["i7", "i2"]), values([7, 2]).astype(np.float16))
+    assert store.find(np.array(["i9", "zz", "i0"])).tolist() == [9, -1, 0]
+    with pytest.raises(VbprError, match=r"lacks 2 of 3 items \(first: zz\)"):
+        store.rows(["zz", "i1", "yy"])
+
+
+def test_an_unfinished_file_says_so(tmp_path):
+    with create(tmp_path / "a.h5") as store:
+        store.write(np.arange(4), values(range(4)))
+    with pytest.raises(VbprError, match=r"lacks 6 of 10 items \(first: i4\); run vbpr extract again to resume"):
+        FeatureStore(tmp_path / "a.h5").finished()
+
+
+def test_a_changed_catalogue_keeps_the_rows_of_unchanged_images(tmp_path):
+    path = tmp_path / "a.h5"
+    finish(path)
+    ids = np.array(["a-new", "i1", "i3", "i4", "z-new"])
+    signs = np.array([99, 1, 3, 44, 98], np.uint64)  # i4 has changed
+    with create(path, ids, signs) as store:
+        assert store.item_ids[store.pending].tolist() == ["a-new", "i4", "z-new"]
+        np.testing.assert_array_equal(store.rows(["i3", "i1"]), values([3, 1]).astype(np.float16))
+        store.write(store.pending, values(store.pending))
+    assert not len(FeatureStore(path).pending)
+
+
+def test_two_files_written_alike_are_the_same_bytes(tmp_path):
+    """Whenever and in whatever order the rows were written."""
+    import time
+
+    finish(tmp_path / "a.h5")
+    time.sleep(1.1)
+    with create(tmp_path / "b.h5") as store:
+        for row in (7, 2, 3, 0, 1, 9, 8, 6, 5, 4):
+            store.write(np.array([row]), values([row]))
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_the_layout_is_one_that_any_hdf5_tool_reads(tmp_path):
+    ids = np.array([f"i{n}" for n in range(2000)])  # large enough to begin on a page of its own
+    finish(tmp_path / "a.h5", ids=ids, signs=np.zeros(2000, np.uint64))
+    with h5py.File(tmp_path / "a.h5") as handle:
+        features = handle["features"]
+        assert features.chunks is None and features.id.get_offset() % 4096 == 0 and features.dtype == np.float16
+        np.testing.assert_array_equal(features[:], values(range(2000)).astype(np.float16))
+        assert (handle["state"][:] == 1).all()
+        assert handle["item_ids"].asstr()[:].tolist() == ids.tolist()
+
+
+def test_another_models_file_is_refused_naming_both(tmp_path):
+    finish(tmp_path / "a.h5")
+    other = ABOUT | {"fingerprint": "g", "backbone": "resnet"}
+    with pytest.raises(VbprError, match=r"was made by b \(weights w; p\); this run would be resnet"):
+        create(tmp_path / "a.h5", about=other).__enter__()
+
+
+def test_two_writers_are_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with create(path), pytest.raises(VbprError, match=r"in use by pid"):
+        create(path).__enter__()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
+def test_values_that_float16_cannot_hold_are_refused_by_name(tmp_path, value):
+    with create(tmp_path / "a.h5") as store:
+        block = values([3, 4])
+        block[1, 2] = value
+        with pytest.raises(VbprError, match="item i4 features that are not finite"):
+            store.write(np.array([3, 4]), block)
+        assert len(store.pending) == 10
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    finish(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    with pytest.raises(VbprError, match=r"cut short|not a readable HDF5"):
+        FeatureStore(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as handle:
+        del handle["state"]
+        handle["state"] = np.zeros(3, np.uint8)
+    with pytest.raises(VbprError, match="data set state is not as vbpr writes it"):
+        FeatureStore(path)
+
+
+def test_digest_changes_with_one_number(tmp_path):
+    for name in ("a.h5", "b.h5", "c.h5"):
+        finish(tmp_path / name)
+    with h5py.File(tmp_path / "c.h5", "r+") as handle:
+        handle["features"][4, 1] += 1
+    a, b, c = (FeatureStore(tmp_path / name).digest() for name in ("a.h5", "b.h5", "c.h5"))
+    assert a == b != c

@@ -1,0 +1,280 @@
+"""Image sources and decoding: every kind of file that a catalogue may hold."""
+
+import io
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from conftest import board_items, square
+from PIL import Image
+
+from vbpr import VbprError, images, open_images
+from vbpr.images import REASONS, BadImage, Preprocessing, load, prepare
+
+HOW = Preprocessing(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def photo(size=(48, 40), seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("how", ["folder", "tar", "zip"])
+def test_every_source_gives_the_same_images_in_the_order_of_ids(catalogue, how):
+    made = board_items()
+    source = open_images(catalogue(images=made, how=how))
+    assert source.item_ids.tolist() == sorted(made)
+    assert all(source.read(n) == made[item] for n, item in enumerate(source.item_ids))
+    assert len(source) == len(made) and len({source.signature(n) for n in range(len(source))}) > 1
+
+
+def test_shards_are_one_catalogue(tmp_path):
+    made = board_items()
+    for part in (0, 1):
+        with tarfile.open(tmp_path / f"images-{part}.tar", "w") as archive:
+            for name in sorted(made)[part::2]:
+                info = tarfile.TarInfo(f"deep/{name}.png")
+                info.size = len(made[name])
+                archive.addfile(info, io.BytesIO(made[name]))
+    source = open_images(tmp_path)
+    assert [source.read(n) for n in range(len(source))] == [made[i] for i in sorted(made)]
+
+
+def test_signature_changes_with_the_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(square(0.1, np.random.default_rng(0)))
+    before = open_images(tmp_path).signature(0)
+    os.utime(path, ns=(1, 1))
+    assert open_images(tmp_path).signature(0) != before
+
+
+def test_two_images_of_one_item_are_refused(tmp_path):
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(VbprError, match=r"both the image of item a; keep one"):
+        open_images(tmp_path)
+
+
+def test_nothing_there_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.jpg").write_text("x")
+    with pytest.raises(VbprError, match="no images found"):
+        open_images(tmp_path)
+    with pytest.raises(VbprError, match="does not exist"):
+        open_images(tmp_path / "none")
+
+
+def hostile(name, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [hostile("../a.png")],
+        [hostile("/a.png")],
+        [hostile("a.png", tarfile.SYMTYPE)],
+        [hostile("a.png", tarfile.LNKTYPE)],
+        [hostile("a.png"), hostile("a.png")],
+    ],
+    ids=["dots", "absolute", "symbolic link", "hard link", "twice"],
+)
+def test_hostile_tars_are_refused(tmp_path, members):
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        for info in members:
+            archive.addfile(info)
+    with pytest.raises(VbprError, match=r"images\.tar: member"):
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["images.tar", "images.zip"])
+def test_damaged_archives_are_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"nonsense" * 300)
+    with pytest.raises(VbprError, match="not a readable"):
+        open_images(tmp_path)
+
+
+def bad(data):
+    with pytest.raises(BadImage) as caught:
+        prepare(data, HOW)
+    assert str(caught.value) in REASONS
+    return str(caught.value)
+
+
+def png_chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_empty_html_and_truncated_files():
+    assert bad(b"") == "empty file"
+    assert bad(b"<!doctype html><title>404</title>") == "not an image"
+    whole = encoded(photo(), "JPEG")
+    assert bad(whole[: len(whole) // 2]) == "truncated"
+    assert bad(encoded(photo())[:-600]) in ("truncated", "damaged")
+
+
+def test_flipped_bytes_in_a_png_are_seen():
+    data = bytearray(encoded(photo()))
+    data[len(data) // 2] ^= 0xFF
+    assert bad(bytes(data)) in ("damaged", "truncated")
+
+
+def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    assert bad(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"x")) == "over the cap on pixels"
+    monkeypatch.setattr(images, "MAX_PIXELS", 48 * 40 - 1)
+    assert bad(encoded(photo())) == "over the cap on pixels"
+
+
+def test_compressed_text_bombs_are_refused():
+    data = encoded(photo())
+    bomb = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 80_000_000))
+    prepared = data[:33] + bomb + data[33:]
+    assert bad(prepared) in ("damaged", "not an image")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "1", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
+def test_every_mode_becomes_rgb(mode):
+    kind = "TIFF" if mode in ("CMYK", "YCbCr", "F") else "PNG"
+    if mode in ("I;16", "F"):
+        ramp = np.linspace(0, 1, 40 * 48).reshape(40, 48)
+        image = Image.fromarray((ramp * 65535).astype(np.uint16) if mode == "I;16" else ramp.astype(np.float32))
+    else:
+        image = photo().convert(mode)
+    pixels = prepare(encoded(image, kind), HOW)
+    assert pixels.shape == (16, 16, 3) and pixels.dtype == np.uint8 and pixels.std() > 0
+
+
+def test_16_bit_is_scaled_by_257_rather_than_clipped():
+    values = np.array([[0, 257, 32896, 65535]], np.uint16)
+    assert np.asarray(load(encoded(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_transparency_is_laid_on_white():
+    image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
+    assert (np.asarray(load(encoded(image))) == 255).all()
+    half = np.asarray(load(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 128)))))
+    assert abs(int(half[0, 0, 0]) - 127) <= 1
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (20, 20), c) for c in ("#ff0000", "#0000ff")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert np.asarray(load(data))[5, 5].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_applied():
+    image = photo((30, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = load(encoded(image, "PNG", exif=exif))
+    np.testing.assert_array_equal(np.asarray(turned), np.asarray(image.rotate(-90, expand=True)))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8000, 1), (1, 8000), (3, 500)])
+def test_slivers_and_dots_are_usable(size):
+    data = encoded(Image.new("RGB", size, "#102030"))
+    assert (prepare(data, HOW) == np.array([0x10, 0x20, 0x30])).all()
+
+
+def test_a_wrong_extension_does_not_matter(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(encoded(photo(), "PNG"))
+    source = open_images(tmp_path)
+    assert prepare(source.read(0), HOW).shape == (16, 16, 3)
+
+
+def unreadable_link(path):
+    path.symlink_to(path.with_name("gone"))
+
+
+def looping_link(path):
+    path.symlink_to(path)
+
+
+def named_pipe(path):
+    os.mkfifo(path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [unreadable_link, looping_link, named_pipe])
+def test_what_is_not_a_file_is_bad_and_never_hangs(tmp_path, make):
+    make(tmp_path / "a.jpg")
+    source = open_images(tmp_path)
+    with pytest.raises(BadImage) as caught:
+        source.read(0)
+    assert str(caught.value) in REASONS
+
+
+def test_a_folder_called_jpg_is_walked_into(tmp_path):
+    (tmp_path / "b.jpg").mkdir()
+    (tmp_path / "b.jpg" / "c.png").write_bytes(encoded(photo()))
+    assert open_images(tmp_path).item_ids.tolist() == ["c"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_no_permission_is_bad(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    path.chmod(0)
+    with pytest.raises(BadImage, match="no permission"):
+        open_images(tmp_path).read(0)
+
+
+def test_a_file_that_vanishes_is_bad(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    source = open_images(tmp_path)
+    path.unlink()
+    with pytest.raises(BadImage, match="no such file"):
+        source.read(0)
+    assert source.signature(0) == 0
+
+
+def test_names_that_are_not_utf8_have_ids_that_can_be_written(tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9\n.jpg"
+    with open(name, "wb") as handle:  # noqa: PTH123
+        handle.write(encoded(photo()))
+    source = open_images(tmp_path)
+    source.item_ids[0].encode("utf-8")
+    assert "\\xe9" in source.item_ids[0] and prepare(source.read(0), HOW).shape == (16, 16, 3)
+
+
+def test_an_encrypted_or_damaged_zip_member_is_bad(tmp_path):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", encoded(photo()))
+    data = bytearray(path.read_bytes())
+    data[200] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(BadImage, match="damaged"):
+        open_images(tmp_path).read(0)
+
+
+@pytest.mark.parametrize("size", [(48, 40), (40, 48), (500, 20), (33, 33)])
+@pytest.mark.parametrize("crop", [0.875, 0.95, 1.0])
+def test_geometry_equals_torchvisions(size, crop):
+    """Resize the shorter side, crop the centre: the same pixels as timm's own evaluation transform."""
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    image = photo(size)
+    how = Preprocessing(32, crop, "bicubic", (0.5,) * 3, (0.5,) * 3)
+    resized = Resize(int(32 // crop), InterpolationMode.BICUBIC)(image)
+    np.testing.assert_array_equal(prepare(encoded(image), how), np.asarray(CenterCrop(32)(resized)))
+
+
+def test_no_crop_squashes_the_whole_image():
+    image = photo((60, 20))
+    how = Preprocessing(32, 0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(prepare(encoded(image), how), expected)

@@ -1,0 +1,208 @@
+"""Interactions, their readers and their splits."""
+
+import gzip
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vbpr import Interactions, Split, VbprError
+
+ODD_IDS = ["007", "7", "NaN", "nan", "1.0", "1", "None", "true", "1e5", "ütf-8", "a b", "-"]
+
+
+def pairs_of(x):
+    return list(zip(x.user_ids[x.users].tolist(), x.item_ids[x.items].tolist(), strict=True))
+
+
+def write(tmp_path, text, name="interactions.csv"):
+    path = tmp_path / name
+    data = text.encode() if isinstance(text, str) else text
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return path
+
+
+def test_repeated_pairs_count_once_with_their_first_event():
+    x = Interactions.of(["b", "a", "b", "b"], ["y", "x", "y", "x"], [30, 5, 10, 7])
+    assert pairs_of(x) == [("a", "x"), ("b", "x"), ("b", "y")] and x.times.tolist() == [5, 7, 10]
+
+
+ids = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1)
+texts = st.sampled_from(ODD_IDS) | ids.filter(lambda text: text.strip() == text and text.strip("\ufeff") == text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=20), st.sampled_from([".csv", ".csv.gz", ".parquet"]))
+def test_ids_come_back_as_they_went_in(tmp_path_factory, pairs, suffix):
+    path = tmp_path_factory.mktemp("ids") / f"interactions{suffix}"
+    users, items = zip(*pairs, strict=True)
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table({"user_id": users, "item_id": items}), path)
+    else:
+        quoted = ['"' + a.replace('"', '""') + '","' + b.replace('"', '""') + '"' for a, b in pairs]
+        write(path.parent, "\n".join(["user_id,item_id", *quoted]) + "\n", path.name)
+    assert sorted(pairs_of(Interactions.read(path))) == sorted(set(pairs))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_numbers_and_missing_words_stay_strings(tmp_path, quote):
+    rows = [f"{quote}{i}{quote},{quote}{i}{quote}" for i in ODD_IDS]
+    x = Interactions.read(write(tmp_path, "user_id,item_id\n" + "\n".join(rows)))
+    assert set(x.user_ids) == set(x.item_ids) == set(ODD_IDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("i.csv", "reviewerID,asin,unixReviewTime\nu,i,5\n"),
+        ("i.csv", "\ufeffcustomer_id,article_id,t_dat\r\nu,i,1970-01-01T00:00:05\r\n"),
+        ("i.tsv", "item\tuser\ttimestamp\ni\tu\t5.0\n"),
+        ("i.inter", "user_id:token\titem_id:token\ttimestamp:float\nu\ti\t5\n"),
+        ("i.tsv.gz", "UserId\tProductId\tTime\nu\ti\t5\n"),
+    ],
+)
+def test_the_fields_own_column_names_are_read(tmp_path, name, text):
+    x = Interactions.read(write(tmp_path, text, name))
+    assert pairs_of(x) == [("u", "i")] and x.times.tolist() == [5]
+
+
+def test_dates_are_seconds(tmp_path):
+    x = Interactions.read(write(tmp_path, "user,item,date\na,b,2020-07-31\na,c,2020-07-31 00:01:00\n"))
+    assert x.times.tolist() == [1596153600, 1596153660]
+
+
+def test_parquet_numbers_and_timestamps(tmp_path):
+    table = {"user_id": [7, 8], "item_id": [1, 2], "timestamp": pa.array([1_000_000, 2_000_000], pa.timestamp("us"))}
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "i.parquet")
+    x = Interactions.read(tmp_path / "i.parquet")
+    assert pairs_of(x) == [("7", "1"), ("8", "2")] and x.times.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("i.csv", "user_id,thing\na,b\n", "no item_id column; it has user_id, thing"),
+        ("i.csv", "", "is empty"),
+        ("i.csv", "user_id,item_id\n", "no rows"),
+        ("i.csv", "user_id,item_id\na,b\nc\n", "line 3: 1 fields where the header has 2"),
+        ("i.csv", "user_id,item_id\na,b\n,c\n", "line 3: user_id is empty"),
+        ("i.csv", b"user_id,item_id\na,b\nc,\xff\xfe\n", "line 3: not UTF-8"),
+        ("i.csv", "user_id,item_id,timestamp\na,b,5\na,c,soon\n", "line 3: timestamp is 'soon'"),
+        ("i.csv", "user_id,item_id,split\na,b,train\na,c,tset\n", "line 3: split is 'tset'"),
+        ("i.csv.gz", None, "cut short or damaged"),
+        ("i.parquet", b"PAR1 is not enough", "not a readable Parquet"),
+        ("i.xlsx", b"x", "no reader for '.xlsx'"),
+    ],
+)
+def test_malformed_files_are_refused_with_the_line(tmp_path, name, content, words):
+    if content is None:
+        whole = gzip.compress(b"user_id,item_id\n" + b"".join(b"u%d,i%d\n" % (n, n) for n in range(9000)))
+        (tmp_path / name).write_bytes(whole[:9000])
+    elif name.endswith(".gz"):
+        write(tmp_path, content, name)
+    else:
+        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(VbprError) as caught:
+        Interactions.read(tmp_path / name)
+    assert words in str(caught.value) and name in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(VbprError, match="does not exist"):
+        Interactions.read(tmp_path / "none.csv")
+
+
+events = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 12), st.integers(0, 50)), min_size=1, max_size=120)
+
+
+def made(rows):
+    users, items, times = zip(*rows, strict=True)
+    return Interactions.of([f"u{u}" for u in users], [f"i{i}" for i in items], times)
+
+
+@settings(max_examples=80, deadline=None)
+@given(events, st.sampled_from(["random", "time"]), st.integers(1, 6), st.integers(0, 3))
+def test_leave_one_out_invariants(rows, how, least, seed):
+    x = made(rows)
+    degree = np.bincount(x.users)
+    kept = degree >= max(3, least)
+    if not kept.any():
+        with pytest.raises(VbprError, match="--min-interactions"):
+            Split.make(x, how, min_interactions=least, seed=seed)
+        return
+    s = Split.make(x, how, min_interactions=least, seed=seed, catalogue=np.array(["i0", "new"]))
+    assert s.user_ids.tolist() == x.user_ids[kept].tolist() and s.dropped_users == (~kept).sum()
+    assert (np.diff(s.test.indptr) == 1).all() and (np.diff(s.validation.indptr) == 1).all()
+    assert (s.train + s.validation + s.test).max() == 1  # disjoint
+    assert s.observed.nnz == degree[kept].sum()
+    assert {"new", "i0"} <= set(s.item_ids) and s.item_counts.sum() == s.train.nnz
+    users, items = s.observed.nonzero()
+    told = set(zip(s.user_ids[users].tolist(), s.item_ids[items].tolist(), strict=True))
+    assert told <= set(pairs_of(x))
+    again = Split.make(x, how, min_interactions=least, seed=seed, catalogue=np.array(["i0", "new"]))
+    assert (s.test != again.test).nnz == 0
+    if how == "time":
+        when = {pair: t for pair, t in zip(pairs_of(x), x.times, strict=True)}
+        for u, user in enumerate(s.user_ids):
+            last = [when[user, s.item_ids[part[u].indices[0]]] for part in (s.validation, s.test)]
+            assert max(when[user, s.item_ids[i]] for i in s.train[u].indices) <= last[0] <= last[1]
+
+
+def test_random_split_is_uniform_over_a_users_items():
+    x = Interactions.of(["u"] * 5, list("abcde"))
+    held = [Split.make(x, "random", seed=s).test.indices[0] for s in range(400)]
+    assert np.bincount(held, minlength=5).min() > 45
+
+
+def test_global_time_split_is_by_time():
+    x = made([(n % 4, n % 13, n) for n in range(50)])
+    s = Split.make(x, "global-time")
+    when = np.zeros((len(s.user_ids), len(s.item_ids)))
+    when[x.users, x.items] = x.times
+    latest = [when[part.nonzero()].max() for part in (s.train, s.validation, s.test)]
+    earliest = [when[part.nonzero()].min() for part in (s.train, s.validation, s.test)]
+    assert latest[0] < earliest[1] <= latest[1] < earliest[2]
+
+
+def test_the_files_own_split_is_followed(tmp_path):
+    text = "user_id,item_id,x_label\nu,a,train\nu,b,Valid\nu,c,test\nv,a,train\n"
+    x = Interactions.read(write(tmp_path, text))
+    s = Split.make(x)
+    assert s.rule == "the file's own split column"
+    assert [m.nnz for m in (s.train, s.validation, s.test)] == [2, 1, 1]
+    assert Split.make(made([(0, i, i) for i in range(5)])).rule.startswith("leave one out at random")
+
+
+@settings(max_examples=60, deadline=None)
+@given(events, st.integers(1, 4))
+def test_k_core_is_the_largest_part_with_k_each(rows, k):
+    x = made(rows)
+    alive = set(pairs_of(x))
+    while True:  # the definition, one deletion round at a time
+        users, items = zip(*alive, strict=True) if alive else ((), ())
+        keep = {(u, i) for u, i in alive if users.count(u) >= k and items.count(i) >= k}
+        if keep == alive:
+            break
+        alive = keep
+    if alive:
+        assert set(pairs_of(x.k_core(k))) == alive
+    else:
+        with pytest.raises(VbprError, match="--k-core"):
+            x.k_core(k)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("time", "timestamp column"), ("file", "split column"), ("chronological", "choose from")]
+)
+def test_splits_that_the_file_cannot_give_are_refused(how, words):
+    x = Interactions.of(["u"] * 5, list("abcde"))
+    with pytest.raises(VbprError, match=words):
+        Split.make(x, how)
+
+
+def test_no_interactions_are_refused():
+    with pytest.raises(VbprError, match="no interactions"):
+        Interactions.of([], [])

@@ -1,0 +1,216 @@
+"""Exact metrics against naive loops, scikit-learn and ranx."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vbpr.metrics import average_precision, held_out_ranks, hit_rate, mean_auc, mrr, ndcg, recall, subset
+
+U, I = 13, 40
+
+
+def case(seed=0, ties=True, several=True, users=U, items=I):
+    """Integer factors (so that scores tie often), a train matrix and disjoint held-out items."""
+    rng = np.random.default_rng(seed)
+    draw = (lambda s: rng.integers(-2, 3, s)) if ties else rng.standard_normal
+    factors = [torch.tensor(draw(s), dtype=torch.float32) for s in ((users, 3), (items, 3), (items,))]
+    train, held = np.zeros((users, items), bool), np.zeros((users, items), bool)
+    for u in range(users):
+        mine = rng.permutation(items)
+        a, b = rng.integers(1, 12), rng.integers(0, 4) if several else 1
+        train[u, mine[:a]], held[u, mine[a : a + b]] = True, True
+    held[0] = False  # a user without held-out items
+    return factors, train, held
+
+
+def ranks_of(factors, train, held, **options):
+    csr = [sp.csr_matrix(m.astype(np.float32)) for m in (held, train | held)]
+    return held_out_ranks(*factors, *csr, **options)
+
+
+def scores_of(factors):
+    users, items, bias = (f.double().numpy() for f in factors)
+    return users @ items.T + bias
+
+
+def brute_auc(scores, train, held, strict):
+    """The definition, in a double loop."""
+    out = []
+    for u in range(len(scores)):
+        mine = np.flatnonzero(held[u])
+        others = [j for j in range(scores.shape[1]) if not train[u, j] and not held[u, j]]
+        values = []
+        for i in mine:
+            total = 0.0
+            for j in others:
+                total += 1.0 if scores[u, i] > scores[u, j] else 0.5 * (scores[u, i] == scores[u, j]) * (not strict)
+            values.append(total / len(others))
+        if values:
+            out.append(np.mean(values))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_auc_equals_brute_force_with_ties(seed, strict):
+    factors, train, held = case(seed)
+    expected = brute_auc(scores_of(factors), train, held, strict)
+    np.testing.assert_allclose(mean_auc(ranks_of(factors, train, held), strict), expected, atol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(2, 25))
+def test_auc_equals_brute_force_on_any_matrix(seed, users, items):
+    rng = np.random.default_rng(seed)
+    factors = [torch.tensor(rng.integers(-1, 2, s), dtype=torch.float32) for s in ((users, 2), (items, 2), (items,))]
+    kind = rng.integers(0, 4, (users, items))
+    train, held = kind == 1, kind == 2
+    complete = (train | held).all(1)  # nothing is left to compare with
+    held[complete] = False
+    expected = brute_auc(scores_of(factors), train, held, False)
+    np.testing.assert_allclose(mean_auc(ranks_of(factors, train, held)), expected, atol=1e-12)
+
+
+def test_blocks_do_not_matter():
+    factors, train, held = case(1)
+    whole = ranks_of(factors, train, held)
+    for block in (1, I, 3 * I + 1, 10**9):
+        part = ranks_of(factors, train, held, block=block)
+        for name in ("users", "items", "above", "ties", "candidates", "rank"):
+            np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
+
+
+def test_auc_equals_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    factors, train, held = case(2, several=False)
+    scores, found = scores_of(factors), mean_auc(ranks_of(factors, train, held))
+    expected = [
+        roc_auc_score(held[u][~train[u]], scores[u][~train[u]]) for u in range(len(scores)) if held[u].any()
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def toy(scores, positive):
+    n = len(scores)
+    factors = torch.zeros(1, 1), torch.zeros(n, 1), torch.tensor(scores)
+    held = np.zeros((1, n), bool)
+    held[0, positive] = True
+    return ranks_of(factors, np.zeros((1, n), bool), held)
+
+
+def test_toy_with_a_tie():
+    ranks = toy([0.9, 0.5, 0.5, 0.1], 1)
+    assert mean_auc(ranks, strict=True)[0] == pytest.approx(1 / 3)
+    assert mean_auc(ranks)[0] == pytest.approx(1 / 2)
+
+
+def test_a_model_that_knows_nothing():
+    ranks = toy([0.0] * 7, 3)
+    assert mean_auc(ranks, strict=True)[0] == 0
+    assert mean_auc(ranks)[0] == 0.5
+
+
+def test_auc_ignores_shift_scale_and_the_scores_of_excluded_items():
+    (users, items, bias), train, held = case(3)
+    base = ranks_of((users, items, bias), train, held)
+    shifted = torch.cat([4 * users, torch.arange(U)[:, None].float()], 1), torch.cat([items, torch.ones(I, 1)], 1)
+    again = ranks_of((*shifted, 4 * bias), train, held)  # score -> 4 score + u
+    np.testing.assert_array_equal(base.auc, again.auc)
+    everybody = train.copy()
+    everybody[:, :5] = True
+    kept = held & ~everybody
+    moved = bias.clone()
+    moved[:5] += 100
+    np.testing.assert_array_equal(
+        ranks_of((users, items, bias), everybody, kept).auc, ranks_of((users, items, moved), everybody, kept).auc
+    )
+
+
+def test_order_of_the_items_does_not_matter():
+    (users, items, bias), train, held = case(4, several=False)
+    order = np.random.default_rng(0).permutation(I)
+    at = torch.from_numpy(order)
+    found = ranks_of((users, items[at], bias[at]), train[:, order], held[:, order])
+    np.testing.assert_array_equal(mean_auc(ranks_of((users, items, bias), train, held)), mean_auc(found))
+
+
+def test_sampled_100_estimates_the_exact_auc():
+    """100 candidates drawn for each user: within three standard errors of the exact figure."""
+    factors, train, held = case(5, ties=False, several=False, users=400, items=300)
+    scores, rng, estimates = scores_of(factors), np.random.default_rng(0), []
+    exact = mean_auc(ranks_of(factors, train, held))
+    for u in np.flatnonzero(held.any(1)):
+        drawn = rng.choice(np.flatnonzero(~train[u] & ~held[u]), 100)
+        estimates.append(np.mean(scores[u, held[u]][0] > scores[u, drawn]))
+    error = np.array(estimates) - exact
+    assert 0 < abs(error.mean()) < 3 * error.std() / np.sqrt(len(error))
+
+
+def naive_rank_metrics(scores, train, held, k):
+    rows = []
+    for u in np.flatnonzero(held.any(1)):
+        order = [i for i in np.argsort(-scores[u]) if not train[u, i]]
+        hits = np.array([held[u, i] for i in order])
+        places = np.flatnonzero(hits) + 1
+        gains = (1 / np.log2(1 + places[places <= k])).sum()
+        ideal = (1 / np.log2(2 + np.arange(min(k, len(places))))).sum()
+        rows.append(
+            (
+                gains / ideal,
+                (places <= k).mean(),
+                float((places <= k).any()),
+                1 / places[0],
+                np.mean(np.arange(1, len(places) + 1) / places),
+            )
+        )
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_rank_metrics_equal_their_naive_twins(k):
+    factors, train, held = case(6, ties=False)
+    ranks = ranks_of(factors, train, held)
+    found = ndcg(ranks, k), recall(ranks, k), hit_rate(ranks, k), mrr(ranks), average_precision(ranks)
+    for a, b in zip(found, naive_rank_metrics(scores_of(factors), train, held, k), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_rank_metrics_equal_ranx():
+    import ranx
+
+    factors, train, held = case(7, ties=False)
+    scores, ranks = scores_of(factors), ranks_of(factors, train, held)
+    users = np.flatnonzero(held.any(1))
+    qrels = ranx.Qrels({str(u): {str(i): 1 for i in np.flatnonzero(held[u])} for u in users})
+    run = ranx.Run({str(u): {str(i): float(scores[u, i]) for i in np.flatnonzero(~train[u])} for u in users})
+    expected = ranx.evaluate(qrels, run, ["ndcg@10", "recall@20", "hit_rate@10", "mrr", "map"])
+    found = {
+        "ndcg@10": ndcg(ranks, 10),
+        "recall@20": recall(ranks, 20),
+        "hit_rate@10": hit_rate(ranks, 10),
+        "mrr": mrr(ranks),
+        "map": average_precision(ranks),
+    }
+    for name, value in found.items():
+        assert value.mean() == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_ties_take_half_a_place():
+    assert toy([1.0, 1.0, 1.0, 0.0], 0).rank[0] == 2.0
+    assert toy([1.0, 2.0, 3.0], 2).rank[0] == 1.0
+
+
+def test_subset_keeps_ranks():
+    factors, train, held = case(8)
+    ranks = ranks_of(factors, train, held)
+    keep = ranks.items % 2 == 0
+    part = subset(ranks, keep)
+    np.testing.assert_array_equal(part.rank, ranks.rank[keep])
+    assert len(mean_auc(part)) == len(np.unique(ranks.users[keep]))
+    assert len(mean_auc(subset(ranks, np.zeros(len(keep), bool)))) == 0

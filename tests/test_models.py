@@ -1,0 +1,267 @@
+"""One contract for every entry of MODELS, on the checkerboard; and what each model is, exactly."""
+
+import numpy as np
+import pytest
+from conftest import board_items, board_pairs
+
+from vbpr import MODELS, Factors, Interactions, Split, VbprError, configure, evaluate
+from vbpr.recommender import ItemFeatures
+from vbpr.train import fit
+
+LEARNS = [name for name in MODELS if name not in ("popularity", "random")]
+TRAINED = ["visual", "vbpr", "bprmf"]
+
+
+@pytest.fixture(scope="module")
+def split():
+    users, items = zip(*board_pairs(), strict=True)
+    return Split.make(Interactions.of(users, items), seed=1, catalogue=np.array(sorted(board_items())))
+
+
+@pytest.fixture(scope="module")
+def features(split):
+    """Twelve columns, of which two tell red from blue and the rest are noise."""
+    rng = np.random.default_rng(0)
+    red = np.char.startswith(split.item_ids, "red")
+    signal = np.stack([red, ~red], 1) * 2.0 + 5
+    matrix = np.concatenate([signal, rng.normal(size=(len(red), 10))], 1)
+    return ItemFeatures.of(matrix.astype(np.float16), np.ones(len(red), bool))
+
+
+def small(name, **options):
+    """Its own defaults, sized for the checkerboard; a dimension that the model switches off stays off."""
+    defaults = MODELS[name].defaults
+    sizes = {"dim": 0 if defaults.get("dim") == 0 else 6, "factors": 4 if defaults.get("factors") else 0}
+    return configure(name, **{"device": "cpu", "precision": "float32", "batch": 32, "epochs": 60} | sizes | options)
+
+
+@pytest.fixture(scope="module")
+def fitted(split, features):
+    return {name: fit(split, features if MODELS[name].visual else None, small(name)) for name in MODELS}
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestContract:
+    def test_gives_factors_of_the_whole_catalogue(self, fitted, split, name):
+        factors = fitted[name]
+        assert factors.users.shape == (len(split.user_ids), factors.items.shape[1])
+        assert factors.items.dtype == factors.users.dtype == factors.bias.dtype == np.float32
+        np.testing.assert_array_equal(factors.item_ids, split.item_ids)
+        assert (factors.train != split.train).nnz == (factors.test != split.test).nnz == 0
+        assert factors.about["model"] == name and factors.about["config"]["model"] == name
+
+    def test_held_out_item_comes_before_every_item_of_the_other_colour(self, fitted, split, name):
+        factors = fitted[name]
+        scores = factors.scores(np.arange(len(split.user_ids)))
+        red = np.char.startswith(split.item_ids, "red")
+        taken = split.item_counts > 0
+        wins = []
+        for user, user_id in enumerate(split.user_ids):
+            mine = red if user_id[0] == "A" else ~red
+            wins.append(scores[user, split.test[user].indices[0]] > scores[user, ~mine & taken])
+        if name in LEARNS:
+            assert np.all(wins)
+        else:
+            assert 0.2 < np.mean(wins) < 0.8  # these know nothing of colours
+
+    def test_auc(self, fitted, name):
+        auc = evaluate(fitted[name]).summary()["all"]["auc"]
+        assert (auc > 0.9) if name in LEARNS else (0.25 < auc < 0.75)
+
+    def test_same_seed_same_factors(self, fitted, split, features, name):
+        again = fit(split, features if MODELS[name].visual else None, small(name))
+        for part in ("users", "items", "bias"):
+            np.testing.assert_array_equal(getattr(fitted[name], part), getattr(again, part))
+
+    def test_saved_file_gives_the_same_scores(self, fitted, name, tmp_path):
+        factors = fitted[name]
+        factors.save(tmp_path / "model.h5")
+        loaded = Factors.load(tmp_path / "model.h5")
+        users = np.arange(5)
+        np.testing.assert_array_equal(factors.scores(users), loaded.scores(users))
+        assert loaded.about == factors.about and (loaded.head is None) == (factors.head is None)
+
+    def test_new_items_are_scored_by_their_image(self, fitted, split, features, name):
+        """Models that read features place the items that nobody took by colour, and do so from the features alone."""
+        factors = fitted[name]
+        if not MODELS[name].visual:
+            assert factors.head is None
+            return
+        red_new, blue_new = (int(np.flatnonzero(split.item_ids == f"{c}-new")[0]) for c in ("red", "blue"))
+        scores = factors.scores(np.arange(len(split.user_ids)))
+        group = np.char.startswith(split.user_ids, "A")
+        assert (scores[group, red_new] > scores[group, blue_new]).all()
+        assert (scores[~group, red_new] < scores[~group, blue_new]).all()
+
+    def test_order_of_the_items_does_not_matter(self, split, features, name):
+        """Ids renamed so that they sort the other way: every item still has the features of its id."""
+        if name not in LEARNS:
+            pytest.skip("knows no items")
+        order = np.arange(len(split.item_ids))[::-1]
+        turned = Split(
+            split.user_ids,
+            split.item_ids[order],
+            *(getattr(split, part)[:, order].tocsr().sorted_indices() for part in ("train", "validation", "test")),
+            split.rule,
+        )
+        moved = ItemFeatures.of(features.matrix[order], features.known)
+        auc = evaluate(fit(turned, moved if MODELS[name].visual else None, small(name))).summary()["all"]["auc"]
+        assert auc > 0.9
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_learning_curve_rises_and_the_best_epoch_is_kept(fitted, split, name):
+    curve = fitted[name].about["curve"]
+    assert [point["epoch"] for point in curve] == list(range(1, len(curve) + 1))
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    best = max(point["auc"] for point in curve)
+    assert evaluate(fitted[name], "validation").summary()["all"]["auc"] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["visual", "vbpr"])
+def test_item_vectors_made_in_blocks_equal_the_head_on_each_item(fitted, split, features, name):
+    factors = fitted[name]
+    vectors = [factors.head(features.matrix[i : i + 1]) for i in range(len(split.item_ids))]
+    visual = np.concatenate([v for v, _ in vectors])
+    k = factors.about["config"]["dim"]
+    np.testing.assert_allclose(factors.items[:, :k], visual[:, :k], rtol=1e-5, atol=1e-5)
+    for block in (1, 5, 1000):
+        np.testing.assert_allclose(factors.head(features.matrix, block)[0], visual, rtol=1e-5, atol=1e-5)
+    new = split.item_counts == 0  # no history: the head says all there is to say, bias included
+    scores = visual @ factors.users.T + np.concatenate([b for _, b in vectors])[:, None]
+    np.testing.assert_allclose(scores[new], factors.scores(np.arange(len(factors.users))).T[new], atol=1e-4)
+
+
+def test_a_cold_item_with_a_warm_items_features_gets_its_visual_score(split, features):
+    matrix = features.matrix.copy()
+    cold, warm = int(np.flatnonzero(split.item_ids == "red-new")[0]), int(np.flatnonzero(split.item_ids == "red-03")[0])
+    matrix[cold] = matrix[warm]
+    factors = fit(split, ItemFeatures.of(matrix, features.known), small("visual"))
+    scores = factors.scores(np.arange(len(split.user_ids)))
+    np.testing.assert_allclose(scores[:, cold], scores[:, warm], rtol=1e-5)
+
+
+def test_vbpr_without_a_visual_part_is_bprmf(split, features):
+    """F = 0, every other number the same: the very same factors."""
+    common = {**MODELS["bprmf"].defaults, "factors": 4, "epochs": 5, "batch": 32, "device": "cpu", "shrink": 5.0}
+    a, b = (fit(split, features, configure(name, **common)) for name in ("vbpr", "bprmf"))
+    for part in ("users", "items", "bias"):
+        np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
+
+
+def test_vbpr_without_latent_part_is_the_two_stage_ranker(split, features):
+    common = {"factors": 0, "item_bias": False, "visual_bias": False, "shrink": 0.0, "dim": 6, "epochs": 5}
+    a, b = (fit(split, features, configure(name, device="cpu", **common)) for name in ("vbpr", "visual"))
+    for part in ("users", "items", "bias"):
+        np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
+    assert not a.bias.any()
+
+
+def test_parameter_count_of_vbpr():
+    """|I| + k (|U| + |I|) + k2 (|U| + D) + D, as published: no history projection."""
+    import torch
+
+    from vbpr.models.bpr import Inputs, initial
+
+    users, items, d, k, k2 = 7, 11, 5, 3, 4
+    c = configure("vbpr", dim=k2, factors=k, history=False)
+    q = Inputs(torch.zeros(items, d), None, torch.ones(users), torch.ones(items))
+
+    class Shape:
+        train = np.zeros((users, items))
+
+    params = initial(Shape, q, c, torch.Generator().manual_seed(0))
+    assert sum(v.numel() for v in params.values()) == items + k * (users + items) + k2 * (users + d) + d
+    visual = initial(Shape, q, configure("visual", dim=k2, history=False, visual_bias=False), torch.Generator())
+    assert {name: v.numel() for name, v in visual.items()} == {"E": k2 * d, "theta": k2 * users}
+
+
+def test_the_reports_inception_head_has_2_560_050_parameters():
+    """51,200 flattened features to 50, with the bias that BPR cannot learn: K D + K."""
+    assert 51_200 * configure("visual", "report").dim + 50 == 2_560_050
+
+
+def test_popularity_is_the_count_of_train_interactions(fitted, split):
+    np.testing.assert_array_equal(fitted["popularity"].bias, np.asarray(split.train.sum(0)).ravel())
+    assert fitted["popularity"].items.shape[1] == 0
+
+
+def test_knn_is_the_mean_cosine_to_the_history(fitted, split, features):
+    f = features.matrix.astype(np.float64)
+    f = (f - f.mean(0)) / f.std(0)
+    f /= np.linalg.norm(f, axis=1, keepdims=True)
+    user = 3
+    expected = (f @ f[split.train[user].indices].T).mean(1)
+    np.testing.assert_allclose(fitted["knn"].scores(np.array([user]))[0], expected, atol=1e-4)
+
+
+def test_items_without_features_get_the_mean(split, features):
+    known = features.known.copy()
+    known[[0, 5]] = False
+    matrix = features.matrix.copy()
+    matrix[~known] = np.float16(1000)  # never to be read
+    some = ItemFeatures.of(matrix, known)
+    factors = fit(split, some, small("visual", epochs=2))
+    np.testing.assert_allclose(factors.items[[0, 5]], 0, atol=1e-6)
+    np.testing.assert_allclose(some.mean, matrix[known].astype(np.float64).mean(0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
+def test_projection_is_one_linear_map_of_length_one(features, whiten):
+    import torch
+
+    from vbpr.models.bpr import Projection
+
+    x = Projection(features, small("visual", whiten=whiten), torch.device("cpu"))(torch.float32)
+    assert float(x.square().sum(1).mean()) == pytest.approx(1, rel=1e-2)
+    if whiten == 1.0:
+        covariance = (x.T @ x / len(x)).numpy()
+        np.testing.assert_allclose(covariance, np.eye(len(covariance)) / len(covariance), atol=2e-3)
+
+
+@pytest.mark.parametrize("options", [{"shared_negatives": 0}, {"positives": "users"}, {"history": False}, {"axes": 3}])
+def test_every_option_of_training_still_learns_colours(split, features, options):
+    config = small("visual", **{"dim": 3, "lr": 0.05} | options)
+    assert evaluate(fit(split, features, config)).summary()["all"]["auc"] > 0.9
+
+
+def test_report_preset_trains(split, features):
+    factors = fit(split, features, configure("visual", "report", dim=6, epochs=2, device="cpu"))
+    assert len(factors.about["curve"]) == 2 and not factors.bias.any()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: configure("visul"), "did you mean visual"),
+        (lambda: configure("visual", "best"), "--preset best"),
+        (lambda: configure("bprmf", "report"), "visual ranker"),
+        (lambda: configure("visual", dim=-1), "--dim is -1"),
+        (lambda: configure("visual", lr=float("nan")), "--lr is nan"),
+        (lambda: configure("visual", schedule="cosine"), "linear, constant"),
+        (lambda: configure("visual", precision="float8"), "--precision float8"),
+    ],
+)
+def test_impossible_configurations_are_refused(call, words):
+    with pytest.raises(VbprError, match=words):
+        call()
+
+
+def test_nothing_to_train_is_refused(split, features):
+    with pytest.raises(VbprError, match="both 0"):
+        fit(split, features, small("visual", dim=0))
+
+
+def test_a_diverging_loss_is_refused_and_says_what_to_do(split, features):
+    with pytest.raises(VbprError, match=r"not finite; (lower|train again with a lower) --lr"):
+        fit(split, features, small("vbpr", lr=1e30))
+
+
+def test_features_that_say_nothing_are_refused():
+    same = np.ones((5, 3), np.float16)
+    with pytest.raises(VbprError, match="same features"):
+        ItemFeatures.of(same, np.ones(5, bool))
+    with pytest.raises(VbprError, match="no item"):
+        ItemFeatures.of(same, np.zeros(5, bool))
+    constant_column = np.array([[1, 2], [1, 3]], np.float16)
+    assert ItemFeatures.of(constant_column, np.ones(2, bool)).scale[0] == 1

@@ -1,0 +1,59 @@
+"""Nearest items against a brute-force cosine, by item and by photo."""
+
+import numpy as np
+import pytest
+
+from vbpr import Factors, FeatureStore, Nearest, VbprError
+from vbpr.nearest import encode_photo
+
+
+def cosines(vectors, query):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ (query / np.linalg.norm(query))
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_neighbours_are_those_of_brute_force(board_model, board_features, raw):
+    near = Nearest.of(board_features if raw else board_model)
+    if raw:
+        vectors = np.asarray(FeatureStore(board_features).features, np.float64)
+        vectors = vectors - vectors.mean(0)
+    else:
+        vectors = Factors.load(board_model).items.astype(np.float64)
+    at = int(np.flatnonzero(near.item_ids == "blue-04")[0])
+    expected = cosines(vectors, vectors[at])
+    found = near.search(near.query_item("blue-04"), 6, leave_out="blue-04")
+    values = [expected[np.flatnonzero(near.item_ids == i)[0]] for i, _ in found]
+    np.testing.assert_allclose([s for _, s in found], values, atol=1e-4)
+    np.testing.assert_allclose(values, np.sort(np.delete(expected, at))[::-1][:6], atol=1e-4)
+    assert "blue-04" not in [i for i, _ in found]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_photo_of_the_catalogue_finds_itself(board, board_model, board_features, raw):
+    near = Nearest.of(board_features if raw else board_model)
+    photo = next((board / "images").glob("*/red-07.png"))
+    query = near.query_features(encode_photo(photo, near.backbone))
+    best = near.search(query, 3)
+    assert max(s for _, s in best) > 0.99
+    same = near.query_item("red-07")
+    assert float((query @ same.T)[0, 0]) > 0.99
+
+
+def test_other_weights_and_unusable_photos_are_refused(board_model, tmp_path):
+    near = Nearest.of(board_model)
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    with pytest.raises(VbprError, match="not an image"):
+        encode_photo(tmp_path / "bad.jpg", near.backbone)
+    with pytest.raises(VbprError, match="cannot be read"):
+        encode_photo(tmp_path / "none.jpg", near.backbone)
+    other = [near.backbone[0] | {"weights_digest": "0" * 32}]
+    with pytest.raises(VbprError, match="give those weights with --weights"):
+        encode_photo(tmp_path / "bad.jpg", other)
+    with pytest.raises(VbprError, match="one feature file"):
+        encode_photo(tmp_path / "bad.jpg", [])
+
+
+def test_unknown_items_suggest_near_ones(board_model):
+    with pytest.raises(VbprError, match="did you mean red-07"):
+        Nearest.of(board_model).query_item("red-7")

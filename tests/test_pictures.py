@@ -1,0 +1,35 @@
+"""Picture grids: every item in its cell."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vbpr import Dataset, VbprError
+from vbpr.pictures import CELL, GAP, LINE, Photos, Row, grid, save_grid
+
+
+def test_each_item_is_in_its_cell(board):
+    photos = Photos(Dataset.resolve(board))
+    image = np.asarray(grid([Row("colours", ["red-00", "blue-00", "nothing"])], photos), int)
+    top = GAP + 2 * LINE + CELL // 2
+    centres = [image[top, GAP + n * (CELL + GAP) + CELL // 2] for n in range(3)]
+    assert centres[0].argmax() == 0 and centres[1].argmax() == 2
+    assert centres[2].tolist() == [0xDD] * 3  # no image: a grey square
+    assert photos.titles(["red-00", "nothing"]) == ["red 00", ""]
+
+
+def test_rows_wrap(board):
+    photos = Photos(Dataset.resolve(board))
+    ids = [f"red-{n:02}" for n in range(10)]
+    one, two = grid([Row("r", ids)], photos), grid([Row("r", ids)], photos, columns=5)
+    assert one.width > two.width and one.height < two.height
+
+
+def test_the_suffix_tells_the_format(board, tmp_path):
+    photos = Photos(Dataset.resolve(board))
+    for suffix, kind in (("png", "PNG"), ("jpg", "JPEG"), ("webp", "WEBP")):
+        save_grid(tmp_path / f"a.{suffix}", [Row("r", ["red-00"])], photos)
+        with Image.open(tmp_path / f"a.{suffix}") as image:
+            assert image.format == kind
+    with pytest.raises(VbprError, match="give a name that ends in"):
+        save_grid(tmp_path / "a.svg", [Row("r", ["red-00"])], photos)

@@ -1,0 +1,95 @@
+"""What the outside relies on: names, the wheel's contents, and a command line that starts at once."""
+
+import importlib
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+from conftest import ROOT, run_python
+
+import vbpr
+
+NAMES = [
+    "BACKBONES",
+    "Dataset",
+    "Factors",
+    "FeatureStore",
+    "Interactions",
+    "MODELS",
+    "Metrics",
+    "Nearest",
+    "Split",
+    "TrainConfig",
+    "VbprError",
+    "configure",
+    "evaluate",
+    "extract",
+    "load_backbone",
+    "open_images",
+    "train",
+]
+
+
+def test_public_names_are_pinned():
+    assert vbpr.__all__ == sorted(NAMES) == dir(vbpr)
+    for name in NAMES:
+        assert getattr(vbpr, name).__module__.startswith("vbpr") if callable(getattr(vbpr, name)) else True
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = vbpr.nothing
+
+
+@pytest.mark.parametrize("name", ["train", "extract", "evaluate"])
+def test_functions_stay_functions_after_their_modules_are_imported(name):
+    module = importlib.import_module(f"vbpr.{name}")
+    assert getattr(vbpr, name) is getattr(module, name) and callable(getattr(vbpr, name))
+
+
+def test_every_module_pins_its_names():
+    for path in (ROOT / "pipeline" / "vbpr").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts).removesuffix(".__init__")
+        if name.endswith("__main__"):
+            continue
+        module = importlib.import_module(name)
+        assert all(hasattr(module, public) for public in getattr(module, "__all__", [])), name
+
+
+def test_help_starts_at_once_and_without_torch():
+    code = "import sys, vbpr.commands\ntry: vbpr.commands.app(['--help'])\nexcept SystemExit: pass\n" + (
+        "print('HEAVY', [m for m in ('torch', 'timm', 'faiss', 'h5py', 'scipy', 'pyarrow') if m in sys.modules])"
+    )
+    started = time.monotonic()
+    done = run_python("-c", code)
+    assert done.returncode == 0 and "HEAVY []" in done.stdout, done.stdout + done.stderr
+    assert time.monotonic() - started < 5  # a generous bound: machines are busy
+
+
+def test_recommend_needs_no_torch(board_model):
+    code = f"""
+import sys
+from vbpr.commands import app
+try: app(["recommend", {str(board_model)!r}, "--user", "A00"])
+except SystemExit as left: assert not left.code
+print("TORCH", "torch" in sys.modules)
+"""
+    done = run_python("-c", code)
+    assert "TORCH False" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    pytest.importorskip("setuptools")
+    ignore = shutil.ignore_patterns(".git", ".venv", "artifacts", "*.egg-info", "build", "__pycache__", "tests")
+    shutil.copytree(ROOT, tmp_path / "source", ignore=ignore)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path]
+    done = subprocess.run([*command, tmp_path / "source"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = wheel.namelist()
+        tops = {name.split("/")[0] for name in names}
+        assert {top for top in tops if not top.endswith(".dist-info")} == {"vbpr"}
+        needed = {"vbpr/py.typed", "vbpr/sample/images.tar", "vbpr/sample/interactions.csv", "vbpr/models/bpr.py"}
+        assert needed <= set(names)
+        assert sum(info.file_size for info in wheel.infolist() if "/sample/" in info.filename) <= 10 * 2**20

@@ -1,0 +1,138 @@
+"""The triplet sampler: what it may draw, and how often."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from vbpr import VbprError
+from vbpr.sampling import TripletSampler
+
+CPU = torch.device("cpu")
+
+
+def sampler(rows, items, seed=0, **options):
+    """rows: the train items of each user."""
+    indptr = np.r_[0, np.cumsum([len(r) for r in rows])].astype(np.int32)
+    indices = np.array([i for r in rows for i in sorted(r)], np.int32)
+    train = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(len(rows), items))
+    return TripletSampler(train, CPU, torch.Generator().manual_seed(seed), **options)
+
+
+def probable(observed, expected):
+    expected = np.asarray(expected, float)
+    return chisquare(observed, expected * np.sum(observed) / expected.sum()).pvalue > 1e-4
+
+
+ROWS = [[0, 1, 2, 5], [3], [0, 7, 9], [2, 3, 4, 5, 6, 8]]
+
+
+def test_positives_are_uniform_over_interactions():
+    s = sampler(ROWS, 10)
+    u, i = s.positives(40_000)
+    pairs = [(a, b) for a, row in enumerate(ROWS) for b in row]
+    found = dict(zip(*np.unique(u.numpy() * 10 + i.numpy(), return_counts=True), strict=True))
+    assert sorted(found) == sorted(a * 10 + b for a, b in pairs)
+    assert probable(list(found.values()), np.ones(len(pairs)))
+
+
+def test_positives_are_uniform_over_users_and_then_over_items():
+    s = sampler(ROWS, 10, positives="users")
+    u, i = s.positives(40_000)
+    assert probable(np.bincount(u), np.ones(len(ROWS)))
+    of_last = np.bincount(i[u == 3])[ROWS[3]]
+    assert probable(of_last, np.ones(len(ROWS[3])))
+
+
+@pytest.mark.parametrize("user", range(4))
+def test_negatives_are_exactly_uniform_over_the_complement(user):
+    s = sampler(ROWS, 10)
+    j = s.outside(torch.full((30_000,), user)).numpy()
+    outside = [i for i in range(10) if i not in ROWS[user]]
+    count = np.bincount(j, minlength=10)
+    assert not count[ROWS[user]].any()
+    assert probable(count[outside], np.ones(len(outside)))
+
+
+def test_each_uniform_number_names_another_item_outside():
+    """Exact, not statistical: the r-th number gives the r-th item outside the user's train items."""
+    s = sampler(ROWS, 10)
+    for user, row in enumerate(ROWS):
+        outside = [i for i in range(10) if i not in row]
+        s.below = lambda bound, n, k=len(outside): torch.arange(k)
+        assert s.outside(torch.full((len(outside),), user)).tolist() == outside
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(2, 9).flatmap(
+        lambda items: st.tuples(st.just(items), st.lists(st.sets(st.integers(0, items - 1)), min_size=1, max_size=6))
+    ),
+    st.sampled_from(["uniform", "popularity"]),
+    st.sampled_from(["interactions", "users"]),
+)
+def test_triplets_are_valid_whatever_the_matrix(case, negatives, positives):
+    items, rows = case
+    rows = [list(r) for r in rows]
+    useful = [u for u, r in enumerate(rows) if 0 < len(r) < items]
+    if not useful:
+        with pytest.raises(VbprError, match="no user has both"):
+            sampler(rows, items)
+        return
+    s = sampler(rows, items, negatives=negatives, positives=positives)
+    for u, i, j in zip(*(t.tolist() for t in s.draw(200)), strict=True):
+        assert u in useful and i in rows[u] and j not in rows[u]
+
+
+def test_a_user_with_every_item_is_never_drawn_and_does_not_hang():
+    s = sampler([[0, 1, 2], [1]], 3)
+    u, i, j = s.draw(500)
+    assert set(u.tolist()) == {1} and set(i.tolist()) == {1} and set(j.tolist()) == {0, 2}
+    with pytest.raises(VbprError, match="cannot learn"):
+        sampler([[0, 1, 2], []], 3)
+
+
+def test_held_out_items_may_be_negatives():
+    """The sampler is given train alone, so validation and test items are drawn like any other: no leak."""
+    held_out = 9
+    s = sampler([[0, 1]], 10)
+    assert held_out in set(s.draw(500)[2].tolist())
+
+
+def test_popular_negatives_follow_popularity_among_the_items_outside():
+    rows = [[0], *[[1, 2]] * 6, *[[1]] * 3]
+    s = sampler(rows, 4, negatives="popularity", popularity_share=1.0)
+    u, _, j = s.draw(60_000)
+    count = np.bincount(j[u == 0], minlength=4)
+    assert count[0] == 0
+    assert count[1] / count[2] == pytest.approx(9 / 6, rel=0.1)
+
+
+def test_shared_candidates_mix_uniform_and_popular():
+    rows = [*[[0]] * 30, [1, 2]]
+    count = np.bincount(sampler(rows, 8).candidates(20_000), minlength=8)
+    assert probable(count, np.ones(8))
+    s = sampler(rows, 8, negatives="popularity", popularity_share=0.25)
+    count = np.bincount(s.candidates(40_000), minlength=8)
+    assert probable(count, 0.75 / 8 + 0.25 * np.array([30, 1, 1, 0, 0, 0, 0, 0]) / 32)
+
+
+def test_allowed_equals_membership():
+    s = sampler(ROWS, 10)
+    u, j = torch.tensor([3, 0, 0, 1, 2]), torch.tensor([9, 2, 5, 0])
+    expected = [[int(b) not in ROWS[int(a)] for b in j] for a in u]
+    assert s.allowed(u, j).tolist() == expected
+
+
+def test_same_seed_same_triplets_and_other_seed_others():
+    a, b, c = (torch.stack(sampler(ROWS, 10, seed=seed).draw(100)) for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("options", [{"positives": "all"}, {"negatives": "hard"}])
+def test_unknown_rules_are_refused(options):
+    with pytest.raises(VbprError, match="choose from"):
+        sampler(ROWS, 10, **options)
