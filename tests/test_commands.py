@@ -6,9 +6,9 @@ import os
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, board_items, board_pairs, run_python, write_catalogue
 from PIL import Image
 
+from conftest import ROOT, TINY, board_items, board_pairs, run_python, write_catalogue
 from vbpr import Factors, FeatureStore
 
 

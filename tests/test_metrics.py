@@ -78,7 +78,7 @@ def test_blocks_do_not_matter():
     factors, train, held = case(1)
     whole = ranks_of(factors, train, held)
     for block in (1, I, 3 * I + 1, 10**9):
-        part = ranks_of(factors, train, held, block=block)
+        part = ranks_of(factors, train, held, user_block=block, item_block=block)
         for name in ("users", "items", "above", "ties", "candidates", "rank"):
             np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
 
@@ -88,9 +88,7 @@ def test_auc_equals_scikit_learn():
 
     factors, train, held = case(2, several=False)
     scores, found = scores_of(factors), mean_auc(ranks_of(factors, train, held))
-    expected = [
-        roc_auc_score(held[u][~train[u]], scores[u][~train[u]]) for u in range(len(scores)) if held[u].any()
-    ]
+    expected = [roc_auc_score(held[u][~train[u]], scores[u][~train[u]]) for u in range(len(scores)) if held[u].any()]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

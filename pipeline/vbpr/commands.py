@@ -15,6 +15,7 @@ class App(typer.Typer):
     """A Typer app whose faults end in one or two sentences and an exit code, not in a traceback."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("prog_name", "vbpr")
         try:
             return super().__call__(*args, **kwargs)
         except VbprError as error:
@@ -198,10 +199,11 @@ def train(
             f"{len(done.without_features):,} items have no image and get the mean features: "
             f"{some(done.without_features, len(done.without_features))}"
         )
-    if f.about.get("curve"):
-        best = max(f.about["curve"], key=lambda point: point.get("auc", point["epoch"]))
+    curve = [point for point in f.about.get("curve", []) if point.get("part", "visual") == "visual"]
+    if curve:
+        best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
-        print(f"best epoch: {best['epoch']} of {f.about['curve'][-1]['epoch']}{auc}")
+        print(f"best epoch: {best['epoch']} of {curve[-1]['epoch']}{auc}")
     print(f"next: vbpr evaluate {done.path}")
 
 

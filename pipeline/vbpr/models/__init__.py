@@ -49,7 +49,12 @@ MODELS: dict[str, Model] = {
             "history": False,
             "whiten": 0.0,
             "negatives": "uniform",
-            "epochs": 20,
+            "epochs": 10,
+            "lr": 0.03,
+            "shrink": 3.0,
+            "reg_users": 0.06,
+            "reg_items": 0.06,
+            "reg_bias": 0.002,
         },
         visual=False,
     ),
@@ -62,7 +67,7 @@ MODELS: dict[str, Model] = {
     "bpr": Model(
         Implicit,
         "implicit's BPR: negatives by popularity, so that popular items are held down",
-        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.01, "lr": 0.01},
+        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.05, "lr": 0.03},
         visual=False,
     ),
     "ease": Model(

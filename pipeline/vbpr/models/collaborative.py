@@ -41,7 +41,9 @@ def factors_of(split: Split, users: Array, items: Array, bias: Array | None = No
 
 @dataclasses.dataclass(frozen=True)
 class Implicit:
-    """A model of the implicit library; its BPR draws negatives by popularity and keeps the bias in a last column."""
+    """A model of the implicit library; its BPR draws negatives by popularity and keeps the bias in a last column.
+
+    One thread each: with more, its results depend on which comes first."""
 
     config: TrainConfig
     checkpoint: Path | None = None
@@ -52,7 +54,13 @@ class Implicit:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         c = self.config
-        common = {"factors": c.factors, "iterations": c.epochs, "random_state": c.seed, "regularization": c.reg_items}
+        common = {
+            "factors": c.factors,
+            "iterations": c.epochs,
+            "random_state": c.seed,
+            "regularization": c.reg_items,
+            "num_threads": 1,
+        }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if c.model == "als":

@@ -35,7 +35,7 @@ class VBPR:
             return BPR(c, self.checkpoint).fit(split, features)
         visual = BPR(c.changed(factors=0, item_bias=False), self.beside("visual")).fit(split, features)
         latent = BPR(c.changed(**LATENT), self.beside("latent")).fit(split, None)
-        return blend([(1.0, visual), (c.latent_weight, latent)])
+        return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
 
     def beside(self, part: str) -> Path | None:
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
@@ -51,8 +51,8 @@ LATENT: dict[str, Any] = {
 }
 
 
-def blend(parts: list[tuple[float, Factors]]) -> Factors:
-    """The weighted sum of models, each divided, for each user, by the standard deviation of its scores.
+def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
+    """The weighted sum of named models, each divided, for each user, by the standard deviation of its scores.
 
     A bias divided by a user's deviation is one more column. New items get their vector from the parts that have a head.
     """
@@ -66,7 +66,11 @@ def blend(parts: list[tuple[float, Factors]]) -> Factors:
         items += [part.items] + [part.bias[:, None]] * biased
         heads.append((part.head, part.items.shape[1], biased))
     first = parts[0][1]
-    curve = [point for _, part in parts for point in part.about.get("curve", [])]
+    curve = [
+        {**point, "part": name}
+        for name, (_, part) in zip(names, parts, strict=True)
+        for point in part.about.get("curve", [])
+    ]
     return dataclasses.replace(
         first,
         users=np.hstack(users).astype(np.float32),
