@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from conftest import ROOT, TINY, board_items
 
+from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
 from vbpr.images import prepare

@@ -5,8 +5,8 @@ import shlex
 
 import pytest
 import typer.main
-from conftest import ROOT
 
+from conftest import ROOT
 from vbpr.commands import app
 
 START = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:vbpr|python -m vbpr|python cli\.py)\s+(.*)$")
@@ -47,7 +47,9 @@ def test_the_readme_shows_the_two_commands():
     assert {"extract", "train"} <= set(first)
 
 
-@pytest.mark.parametrize("line", ["trian --features a.h5", "train --featuers a.h5", "recommend a.h5", "train --dim five"])
+@pytest.mark.parametrize(
+    "line", ["trian --features a.h5", "train --featuers a.h5", "recommend a.h5", "train --dim five"]
+)
 def test_the_check_itself_refuses_what_does_not_exist(line):
     with pytest.raises(Exception):  # noqa: B017
         check(line.split())

@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import TINY, board_items, run_python
 
+from conftest import TINY, board_items, run_python
 from vbpr import Dataset, FeatureStore, VbprError, extract
 
 OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}

@@ -9,9 +9,9 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import board_items, square
 from PIL import Image
 
+from conftest import board_items, square
 from vbpr import VbprError, images, open_images
 from vbpr.images import REASONS, BadImage, Preprocessing, load, prepare
 

@@ -88,9 +88,7 @@ def test_auc_equals_scikit_learn():
 
     factors, train, held = case(2, several=False)
     scores, found = scores_of(factors), mean_auc(ranks_of(factors, train, held))
-    expected = [
-        roc_auc_score(held[u][~train[u]], scores[u][~train[u]]) for u in range(len(scores)) if held[u].any()
-    ]
+    expected = [roc_auc_score(held[u][~train[u]], scores[u][~train[u]]) for u in range(len(scores)) if held[u].any()]
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from conftest import board_items, board_pairs
 
+from conftest import board_items, board_pairs
 from vbpr import MODELS, Factors, Interactions, Split, VbprError, configure, evaluate
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit

@@ -8,9 +8,9 @@ import time
 import zipfile
 
 import pytest
-from conftest import ROOT, run_python
 
 import vbpr
+from conftest import ROOT, run_python
 
 NAMES = [
     "BACKBONES",

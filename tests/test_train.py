@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import board_items, board_pairs, write_catalogue
 
+from conftest import board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train
 from vbpr.train import align, prepare
 
