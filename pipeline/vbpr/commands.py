@@ -12,7 +12,7 @@ from .errors import VbprError, some
 
 
 class App(typer.Typer):
-    """A Typer app whose faults end in one or two sentences and an exit code, never in a traceback of the user's making."""
+    """A Typer app whose faults end in one or two sentences and an exit code, never in a traceback."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:

@@ -133,7 +133,7 @@ def ndcg(ranks: Ranks, k: int) -> Array:
     gains = np.where(ranks.rank <= k, 1 / np.log2(1 + ranks.rank), 0)
     counts = by_user(ranks, np.ones(len(gains)))
     ideal = np.cumsum(1 / np.log2(2 + np.arange(k)))[np.minimum(counts.astype(int), k) - 1]
-    return by_user(ranks, gains) / ideal
+    return np.asarray(by_user(ranks, gains) / ideal)
 
 
 def recall(ranks: Ranks, k: int) -> Array:
