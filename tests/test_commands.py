@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import h5py
 import numpy as np
@@ -32,7 +33,7 @@ def test_evaluate_prints_a_table_and_json(cli, board_model, tmp_path):
     out = tmp_path / "e.json"
     code, text, _ = cli("evaluate", board_model, "--json", out)
     summary = json.loads(out.read_text())
-    assert code == 0 and f"{summary['all']['auc']:.4f}" in text and "RANDOM weights" in text
+    assert code == 0 and f"{summary['all']['auc']:.4f}" in text and "RANDOM" in text
     assert {"all", "cold", "unseen", "model", "data"} <= summary.keys()
     code, text, _ = cli("evaluate", board_model, board_model, "--held", "validation", "--json", "-")
     assert code == 0 and "validation items" in text and text.count('"auc_strict"') >= 2
@@ -81,7 +82,7 @@ def test_version_and_help(cli):
     assert cli("--version")[1].strip() == f"vbpr {importlib.metadata.version('vbpr')}"
     for command in ("extract", "train", "evaluate", "recommend", "similar", "info", "demo"):
         code, text, _ = cli(command, "--help")
-        assert code == 0 and f"Usage: vbpr {command}" in text.replace("pytest", "vbpr").replace("__main__.py", "vbpr")
+        assert code == 0 and re.search(rf"Usage: .*\b{command}\b", text) and "--help" in text
 
 
 def test_data_may_come_from_the_environment(cli, board, tmp_path, monkeypatch):

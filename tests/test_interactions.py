@@ -145,7 +145,7 @@ def test_leave_one_out_invariants(rows, how, least, seed):
     again = Split.make(x, how, min_interactions=least, seed=seed, catalogue=np.array(["i0", "new"]))
     assert (s.test != again.test).nnz == 0
     if how == "time":
-        when = {pair: t for pair, t in zip(pairs_of(x), x.times, strict=True)}
+        when = dict(zip(pairs_of(x), x.times, strict=True))
         for u, user in enumerate(s.user_ids):
             last = [when[user, s.item_ids[part[u].indices[0]]] for part in (s.validation, s.test)]
             assert max(when[user, s.item_ids[i]] for i in s.train[u].indices) <= last[0] <= last[1]

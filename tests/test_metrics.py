@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from vbpr.metrics import average_precision, held_out_ranks, hit_rate, mean_auc, mrr, ndcg, recall, subset
 
-U, I = 13, 40
+USERS, ITEMS = 13, 40
 
 
-def case(seed=0, ties=True, several=True, users=U, items=I):
+def case(seed=0, ties=True, several=True, users=USERS, items=ITEMS):
     """Integer factors (so that scores tie often), a train matrix and disjoint held-out items."""
     rng = np.random.default_rng(seed)
     draw = (lambda s: rng.integers(-2, 3, s)) if ties else rng.standard_normal
@@ -77,7 +77,7 @@ def test_auc_equals_brute_force_on_any_matrix(seed, users, items):
 def test_blocks_do_not_matter():
     factors, train, held = case(1)
     whole = ranks_of(factors, train, held)
-    for block in (1, I, 3 * I + 1, 10**9):
+    for block in (1, ITEMS, 3 * ITEMS + 1, 10**9):
         part = ranks_of(factors, train, held, user_block=block, item_block=block)
         for name in ("users", "items", "above", "ties", "candidates", "rank"):
             np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
@@ -115,7 +115,10 @@ def test_a_model_that_knows_nothing():
 def test_auc_ignores_shift_scale_and_the_scores_of_excluded_items():
     (users, items, bias), train, held = case(3)
     base = ranks_of((users, items, bias), train, held)
-    shifted = torch.cat([4 * users, torch.arange(U)[:, None].float()], 1), torch.cat([items, torch.ones(I, 1)], 1)
+    shifted = (
+        torch.cat([4 * users, torch.arange(USERS)[:, None].float()], 1),
+        torch.cat([items, torch.ones(ITEMS, 1)], 1),
+    )
     again = ranks_of((*shifted, 4 * bias), train, held)  # score -> 4 score + u
     np.testing.assert_array_equal(base.auc, again.auc)
     everybody = train.copy()
@@ -130,7 +133,7 @@ def test_auc_ignores_shift_scale_and_the_scores_of_excluded_items():
 
 def test_order_of_the_items_does_not_matter():
     (users, items, bias), train, held = case(4, several=False)
-    order = np.random.default_rng(0).permutation(I)
+    order = np.random.default_rng(0).permutation(ITEMS)
     at = torch.from_numpy(order)
     found = ranks_of((users, items[at], bias[at]), train[:, order], held[:, order])
     np.testing.assert_array_equal(mean_auc(ranks_of((users, items, bias), train, held)), mean_auc(found))

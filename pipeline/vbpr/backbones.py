@@ -171,7 +171,7 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
     """
     config = getattr(module, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
-    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)) + ("AuxLogits.",)
+    prefixes = (*(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)), "AuxLogits.")
     own = module.state_dict()
     state = {key: value for key, value in state.items() if key in own or not key.startswith(prefixes)}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())

@@ -72,6 +72,7 @@ def held_out_ranks(
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
         user_block, item_block = 8 * user_block, 16 * item_block
+    item_block = min(item_block, len(bias))
     # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
     padding = -len(bias) % item_block
     columns = torch.nn.functional.pad(items.T, (0, padding)).contiguous()
