@@ -4,10 +4,13 @@ source = open_images("data/images"); pixels = decode(source.read(0))
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
+import itertools
 import math
 import os
+import re
 import stat
 import tarfile
 import threading
@@ -115,8 +118,9 @@ class FolderImages(Members):
     def __init__(self, folder: Path) -> None:
         found: list[tuple[str, Any]] = []
         unreadable: list[str] = []
-        for base, _, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
-            found += [(os.path.join(base, f), None) for f in files if is_image_name(f)]  # noqa: PTH118
+        for base, below, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
+            # A folder called x.jpg is taken down too, to be reported: `read` refuses what is no regular file.
+            found += [(os.path.join(base, f), None) for f in files + below if is_image_name(f)]  # noqa: PTH118
         if unreadable:
             raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
         super().__init__(str(folder), found)
@@ -134,7 +138,9 @@ class FolderImages(Members):
                     raise BadImage("over the cap on bytes")
                 return handle.read()
         except OSError as error:
-            raise BadImage(REASONS_OF_OS.get(type(error), "unreadable")) from error
+            looping = error.errno == errno.ELOOP
+            reason = "no such file, or a dangling link" if looping else REASONS_OF_OS.get(type(error), "unreadable")
+            raise BadImage(reason) from error
 
     def signature(self, i: int) -> int:
         try:
@@ -143,6 +149,9 @@ class FolderImages(Members):
             return 0
         return number_of(f"{status.st_size} {status.st_mtime_ns}")
 
+
+# Faults of the machine rather than of the image: the next run looks again.
+PASSING = ("no such file, or a dangling link", "no permission to read it", "unreadable")
 
 REASONS_OF_OS: dict[type[OSError], str] = {
     FileNotFoundError: "no such file, or a dangling link",
@@ -183,7 +192,10 @@ class TarImages(Members):
         tar, offset, size, _ = self.members[i][1]
         if size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
-        data = os.pread(self.descriptors[tar], size, offset)
+        try:
+            data = os.pread(self.descriptors[tar], size, offset)
+        except OSError as error:
+            raise BadImage("unreadable") from error
         if len(data) < size:
             raise BadImage("truncated")
         return data
@@ -252,6 +264,12 @@ def read_tars(path: Path) -> ImageSource | None:
     if path.is_file():
         return TarImages([path]) if path.suffix == ".tar" else None
     tars = sorted(path.glob("images*.tar"))
+    numbers = [(int(found[0]), len(found[0])) for tar in tars if (found := re.findall(r"\d+(?=\.tar$)", tar.name))]
+    for (number, _), (after, width) in itertools.pairwise(sorted(numbers)):
+        if after != number + 1:
+            raise VbprError(
+                f"{path} has image shard {after:0{width}} but not {number + 1:0{width}}; fetch the missing shards"
+            )
     return TarImages(tars) if tars else None
 
 
@@ -416,9 +434,7 @@ def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
     first, start, stop = rows_needed(height, high, top, how.size)
     image = image.permute(1, 2, 0)[start:stop].contiguous()
     # Batch and channel strides as of a channels-last batch: torch would else repack a batch of one, at twice the cost.
-    batch = image.permute(2, 0, 1).as_strided(
-        (1, 3, stop - start, width), (image.numel(), 1, 3 * width, 3)
-    )
+    batch = image.permute(2, 0, 1).as_strided((1, 3, stop - start, width), (image.numel(), 1, 3 * width, 3))
     resize = getattr(torch.ops.aten, f"_upsample_{how.interpolation}2d_aa")
     small = resize(batch, [top + how.size - first, wide], False, high / height, wide / width)[0]
     square = small[:, top - first : top - first + how.size, left : left + how.size]
@@ -473,6 +489,7 @@ def sliver(image: Image.Image, ratio: int = 64) -> Image.Image:
 
 __all__ = [
     "IMAGE_READERS",
+    "PASSING",
     "REASONS",
     "BadImage",
     "FolderImages",
