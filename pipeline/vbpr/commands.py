@@ -120,7 +120,7 @@ def extract(
     if done.failures:
         print(
             f"skipped {len(done.failures):,} images: {summary(done.failures)} "
-            f"({some((i for i, _ in done.failures), len(done.failures))}); vbpr info {done.path} --failures lists them"
+            f"({some((repr(i)[1:-1] for i, _ in done.failures), len(done.failures))}); vbpr info {done.path} --failures lists them"
         )
     print(f"next: vbpr train --features {done.path}")
 
@@ -313,6 +313,9 @@ def similar(
 def info(
     file: Annotated[Path, typer.Argument(help="Feature file or model file")],
     failures: Annotated[bool, typer.Option("--failures", help="List the images that could not be used")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
+    ] = False,
 ) -> None:
     """What a file is, what made it, and how far it is."""
     from .files import kind_of
@@ -333,6 +336,15 @@ def info(
         if failures:
             for item_id, reason in failed:
                 print(f"{item_id!r}: {reason}")
+        if verify:
+            damaged, checked = store.verify(), store.sealed_rows()
+            if damaged:
+                first, last = store.item_ids[damaged[0][0]], store.item_ids[damaged[0][1] - 1]
+                raise VbprError(
+                    f"{file} has changed since it was written, in {len(damaged):,} of its blocks (first: items {first} "
+                    f"to {last}); delete it and run vbpr extract again"
+                )
+            print(f"  verified: {checked:,} of {len(store):,} items lie in blocks whose digest agrees")
     elif kind == "model":
         from .factors import Factors
 
