@@ -156,6 +156,7 @@ PASSING = ("no such file, or a dangling link", "no permission to read it", "unre
 REASONS_OF_OS: dict[type[OSError], str] = {
     FileNotFoundError: "no such file, or a dangling link",
     PermissionError: "no permission to read it",
+    IsADirectoryError: "not a regular file",
 }
 
 
