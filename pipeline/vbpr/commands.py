@@ -332,7 +332,8 @@ def info(
             f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
         )
         for key in ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions"):
-            print(f"  {key}: {store.provenance[key]}")
+            if key in store.provenance:
+                print(f"  {key}: {store.provenance[key]}")
         if failures:
             for item_id, reason in failed:
                 print(f"{item_id!r}: {reason}")

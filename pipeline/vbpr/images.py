@@ -18,16 +18,13 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .errors import VbprError, some
 from .files import Strings
-
-if TYPE_CHECKING:
-    import torch
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -420,26 +417,25 @@ def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
     from torchvision.io import ImageReadMode, decode_jpeg
 
     width, height, orientation = header
-    wide, high = how.resized(width, height) if orientation < 5 else how.resized(height, width)[::-1]
+    width, height = (width, height) if orientation < 5 else (height, width)
+    wide, high = how.resized(width, height)
     if wide * high > MAX_PIXELS:
         return None
     try:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:
         return None  # Pillow says what is wrong with it
-    if orientation > 1:
-        image = oriented(image, orientation)
-        wide, high = (wide, high) if orientation < 5 else (high, wide)
-    height, width = image.shape[1:]
+    # Turned, cut and copied by NumPy: torch would do it on several threads, against the ones that run the model.
+    upright = oriented(image.permute(1, 2, 0).numpy(), orientation)
     left, top = how.corner(wide, high)
     first, start, stop = rows_needed(height, high, top, how.size)
-    image = image.permute(1, 2, 0)[start:stop].contiguous()
+    image = torch.from_numpy(np.ascontiguousarray(upright[start:stop]))
     # Batch and channel strides as of a channels-last batch: torch would else repack a batch of one, at twice the cost.
     batch = image.permute(2, 0, 1).as_strided((1, 3, stop - start, width), (image.numel(), 1, 3 * width, 3))
     resize = getattr(torch.ops.aten, f"_upsample_{how.interpolation}2d_aa")
     small = resize(batch, [top + how.size - first, wide], False, high / height, wide / width)[0]
     square = small[:, top - first : top - first + how.size, left : left + how.size]
-    return square.permute(1, 2, 0).contiguous().numpy()  # type: ignore[no-any-return]
+    return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
@@ -455,12 +451,14 @@ def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     return (*image.size, orientation) if plain and image.width * image.height <= MAX_PIXELS else None
 
 
-def oriented(image: "torch.Tensor", orientation: int) -> "torch.Tensor":
-    """(3, height, width) turned upright, as `PIL.ImageOps.exif_transpose` does."""
+def oriented(image: Pixels, orientation: int) -> Pixels:
+    """(height, width, 3) turned upright, as `PIL.ImageOps.exif_transpose` does; a view."""
     if orientation >= 5:
-        image = image.transpose(1, 2)
-    flips = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation, [])
-    return image.flip(flips) if flips else image
+        image = image.transpose(1, 0, 2)
+    down, across = (
+        slice(None, None, -1) if orientation in turned else slice(None) for turned in ((3, 4, 7, 8), (2, 3, 6, 7))
+    )
+    return image[down, across]
 
 
 def rows_needed(height: int, resized: int, top: int, size: int) -> tuple[int, int, int]:
