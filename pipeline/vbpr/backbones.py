@@ -493,7 +493,8 @@ class CudaRunner:
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         """See `Encoder.start`. Out of device memory, the batch is halved for good and the work done in parts."""
         if len(pixels) > self.batch:
-            parts = [self.start(pixels[a : a + self.batch]) for a in range(0, len(pixels), self.batch)]
+            step = self.batch  # which may shrink while the parts are started
+            parts = [self.start(pixels[a : a + step]) for a in range(0, len(pixels), step)]
             return lambda: np.concatenate([part() for part in parts])
         try:
             return self._start(pixels)

@@ -8,6 +8,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,13 +41,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        cause = failed_write(error)
+        if cause is None:
+            raise
         raise VbprError(
-            f"{path} could not be written ({error.strerror or error}); free some space or choose another "
+            f"{path} could not be written ({cause}); free some space or choose another "
             "place, then run the same command again"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def failed_write(error: OSError | RuntimeError) -> str | None:
+    """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"errno = (\d+)", str(error))
+    return os.strerror(int(number[1])) if number else first_line(error) if isinstance(error, OSError) else None
 
 
 def writable_parent(path: Path) -> None:
