@@ -118,9 +118,10 @@ def extract(
         f"{done.written:,} written now{rate}"
     )
     if done.failures:
+        first = some((repr(item)[1:-1] for item, _ in done.failures), len(done.failures))
         print(
-            f"skipped {len(done.failures):,} images: {summary(done.failures)} "
-            f"({some((repr(i)[1:-1] for i, _ in done.failures), len(done.failures))}); vbpr info {done.path} --failures lists them"
+            f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
+            f"vbpr info {done.path} --failures lists them"
         )
     print(f"next: vbpr train --features {done.path}")
 
