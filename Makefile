@@ -34,7 +34,7 @@ bench: $(READY)
 	set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 torture: $(READY)
-	$(BIN)/python tools/torture.py
+	$(BIN)/python tools/torture.py --kills 200
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

@@ -5,14 +5,20 @@ encode(pixels)      # (n, size, size, 3) uint8 -> (n, D) float32
 """
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import hashlib
 import importlib.resources
 import importlib.util
+import threading
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -23,10 +29,11 @@ import torch
 from torch import nn
 
 from .errors import VbprError, near
-from .files import digest, first_line
+from .files import artifact_name, digest, first_line
 from .images import Pixels, Preprocessing
 
 State = dict[str, torch.Tensor]
+Features = np.ndarray[Any, np.dtype[np.float32]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +82,6 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
             "timm model (timm.list_models())"
         )
     return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
-
-
-def artifact_name(name: str) -> str:
-    """The feature file's name without `.h5`: `inc` for inception, else the backbone's own name."""
-    return {"inception": "inc"}.get(name, name.replace("/", "_"))
 
 
 def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_name: str = "") -> Backbone:
@@ -248,21 +250,22 @@ BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {"inception
 
 
 class Scaled(nn.Module):
-    """A backbone that takes raw pixels: (n, size, size, 3) uint8, scaled inside the graph."""
+    """A backbone that takes raw pixels: (n, size, size, 3) uint8, scaled inside the graph; its weights in `dtype`."""
 
     shift: torch.Tensor
     scale: torch.Tensor
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.module = backbone.module
+        self.dtype = dtype
+        self.module = backbone.module if dtype == torch.float32 else copy.deepcopy(backbone.module).to(dtype)
         mean, std = torch.tensor(backbone.preprocessing.mean) * 255, torch.tensor(backbone.preprocessing.std) * 255
         self.register_buffer("shift", mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", std.view(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         scaled = (pixels.permute(0, 3, 1, 2).float() - self.shift) / self.scale
-        return self.module(scaled)  # type: ignore[no-any-return]
+        return self.module(scaled.to(self.dtype)).float()  # type: ignore[no-any-return]
 
 
 class Encoder:
@@ -270,7 +273,9 @@ class Encoder:
 
     Attributes:
         engine: torch or openvino.
-        batch: images a call; `start` takes any number and cuts it up.
+        batch: images a step; `start` takes at most as many, and fills up fewer: one shape, so one set of kernels,
+            so the same features however a catalogue is cut up.
+        depth: batches to keep under way for the device never to wait.
     """
 
     def __init__(
@@ -280,87 +285,267 @@ class Encoder:
         precision: str = "exact",
         engine: str = "auto",
         batch: int | None = None,
+        images: int | None = None,
     ) -> None:
         """
         Args:
             device: auto (CUDA where there is one), cpu, cuda or cuda:N.
             precision: exact (features within 1e-3 of eager float32) or fast (bfloat16).
             engine: auto (openvino on a CPU where it is installed, else torch), torch or openvino.
+            images: how many are going to be encoded; on CUDA many pay for compiling the model.
 
         Raises:
             VbprError: a device or engine that is not there.
         """
         self.device = pick_device(device)
         installed = importlib.util.find_spec("openvino") is not None
+        if engine not in ("auto", "torch", "openvino"):
+            raise VbprError(f"--engine {engine} is not known; choose auto, torch or openvino")
         if engine == "openvino" and not installed:
             raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
         if engine == "openvino" and self.device.type != "cpu":
             raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
-        self.engine = (
-            ("openvino" if installed and self.device.type == "cpu" else "torch") if engine == "auto" else engine
-        )
-        self.precision, self.size, self.dim = precision, backbone.preprocessing.size, backbone.dim
-        self.batch = batch or (256 if self.device.type == "cuda" else 16)
-        scaled = Scaled(backbone).eval()
-        self.run = self._openvino(scaled) if self.engine == "openvino" else self._torch(scaled)
+        if engine == "auto":  # one photo is done before OpenVINO has compiled the model
+            engine = "openvino" if installed and self.device.type == "cpu" and batch != 1 else "torch"
+        self.engine = engine
+        self.size, self.dim = backbone.preprocessing.size, backbone.dim
+        fast = precision == "fast"
+        self.runner: Runner
+        if self.device.type == "cuda":
+            self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
+        elif self.engine == "openvino":
+            self.runner = OpenvinoRunner(backbone, fast, batch or 16)
+        else:
+            self.runner = TorchRunner(backbone, fast, batch or 16)
 
-    def _torch(self, scaled: Scaled) -> Callable[[Pixels], torch.Tensor]:
-        model = scaled.to(self.device).to(memory_format=torch.channels_last)
-        cuda = self.device.type == "cuda"
-        fast = self.precision == "fast"
+    @property
+    def batch(self) -> int:
+        return self.runner.batch
 
-        @torch.inference_mode()
-        def run(pixels: Pixels) -> torch.Tensor:
-            host = torch.from_numpy(pixels)
-            if cuda:
-                host = host.pin_memory()
-            with (
-                torch.autocast(self.device.type, torch.bfloat16, enabled=fast),
-                torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False),
-            ):
-                return model(host.to(self.device, non_blocking=True)).float()  # type: ignore[no-any-return]
+    @property
+    def depth(self) -> int:
+        return self.runner.depth
 
-        return run
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        """Set out to encode (n <= batch, size, size, 3) uint8; what it returns waits for the (n, D) float32."""
+        return self.runner.start(pixels)
 
-    def _openvino(self, scaled: Scaled) -> Callable[[Pixels], torch.Tensor]:
+    def __call__(self, pixels: Pixels) -> Features:
+        """(n, size, size, 3) uint8 -> (n, D) float32."""
+        under_way: deque[Callable[[], Features]] = deque()
+        done, position = [], 0
+        while position < len(pixels):
+            step = self.batch
+            under_way.append(self.start(pixels[position : position + step]))
+            position += step
+            if len(under_way) > self.depth:
+                done.append(under_way.popleft()())
+        done += [wait() for wait in under_way]
+        return np.concatenate(done) if done else np.empty((0, self.dim), np.float32)
+
+
+class Runner(Protocol):
+    """One engine on one device; see `Encoder` for what `batch`, `depth` and `start` mean."""
+
+    batch: int
+    depth: int
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]: ...
+
+
+def filled(pixels: Pixels, batch: int) -> Pixels:
+    """Black images added up to a whole batch."""
+    short = batch - len(pixels)
+    return np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), np.uint8)]) if short else pixels
+
+
+class TorchRunner:
+    """torch on the CPU: batch norms folded into the convolutions by freezing, one batch a thread.
+
+    Whole batches side by side on single threads beat one batch on all of them: nobody waits at the end of each layer
+    for the core that has an image to decode.
+    """
+
+    def __init__(self, backbone: Backbone, fast: bool, batch: int) -> None:
+        self.batch = batch
+        self.depth = max(1, min(torch.get_num_threads(), 16 if batch > 1 else 1))
+        width = max(1, torch.get_num_threads() // self.depth)
+        self.pool = ThreadPoolExecutor(self.depth, "encode", initializer=torch.set_num_threads, initargs=(width,))
+        model = Scaled(backbone, torch.bfloat16 if fast else torch.float32).eval().to(memory_format=torch.channels_last)
+        example = torch.zeros(batch, backbone.preprocessing.size, backbone.preprocessing.size, 3, dtype=torch.uint8)
+        self.model: Callable[[torch.Tensor], torch.Tensor] = model
+        if batch > 1:  # for one photo, tracing takes longer than it saves
+            with warnings.catch_warnings(), torch.inference_mode(), contextlib.suppress(Exception):
+                warnings.simplefilter("ignore")  # a model that cannot be traced runs as it is
+                traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
+                self.model = torch.jit.freeze(traced)
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        return self.pool.submit(self.run, pixels).result
+
+    @torch.inference_mode()
+    def run(self, pixels: Pixels) -> Features:
+        features = self.model(torch.from_numpy(filled(pixels, self.batch)))
+        return features[: len(pixels)].numpy()
+
+
+class OpenvinoRunner:
+    """OpenVINO on the CPU, in as many streams as it finds best: pixels in, scaled inside the graph, one shape."""
+
+    def __init__(self, backbone: Backbone, fast: bool, batch: int) -> None:
         import openvino as ov
 
-        with warnings.catch_warnings():
+        self.batch = batch
+        shape = (batch, backbone.preprocessing.size, backbone.preprocessing.size, 3)
+        with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
-            example = torch.zeros(self.batch, self.size, self.size, 3, dtype=torch.uint8)
-            model = ov.convert_model(scaled, example_input=example, input=[tuple(example.shape)])
-            hint = "bf16" if self.precision == "fast" else "f32"
-            compiled = ov.Core().compile_model(
-                model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+            model = ov.convert_model(
+                Scaled(backbone).eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=[shape]
             )
+        compiled = ov.Core().compile_model(
+            model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
+                "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )
+        self.depth = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.requests = threading.local()
+        self.compiled = compiled
+        self.pool = ThreadPoolExecutor(self.depth, "encode")
 
-        def run(pixels: Pixels) -> torch.Tensor:
-            full = pixels
-            if len(pixels) < self.batch:  # the graph's batch is fixed: fill up, then cut
-                full = np.concatenate([pixels, np.zeros((self.batch - len(pixels), *pixels.shape[1:]), np.uint8)])
-            return torch.from_numpy(compiled(full)[0][: len(pixels)].copy())
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        return self.pool.submit(self.run, pixels).result
 
-        return run
+    def run(self, pixels: Pixels) -> Features:
+        if not hasattr(self.requests, "own"):
+            self.requests.own = self.compiled.create_infer_request()
+        results = self.requests.own.infer([filled(pixels, self.batch)], share_inputs=True)
+        return np.array(results[0][: len(pixels)], np.float32)
 
-    def start(self, pixels: Pixels) -> torch.Tensor:
-        """Encode (n, size, size, 3) uint8 into (n, D) float32 on the device; on CUDA the result may still be on its
-        way, so that the next batch can be decoded meanwhile. Out of device memory, the batch is halved."""
-        parts: list[torch.Tensor] = []
-        position = 0
-        while position < len(pixels):
+
+class CudaRunner:
+    """torch on a GPU: pinned double buffers filled while the GPU works, copies on a stream of their own."""
+
+    COMPILE_FROM = 50_000  # images; below, compiling takes longer than it saves
+    LARGEST = 1024
+
+    def __init__(self, backbone: Backbone, device: torch.device, fast: bool, batch: int | None, images: int) -> None:
+        self.device, self.depth, self.dim = device, 2, backbone.dim
+        self.size = backbone.preprocessing.size
+        self.dtype = torch.bfloat16 if fast else torch.float32
+        scaled = Scaled(backbone, self.dtype).eval().to(device).to(memory_format=torch.channels_last)
+        self.model: Callable[[torch.Tensor], torch.Tensor] = scaled
+        self.copying, self.computing = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)  # the weights were copied on the default stream
+        self.batch = batch or self.best_batch()
+        self._buffers()
+        if images >= self.COMPILE_FROM:
+            self.model = torch.compile(scaled, dynamic=False)
             try:
-                parts.append(self.run(pixels[position : position + self.batch]))
-                position += self.batch
-            except torch.cuda.OutOfMemoryError as error:
-                if self.batch == 1:
-                    raise VbprError("one image does not fit in the GPU's memory; choose --device cpu") from error
-                torch.cuda.empty_cache()
-                self.batch //= 2
-        return torch.cat(parts)
+                self.start(np.zeros((1, self.size, self.size, 3), np.uint8))()
+            except Exception as error:  # no compiler, or a model that it does not take
+                warnings.warn(f"running without torch.compile ({type(error).__name__})", stacklevel=2)
+                self.model = scaled
 
-    def __call__(self, pixels: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """(n, size, size, 3) uint8 -> (n, D) float32."""
-        return self.start(pixels).cpu().numpy()
+    def _buffers(self) -> None:
+        shape = (self.batch, self.size, self.size, 3)
+        self.slots = [
+            Slot(
+                torch.zeros(shape, dtype=torch.uint8, pin_memory=True),
+                torch.zeros(shape, dtype=torch.uint8, device=self.device),
+                torch.empty(self.batch, self.dim, pin_memory=True),
+                torch.cuda.Event(),  # type: ignore[no-untyped-call]
+                torch.cuda.Event(),  # type: ignore[no-untyped-call]
+            )
+            for _ in range(self.depth)
+        ]
+        torch.cuda.synchronize(self.device)  # the zeros were written on the default stream
+        self.turn = 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            return self.model(pixels)
+
+    def best_batch(self) -> int:
+        """Double the batch while that still gains speed and fits in memory."""
+        best, best_rate, batch = 16, 0.0, 16
+        with torch.cuda.stream(self.computing):  # the allocator keeps memory by stream: probe where the work will be
+            while batch <= self.LARGEST:
+                try:
+                    pixels = torch.zeros(batch, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
+                    for _ in range(2):  # the first call chooses kernels
+                        self.computing.synchronize()
+                        start = time.perf_counter()
+                        self.forward(pixels)
+                        self.computing.synchronize()
+                        rate = batch / (time.perf_counter() - start)
+                except torch.OutOfMemoryError:
+                    break
+                if rate < 1.03 * best_rate:
+                    break
+                best, best_rate, batch = batch, rate, 2 * batch
+        torch.cuda.empty_cache()
+        return best
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        """See `Encoder.start`. Out of device memory, the batch is halved for good and the work done in parts."""
+        if len(pixels) > self.batch:
+            step = self.batch  # which may shrink while the parts are started
+            parts = [self.start(pixels[a : a + step]) for a in range(0, len(pixels), step)]
+            return lambda: np.concatenate([part() for part in parts])
+        try:
+            return self._start(pixels)
+        except torch.OutOfMemoryError as error:
+            if self.batch == 1:
+                raise VbprError("one image does not fit in the GPU's memory; choose --device cpu") from error
+        torch.cuda.synchronize(self.device)  # nothing may still be using what is freed now
+        for slot in self.slots:
+            if slot.unread is not None:
+                slot.unread()
+        self.batch //= 2
+        self.slots = []
+        torch.cuda.empty_cache()
+        self._buffers()
+        return self.start(pixels)
+
+    def _start(self, pixels: Pixels) -> Callable[[], Features]:
+        slot = self.slots[self.turn]
+        if slot.unread is not None:
+            slot.unread()  # its batch was never fetched: keep it before its buffers are written again
+        n = len(pixels)
+        slot.host[:n] = torch.from_numpy(pixels)  # what lies behind the last image is of an older batch: cut off below
+        with torch.cuda.stream(self.copying):
+            slot.pixels.copy_(slot.host, non_blocking=True)
+            slot.copied.record(self.copying)
+        with torch.cuda.stream(self.computing):
+            self.computing.wait_event(slot.copied)
+            slot.features.copy_(self.forward(slot.pixels), non_blocking=True)
+            slot.done.record(self.computing)
+
+        @functools.cache
+        def wait() -> Features:
+            slot.done.synchronize()
+            slot.unread = None
+            return slot.features[:n].numpy().copy()
+
+        slot.unread = wait
+        self.turn = (self.turn + 1) % len(self.slots)
+        return wait
+
+
+@dataclasses.dataclass
+class Slot:
+    """Buffers of one batch on its way: pinned pixels, pixels on the device, pinned features; when each is filled."""
+
+    host: torch.Tensor
+    pixels: torch.Tensor
+    features: torch.Tensor
+    copied: Any
+    done: Any
+    unread: Callable[[], Features] | None = None
 
 
 def pick_device(device: str) -> torch.device:

@@ -119,9 +119,10 @@ def extract(
         f"{done.written:,} written now{rate}"
     )
     if done.failures:
+        first = some((repr(item)[1:-1] for item, _ in done.failures), len(done.failures))
         print(
-            f"skipped {len(done.failures):,} images: {summary(done.failures)} "
-            f"({some((i for i, _ in done.failures), len(done.failures))}); vbpr info {done.path} --failures lists them"
+            f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
+            f"vbpr info {done.path} --failures lists them"
         )
     print(f"next: vbpr train --features {done.path}")
 
@@ -315,6 +316,9 @@ def similar(
 def info(
     file: Annotated[Path, typer.Argument(help="Feature file or model file")],
     failures: Annotated[bool, typer.Option("--failures", help="List the images that could not be used")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
+    ] = False,
 ) -> None:
     """What a file is, what made it, and how far it is."""
     from .files import kind_of
@@ -331,10 +335,20 @@ def info(
             f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
         )
         for key in ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions"):
-            print(f"  {key}: {store.provenance[key]}")
+            if key in store.provenance:
+                print(f"  {key}: {store.provenance[key]}")
         if failures:
             for item_id, reason in failed:
                 print(f"{item_id!r}: {reason}")
+        if verify:
+            damaged, checked = store.verify(), store.sealed_rows()
+            if damaged:
+                first, last = store.item_ids[damaged[0][0]], store.item_ids[damaged[0][1] - 1]
+                raise VbprError(
+                    f"{file} has changed since it was written, in {len(damaged):,} of its blocks (first: items {first} "
+                    f"to {last}); delete it and run vbpr extract again"
+                )
+            print(f"  verified: {checked:,} of {len(store):,} items lie in blocks whose digest agrees")
     elif kind == "model":
         from .factors import Factors
 

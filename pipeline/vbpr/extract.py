@@ -5,8 +5,9 @@ extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
 
 import dataclasses
 import importlib.metadata
+import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 from .datasets import Dataset
 from .errors import VbprError
 from .features import FeatureStore
-from .files import writable_parent
-from .images import REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
+from .files import artifact_name, writable_parent
+from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
 from .progress import Progress, Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
@@ -59,37 +60,41 @@ def extract(
         VbprError: see `load_backbone`, `FeatureStore.create`; or too many bad images.
         Stopped: Ctrl-C or SIGTERM.
     """
-    from .backbones import artifact_name  # the early return below must not pay for torch
-
     if precision not in ("exact", "fast"):
         raise VbprError(f"--precision {precision} is not known; choose exact or fast")
     path = Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
-    writable_parent(path)
     source = data.images()
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
+    request = request_of(backbone, weights, random_weights, precision)
+    finished = up_to_date(path, request, source, signatures)
+    if finished is not None:
+        return checked(finished, source, max_bad)
+    writable_parent(path)
     from .backbones import Encoder, load_backbone
 
     model = load_backbone(backbone, weights, random_weights)
-    fingerprint = f"{model.fingerprint} {precision}"
     provenance = {
         "backbone": model.name,
         "weights": model.weights,
         "weights_digest": model.digest,
+        "weights_file": request["weights_file"],
         "dim": model.dim,
         "preprocessing": str(model.preprocessing),
         "precision": precision,
-        "fingerprint": fingerprint,
+        "fingerprint": f"{model.fingerprint} {precision}",
         "size": model.preprocessing.size,
         "data": data.name,
         "simulated": data.simulated,
         "reasons": [*REASONS, "other"],
-        "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
+        "versions": request["versions"],
+        "request": request,
     }
     with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance) as store:
+        store.retry(PASSING)
         pending = store.pending
         written, rate = 0, 0.0
         if len(pending):
-            encoder = Encoder(model, device, precision, engine, batch)
+            encoder = Encoder(model, device, precision, engine, batch, len(pending))
             with Progress(f"extract {backbone}", len(pending), "images") as bar, stop_signals() as stopping:
                 for rows, bad in encoded(store, source, encoder, model.preprocessing, pending, threads):
                     written += rows
@@ -100,68 +105,123 @@ def extract(
                             "same command again to resume"
                         )
                 rate = bar.rate
-        failures = store.failures()
-        if not len(store.done):
-            raise VbprError(
-                f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
-                "give --data a folder of readable images"
-            )
-        if len(failures) > max_bad * len(store):
-            raise VbprError(
-                f"{len(failures):,} of {len(store):,} images of {source.name} could not be used "
-                f"({summary(failures)}; first: {failures[0][0]}), more than --max-bad {max_bad:g}; mend "
-                "them or raise it"
-            )
-        return Extraction(path, len(store), written, failures, rate)
+        return checked(store, source, max_bad, written, rate)
+
+
+def request_of(backbone: str, weights: Path | str | None, random_weights: bool, precision: str) -> dict[str, Any]:
+    """All that decides what the features of an image are, as far as it is known without loading the model."""
+    file = None if weights is None else Path(weights).resolve()
+    status = file.stat() if file is not None and file.is_file() else None
+    return {
+        "backbone": backbone,
+        "weights_file": None if file is None else str(file),
+        "weights_size": status and status.st_size,
+        "weights_time": status and status.st_mtime_ns,
+        "random_weights": random_weights,
+        "precision": precision,
+        "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
+    }
+
+
+def up_to_date(path: Path, request: dict[str, Any], source: ImageSource, signatures: Array) -> FeatureStore | None:
+    """The feature file, if this very request has been carried out on these very images; else None."""
+    if not path.is_file():
+        return None
+    store = FeatureStore(path)
+    same = store.provenance.get("request") == request and store.holds(source.item_ids, signatures)
+    again = any(reason in PASSING for _, reason in store.failures())
+    return store if same and not again and not len(store.pending) else None
+
+
+def checked(
+    store: FeatureStore, source: ImageSource, max_bad: float, written: int = 0, rate: float = 0.0
+) -> Extraction:
+    """What was done, unless too many images could not be used."""
+    failures = store.failures()
+    if not len(store.done):
+        raise VbprError(
+            f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
+            "give --data a folder of readable images"
+        )
+    if len(failures) > max_bad * len(store):
+        raise VbprError(
+            f"{len(failures):,} of {len(store):,} images of {source.name} could not be used "
+            f"({summary(failures)}; first: {failures[0][0]!r}), more than --max-bad {max_bad:g}; mend "
+            "them or raise it"
+        )
+    return Extraction(store.path, len(store), written, failures, rate)
+
+
+@dataclasses.dataclass
+class Batch:
+    """One step's images on their way through: decoded, encoded, written.
+
+    Memory is bounded by the number of these: `encoder.depth` under way, and as many again (at least two) decoding.
+    """
+
+    rows: Array
+    pixels: Pixels
+    reasons: list[str]  # "" for an image that is fine
+    decoding: list[Future[None]]
+    good: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    features: Callable[[], Array] | None = None
 
 
 def encoded(
     store: FeatureStore, source: ImageSource, encoder: Any, how: Preprocessing, pending: Array, threads: int | None
 ) -> Iterator[tuple[int, int]]:
-    """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch."""
-    import torch
+    """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
 
-    workers = threads or max(2, torch.get_num_threads())
-    batches = [pending[a : a + encoder.batch] for a in range(0, len(pending), encoder.batch)]
+    Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
+    thread writes the one that is ready.
+    """
+    workers = threads or len(os.sched_getaffinity(0))
 
-    def decode(row: int) -> Pixels | str:
-        try:
-            return prepare(source.read(row), how)
-        except BadImage as error:
-            return str(error)
+    def decode(batch: Batch, part: Array) -> None:
+        for at in part:
+            try:
+                batch.pixels[at] = prepare(source.read(int(batch.rows[at])), how)
+            except BadImage as error:
+                batch.reasons[at] = str(error)
+
+    def commit(batch: Batch) -> tuple[int, int]:
+        if batch.features is not None:
+            store.write(batch.rows[batch.good], batch.features())
+        bad = np.flatnonzero([reason != "" for reason in batch.reasons])
+        store.fail(batch.rows[bad], [batch.reasons[i] for i in bad])
+        return len(batch.good), len(bad)
 
     with ThreadPoolExecutor(workers, "decode") as pool:
-        ahead: deque[tuple[Array, list[Future[Pixels | str]]]] = deque()
-        todo = iter(batches)
+        decoding: deque[Batch] = deque()
+        encoding: deque[Batch] = deque()
+        position = 0
 
-        def submit() -> None:
-            rows = next(todo, None)
-            if rows is not None:
-                ahead.append((rows, [pool.submit(decode, int(row)) for row in rows]))
-
-        def commit(job: tuple[Array, Any, Array, list[str]]) -> tuple[int, int]:
-            good, features, bad, reasons = job
-            if len(good):
-                store.write(good, features.cpu().numpy())
-            store.fail(bad, reasons)
-            return len(good), len(bad)
+        def ahead() -> None:
+            nonlocal position
+            while position < len(pending) and len(decoding) <= max(1, encoder.depth):
+                rows = pending[position : position + encoder.batch]
+                position += len(rows)
+                batch = Batch(rows, np.empty((len(rows), how.size, how.size, 3), np.uint8), [""] * len(rows), [])
+                parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * workers))
+                batch.decoding = [pool.submit(decode, batch, part) for part in parts]
+                decoding.append(batch)
 
         try:
-            for _ in range(2 + 2 * workers // encoder.batch):
-                submit()
-            running = None
-            while ahead:
-                rows, futures = ahead.popleft()
-                decoded = [future.result() for future in futures]
-                submit()
-                fine = np.array([not isinstance(d, str) for d in decoded], bool)
-                pixels = [d for d in decoded if not isinstance(d, str)]
-                features = encoder.start(np.stack(pixels)) if pixels else None
-                if running is not None:
-                    yield commit(running)  # while the device is busy with the next batch
-                running = (rows[fine], features, rows[~fine], [d for d in decoded if isinstance(d, str)])
-            if running is not None:
-                yield commit(running)
+            ahead()
+            while decoding:
+                batch = decoding.popleft()
+                for future in batch.decoding:
+                    future.result()
+                ahead()
+                batch.good = np.flatnonzero([reason == "" for reason in batch.reasons])
+                if len(batch.good):
+                    fine = batch.pixels if len(batch.good) == len(batch.rows) else batch.pixels[batch.good]
+                    batch.features = encoder.start(fine)
+                encoding.append(batch)
+                if len(encoding) > encoder.depth:
+                    yield commit(encoding.popleft())
+            while encoding:
+                yield commit(encoding.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -6,15 +6,16 @@
 
 One HDF5 file of contiguous, preallocated data sets (no chunks, no compression), so that a row's place in the file is
 known before it is written and the whole matrix can be mapped: features (N, D) float16, state (N,) uint8, reason (N,)
-uint8, signature (N,) uint64, item_ids (N,). HDF5 itself writes only at creation, under a temporary name; after that
-rows go in with pwrite, and their state follows once they are on the disk.
+uint8, signature (N,) uint64, item_ids (N,), digest (ceil(N / 4096), 16) uint8. HDF5 itself writes only at creation,
+under a temporary name; after that rows go in with pwrite, and their state follows once they are on the disk. A block
+of 4,096 rows gets its digest when its last row is done or failed: `verify` finds any bit that has changed since.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,16 @@ from .files import Strings, locked, open_h5, read_strings, replacing, reserve, w
 Array = np.ndarray[Any, Any]
 
 PENDING, DONE, FAILED = 0, 1, 2
-LAYOUT = {"features": ("<f2", 2), "state": ("|u1", 1), "reason": ("|u1", 1), "signature": ("<u8", 1)}
+BLOCK = 4096  # rows under one digest
+DIGEST = 16  # bytes of it; all zero: not yet written
+LAYOUT = {
+    "features": ("<f2", 2),
+    "state": ("|u1", 1),
+    "reason": ("|u1", 1),
+    "signature": ("<u8", 1),
+    "digest": ("|u1", 2),
+}
+PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
 
 class FeatureStore:
@@ -49,35 +59,40 @@ class FeatureStore:
         self.path = Path(path)
         with open_h5(self.path, "features") as handle:
             self.item_ids: Strings = read_strings(handle, "item_ids")
-            self.provenance: dict[str, Any] = json.loads(handle.attrs["provenance"])
+            self.provenance = read_provenance(handle, self.path)
+            n, dim = len(self.item_ids), handle["features"].shape[-1:] if "features" in handle else ()
+            self.dim = int(dim[0]) if dim else 0
+            shapes = shapes_of(n, self.dim)
             self.offsets = {}
-            for name, (dtype, ndim) in LAYOUT.items():
+            for name, (dtype, _) in LAYOUT.items():
+                if name == "digest" and name not in handle:
+                    continue  # of a file from before there were digests
                 data = handle.get(name)
-                offset = None if data is None else data.id.get_offset()
+                # The size on the disk is looked at before anything is mapped or allocated: a shape can be forged.
                 if (
-                    data is None
+                    not isinstance(data, h5py.Dataset)
                     or data.dtype != np.dtype(dtype)
-                    or data.ndim != ndim
-                    or offset is None
-                    or len(data) != len(self.item_ids)
+                    or data.shape != shapes[name]
+                    or data.id.get_offset() is None
+                    or data.id.get_offset() + data.nbytes > self.path.stat().st_size
+                    or 0 in data.shape
                 ):
                     raise VbprError(
                         f"{self.path} is damaged: its data set {name} is not as vbpr writes it; delete the "
                         "file and run vbpr extract again"
                     )
-                self.offsets[name] = offset
-            self.dim = int(handle["features"].shape[1])
-        if self.path.stat().st_size < self.offsets["features"] + 2 * len(self) * self.dim:
-            raise VbprError(f"{self.path} is cut short; delete it and run vbpr extract again")
-        self.state = self._map("state")
-        self.features = self._map("features")
-        self.reason = self._map("reason")
-        self.signature = self._map("signature")
+                self.offsets[name] = data.id.get_offset()
+        self.state = self._map("state", shapes)
+        self.features = self._map("features", shapes)
+        self.reason = self._map("reason", shapes)
+        self.signature = self._map("signature", shapes)
+        self.digests = self._map("digest", shapes) if "digest" in self.offsets else None
+        if self.state.max() > FAILED or (self.reason[self.state == FAILED] >= len(self.provenance["reasons"])).any():
+            raise VbprError(f"{self.path} is damaged: a row's state is unknown; delete it and run vbpr extract again")
         self._descriptor = -1
 
-    def _map(self, name: str) -> Array:
-        shape = (len(self), self.dim) if name == "features" else (len(self),)
-        return np.memmap(self.path, np.dtype(LAYOUT[name][0]), "r", self.offsets[name], shape)
+    def _map(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
+        return np.memmap(self.path, np.dtype(LAYOUT[name][0]), "r", self.offsets[name], shapes[name])
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -147,6 +162,35 @@ class FeatureStore:
             total.update(self.features[a : a + 4096].data)
         return total.hexdigest()
 
+    def verify(self) -> list[tuple[int, int]]:
+        """Compare every finished block of rows with its digest; (first row, last row + 1) of each that has changed."""
+        damaged = []
+        for block in self._sealed():
+            a, b = BLOCK * block, min(len(self), BLOCK * (block + 1))
+            if self._digest_of(a, b) != self.digests[block].tobytes():  # type: ignore[index]
+                damaged.append((a, b))
+        return damaged
+
+    def sealed_rows(self) -> int:
+        """How many rows lie in blocks that `verify` can check."""
+        return sum(min(len(self), BLOCK * (block + 1)) - BLOCK * block for block in self._sealed())
+
+    def _sealed(self) -> list[int]:
+        """Blocks that have a digest and no pending row."""
+        return [] if self.digests is None else np.flatnonzero(self._whole() & self.digests.any(1)).tolist()
+
+    def _whole(self) -> Array:
+        """(blocks,) bool: which blocks have no pending row."""
+        return np.logical_and.reduceat(self.state != PENDING, np.arange(0, len(self), BLOCK))
+
+    def _digest_of(self, a: int, b: int) -> bytes:
+        total = hashlib.blake2b(self.state[a:b].tobytes(), digest_size=DIGEST)
+        total.update(self.reason[a:b].tobytes())
+        total.update(self.signature[a:b].tobytes())
+        total.update("\0".join(self.item_ids[a:b]).encode())
+        total.update(self.features[a:b].data)
+        return total.digest()
+
     # ------------------------------------------------------------------------------------------ writing
 
     @classmethod
@@ -168,19 +212,29 @@ class FeatureStore:
         path = Path(path)
         with locked(path):
             old = cls(path) if path.exists() else None
-            if old is not None and old.provenance["fingerprint"] != provenance["fingerprint"]:
+            if old is not None and (old.provenance["fingerprint"], old.dim) != (provenance["fingerprint"], dim):
                 raise VbprError(
                     f"{path} was made by {describe(old.provenance)}; this run would be "
                     f"{describe(provenance)}; delete the file or choose another with --out"
                 )
-            if old is not None and np.array_equal(old.item_ids, item_ids) and np.array_equal(old.signature, signatures):
+            if old is not None and not np.isin(old.item_ids, item_ids).any():
+                raise VbprError(
+                    f"{path} holds the features of another catalogue: not one of its {len(old):,} items (first: "
+                    f"{old.item_ids[0]}) is in this one; delete the file or choose another with --out"
+                )
+            if old is not None and old.digests is not None and old.holds(item_ids, signatures):
                 store = old
             else:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
                 store = cls(path)
             store._descriptor = os.open(path, os.O_RDWR)
             try:
+                with store._writing():  # a kill can come between the last row of a block and its digest
+                    store._unseal(np.flatnonzero(~store._whole()))
+                    store._seal(np.flatnonzero(store._whole()))
                 yield store
+                with store._writing():
+                    os.fdatasync(store._descriptor)
             finally:
                 os.close(store._descriptor)
                 store._descriptor = -1
@@ -196,22 +250,23 @@ class FeatureStore:
     ) -> None:
         """Make the file with all its space reserved, carrying over the finished rows of `old`."""
         n = len(item_ids)
-        shapes = {"state": (n,), "reason": (n,), "signature": (n,), "features": (n, dim)}
+        shapes = shapes_of(n, dim)
         with replacing(path) as temporary:
-            reserve(temporary, n * (2 * dim + 10))
+            reserve(temporary, n * (2 * dim + 10) + DIGEST * shapes["digest"][0] + item_ids.nbytes)
             access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
             access.set_alignment(4096, 4096)
             creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
-            creation.set_obj_track_times(False)  # the same rows give the same bytes, whenever they were written
-            with h5py.File(h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, creation, access)) as handle:
+            creation.set_obj_track_times(False)  # the same rows are the same file, byte for byte
+            created = h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, creation, access)
+            with h5py.File(created) as handle:
                 handle.attrs["vbpr"] = "features"
                 handle.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
                 write_strings(handle, "item_ids", item_ids)
                 for name, shape in shapes.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-                    plist.set_obj_track_times(False)
                     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+                    plist.set_obj_track_times(False)
                     kind = h5py.h5t.py_create(np.dtype(LAYOUT[name][0]))
                     h5py.h5d.create(handle.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
                 offsets = {name: handle[name].id.get_offset() for name in shapes}
@@ -220,12 +275,16 @@ class FeatureStore:
                 size = max(os.fstat(descriptor).st_size, offsets["features"] + 2 * n * dim)
                 os.posix_fallocate(descriptor, 0, size)
                 pwrite(descriptor, np.ascontiguousarray(signatures, "<u8"), offsets["signature"])
+                pwrite(descriptor, np.zeros(shapes["digest"], np.uint8), offsets["digest"])
                 state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
                 if old is not None:
                     order = np.argsort(old.item_ids, kind="stable")
                     at = np.minimum(np.searchsorted(old.item_ids, item_ids, sorter=order), max(0, len(old) - 1))
                     source = order[at] if len(old) else np.zeros(n, np.int64)
-                    same = (old.item_ids[source] == item_ids) & (old.signature[source] == signatures)
+                    sound = np.ones(len(old), bool)
+                    for a, b in old.verify():  # rot is not carried over, let alone given a new digest
+                        sound[a:b] = False
+                    same = (old.item_ids[source] == item_ids) & (old.signature[source] == signatures) & sound[source]
                     state[same], reason[same] = old.state[source[same]], old.reason[source[same]]
                     kept = np.flatnonzero(state == DONE)
                     for a in range(0, len(kept), 4096):
@@ -245,8 +304,8 @@ class FeatureStore:
         """Write features (n, D) at these rows, durably, then mark the rows done.
 
         Raises:
-            VbprError: a value is not finite, or overflows float16.
-            OSError: the disk is full or fails; nothing already done is lost.
+            VbprError: a value is not finite, or overflows float16; or the disk is full or fails, in which case
+                nothing already done is lost.
         """
         with np.errstate(over="ignore"):
             half = np.ascontiguousarray(features, "<f2")
@@ -262,26 +321,81 @@ class FeatureStore:
         """Mark rows whose image cannot be used, with the reason of each (one of `provenance["reasons"]`)."""
         known = self.provenance["reasons"]
         codes = np.array([known.index(r) if r in known else len(known) - 1 for r in reasons], np.uint8)
-        for row, code in zip(rows, codes, strict=True):
-            pwrite(self._descriptor, code.reshape(1), self.offsets["reason"] + int(row))
+        with self._writing():
+            for row, code in zip(rows, codes, strict=True):
+                pwrite(self._descriptor, code.reshape(1), self.offsets["reason"] + int(row))
         self._commit(rows, None, FAILED)
+
+    def retry(self, reasons: Collection[str]) -> None:
+        """Make the rows that failed for these reasons pending again."""
+        codes = [code for code, reason in enumerate(self.provenance["reasons"]) if reason in reasons]
+        rows = np.flatnonzero((self.state == FAILED) & np.isin(self.reason, codes))
+        if len(rows):
+            with self._writing():
+                self._unseal(np.unique(rows // BLOCK))
+            self._commit(rows, None, PENDING)
+
+    def holds(self, item_ids: Strings, signatures: Array) -> bool:
+        """Whether this file is of exactly these images."""
+        return np.array_equal(self.item_ids, item_ids) and np.array_equal(self.signature, signatures)
 
     def _commit(self, rows: Array, half: Array | None, state: int) -> None:
         rows = np.asarray(rows)
         if not len(rows):
             return
-        position = 0
-        for run in runs(rows):
-            if half is not None:
-                pwrite(
-                    self._descriptor,
-                    half[position : position + len(run)],
-                    self.offsets["features"] + 2 * self.dim * int(run[0]),
-                )
-            position += len(run)
-        os.fdatasync(self._descriptor)  # features before the state that vouches for them
-        for run in runs(rows):
-            pwrite(self._descriptor, np.full(len(run), state, np.uint8), self.offsets["state"] + int(run[0]))
+        with self._writing():
+            position = 0
+            for run in runs(rows):
+                if half is not None:
+                    pwrite(
+                        self._descriptor,
+                        half[position : position + len(run)],
+                        self.offsets["features"] + 2 * self.dim * int(run[0]),
+                    )
+                position += len(run)
+            os.fdatasync(self._descriptor)  # features before the state that vouches for them
+            for run in runs(rows):
+                pwrite(self._descriptor, np.full(len(run), state, np.uint8), self.offsets["state"] + int(run[0]))
+            self._seal(np.unique(rows // BLOCK))
+
+    def _unseal(self, blocks: Array) -> None:
+        for block in blocks:
+            if self.digests[block].any():  # type: ignore[index]
+                pwrite(self._descriptor, np.zeros(DIGEST, np.uint8), self.offsets["digest"] + DIGEST * int(block))
+
+    def _seal(self, blocks: Array) -> None:
+        """Write the digest of those of these blocks that are complete and have none."""
+        for block in map(int, blocks):
+            a, b = BLOCK * block, min(len(self), BLOCK * (block + 1))
+            if (self.state[a:b] != PENDING).all() and not self.digests[block].any():  # type: ignore[index]
+                value = np.frombuffer(self._digest_of(a, b), np.uint8)
+                pwrite(self._descriptor, value, self.offsets["digest"] + DIGEST * block)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise VbprError(
+                f"{self.path} could not be written ({error.strerror or error}): {len(self.done):,} of {len(self):,} "
+                "items are safe in it; mend the disk or free some space, then run the same command again to resume"
+            ) from error
+
+
+def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
+    blocks = -(-n // BLOCK)
+    return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
+
+
+def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
+    try:
+        provenance = json.loads(handle.attrs["provenance"])
+        sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
+    except (KeyError, TypeError, ValueError, OSError, RecursionError):
+        sound = False
+    if not sound:
+        raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")
+    return dict(provenance)
 
 
 def runs(rows: Array) -> list[Array]:

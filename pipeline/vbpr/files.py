@@ -5,8 +5,10 @@ with replacing("artifacts/inc.model.h5") as temporary: ...
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,13 +41,24 @@ def replacing(path: Path | str) -> Iterator[Path]:
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        cause = failed_write(error)
+        if cause is None:
+            raise
         raise VbprError(
-            f"{path} could not be written ({error.strerror or error}); free some space or choose another "
+            f"{path} could not be written ({cause}); free some space or choose another "
             "place, then run the same command again"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def failed_write(error: OSError | RuntimeError) -> str | None:
+    """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"errno = (\d+)", str(error))
+    return os.strerror(int(number[1])) if number else first_line(error) if isinstance(error, OSError) else None
 
 
 def writable_parent(path: Path) -> None:
@@ -91,6 +104,8 @@ def locked(path: Path | str) -> Iterator[None]:
         handle.truncate(0)
         handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
         handle.flush()
+        for left in lock.parent.glob(f".{glob.escape(Path(path).name)}.*.tmp"):  # of a run killed before its rename
+            left.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -109,6 +124,11 @@ def reserve(path: Path, size: int) -> None:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def artifact_name(backbone: str) -> str:
+    """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
+    return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
 
 
 def digest(path: Path | str) -> str:
@@ -202,13 +222,18 @@ def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
 def read_strings(group: h5py.Group, name: str) -> Strings:
     """Read what `write_strings` wrote."""
     data = group[name]
-    if h5py.check_string_dtype(data.dtype) is None or data.ndim != 1:
-        raise VbprError(f"{group.file.filename} is damaged: {name} should be a list of strings; make it again")
+    path = group.file.filename
+    if h5py.check_string_dtype(data.dtype) is None or data.dtype.kind != "S" or data.ndim != 1:
+        raise VbprError(f"{path} is damaged: {name} should be a list of strings; make it again")
+    offset = data.id.get_offset()
+    if len(data) and (offset is None or offset + data.nbytes > Path(path).stat().st_size):  # a shape can be forged
+        raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
     return np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
 
 
 __all__ = [
     "Strings",
+    "artifact_name",
     "digest",
     "kind_of",
     "locked",

@@ -1,0 +1,212 @@
+"""Stage one against a naive loop and against the machine: images a second, medians, ratios; what bounds it.
+
+    python bench/extract.py --backbone inception --images 400
+    python bench/extract.py --backbone inception --data ../shared/data/hm-july --images 400
+
+The naive loop is what a notebook does: Pillow, float32, one image at a time. The floor is what the machine does on the
+bare convolutions of the same model: oneDNN's rate on one large 3 x 3 convolution, over the model's multiplications.
+Weights are random: they do not change the speed.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vbpr.backbones import Backbone, Encoder, load_backbone
+from vbpr.datasets import Dataset
+from vbpr.extract import extract
+from vbpr.features import FeatureStore
+from vbpr.images import open_images, prepare, prepare_any
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """JPEGs like a shop's: 300 x 400, about 22 kB, an object of texture on a pale ground."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    y, x = np.mgrid[0:400, 0:300]
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (50, 38, 3), dtype=np.uint8)).resize(
+            (300, 400), Image.Resampling.BICUBIC
+        )
+        grain = rng.normal(0, 7, (400, 300, 1))
+        inside = ((x - 150) / rng.uniform(70, 120)) ** 2 + ((y - 200) / rng.uniform(110, 180)) ** 2 < 1
+        pixels = np.where(inside[..., None], np.asarray(coarse) * 0.7 + 30 + grain, 240 + 0.2 * grain)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06}.jpg", quality=85)
+
+
+def flops(backbone: Backbone) -> float:
+    """Floating-point operations of one image: 2 a multiplication of every convolution and linear layer."""
+    total = 0.0
+
+    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        weight: torch.Tensor = module.weight  # type: ignore[assignment]
+        places = output[0, 0].numel() if isinstance(module, torch.nn.Conv2d) else output[0].numel() / output.shape[-1]
+        total += 2 * weight.numel() * places
+
+    hooks = [
+        module.register_forward_hook(count)
+        for module in backbone.module.modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+    ]
+    with torch.inference_mode():
+        backbone.module(torch.zeros(1, 3, backbone.preprocessing.size, backbone.preprocessing.size))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def median_seconds(work: Callable[[], Any], runs: int) -> float:
+    work()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def convolution_rate(dtype: torch.dtype, device: torch.device, runs: int) -> float:
+    """Floating-point operations a second of one 3 x 3 convolution, 16 x 256 x 35 x 35, channels last."""
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False).eval().to(device, dtype)
+    layer = layer.to(memory_format=torch.channels_last)
+    pixels = torch.rand(16, 256, 35, 35, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def work() -> None:
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            layer(pixels)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return 2 * layer.weight.numel() * 16 * 35 * 35 / median_seconds(work, 3 * runs)
+
+
+def naive(backbone: Backbone, photos: list[bytes]) -> float:
+    """Images a second of Pillow, eager float32, batch 1."""
+    mean, std = (np.array(v, np.float32) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+
+    def one(data: bytes) -> None:
+        scaled = (prepare_any(data, backbone.preprocessing).astype(np.float32) / 255 - mean) / std
+        with torch.inference_mode():
+            backbone.module(torch.from_numpy(scaled.transpose(2, 0, 1)[None].copy())).numpy()
+
+    one(photos[0])
+    times = []
+    for data in photos:
+        start = time.perf_counter()
+        one(data)
+        times.append(time.perf_counter() - start)
+    return 1 / statistics.median(times)
+
+
+def processor() -> str:
+    with Path("/proc/cpuinfo").open() as lines:
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="inception")
+    parser.add_argument("--images", type=int, default=400, help="images of an end-to-end run")
+    parser.add_argument("--data", type=Path, help="a folder of images instead of made ones")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--engines", default="openvino,torch")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args()
+    backbone = load_backbone(options.backbone, random_weights=True)
+    how, work = backbone.preprocessing, flops(backbone)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "data" / "images"
+        if options.data is None:
+            make_photos(folder, options.images)
+        else:  # the first so many, linked
+            source = open_images(options.data)
+            folder.mkdir(parents=True)
+            for path, _ in source.members[: options.images]:
+                (folder / Path(path).name).symlink_to(Path(path).resolve())
+        source = open_images(folder)
+        photos = [source.read(i) for i in range(min(200, len(source)))]
+        versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("torch", "torchvision", "timm", "pillow"))
+        print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads; {versions}")
+        print(f"Python {platform.python_version()}; {options.backbone}, {how}; {work / 1e9:.2f} GFLOP an image")
+        kilobytes = sum(map(len, photos)) / len(photos) / 1000
+        print(f"{len(source):,} images of {kilobytes:.1f} kB; medians of {options.runs} runs\n")
+        print(f"{'':38}{'images/s':>10}{'x naive':>9}{'of floor':>10}")
+
+        def row(label: str, rate: float, base: float = 0, floor: float = 0) -> None:
+            ratios = (f"{rate / base:9.2f}" if base else f"{'':9}") + (f"{rate / floor:10.2f}" if floor else "")
+            print(f"{label:38}{rate:10,.1f}{ratios}", flush=True)
+
+        for label, decode in (("decode + resize, one core", prepare), ("  the same with Pillow", prepare_any)):
+            each = functools.partial(lambda d: [d(photo, how) for photo in photos], decode)
+            row(label, len(photos) / median_seconds(each, options.runs))
+        base = naive(backbone, photos[: max(5, min(60, options.images))])
+        row("naive loop", base, base)
+        pixels = np.stack([prepare(photo, how) for photo in photos])
+        reference = None
+        for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
+            device = Encoder(backbone, options.device, batch=1).device
+            rate = convolution_rate(dtype, device, options.runs)
+            floor = rate / work
+            row(f"floor, {precision} ({rate / 1e9:,.0f} GFLOP/s)", floor, base, floor)
+            for engine in ["torch"] if device.type == "cuda" else options.engines.split(","):
+                encoder = Encoder(backbone, options.device, precision, engine, options.batch, options.images)
+                count = max(encoder.batch * 2 * encoder.depth, 32)
+                enough = np.resize(pixels, (-(-count // encoder.batch) * encoder.batch, *pixels.shape[1:]))
+                seconds = median_seconds(functools.partial(encoder, enough), options.runs)
+                row(f"  model alone, {engine}", len(enough) / seconds, base, floor)
+                features = encoder(pixels[:32])
+                if reference is None:
+                    reference = eager(backbone, pixels[:32])
+                error = np.linalg.norm(features - reference) / np.linalg.norm(reference)
+                rates = []
+                for k in range(max(2, options.runs // 2)):
+                    out = Path(name) / f"{engine}-{precision}-{k}.h5"
+                    done = extract(
+                        Dataset(folder.parent),
+                        options.backbone,
+                        out,
+                        random_weights=True,
+                        device=options.device,
+                        precision=precision,
+                        engine=engine,
+                        batch=options.batch,
+                    )
+                    rates.append(done.rate)
+                    FeatureStore(out).finished()
+                row(f"  files to feature file, {engine}", statistics.median(rates), base, floor)
+                print(f"    relative L2 to eager float32: {error:.1e}")
+        start = time.perf_counter()
+        extract(
+            Dataset(folder.parent),
+            options.backbone,
+            out,
+            random_weights=True,
+            device=options.device,
+            precision=precision,
+        )
+        print(f"again over the finished catalogue: {time.perf_counter() - start:.3f} s (imports not counted)")
+
+
+def eager(backbone: Backbone, pixels: Any) -> Any:
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    with torch.inference_mode():
+        scaled = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+        return torch.cat([backbone.module(scaled[a : a + 8]) for a in range(0, len(scaled), 8)]).numpy()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The fast JPEG path against Pillow: the same picture within 2/255, the same refusals, no threads of its own."""
+
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from vbpr.images import BadImage, Preprocessing, prepare, prepare_any, prepare_jpeg, rows_needed
+
+HALF = (0.5, 0.5, 0.5)
+
+
+def picture(seed, width, height, smooth=1):
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (-(-height // smooth), -(-width // smooth), 3), dtype=np.uint8
+    )
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg(image, **options):
+    out = io.BytesIO()
+    image.save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+def by_pillow(data, how):
+    """Ten plain lines: upright, width first and then height, centre crop."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    width, height = how.resized(*image.size)
+    filter = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[how.interpolation]
+    image = image.resize((width, image.height), filter).resize((width, height), filter)
+    left, top = round((width - how.size) / 2), round((height - how.size) / 2)
+    return np.asarray(image.crop((left, top, left + how.size, top + how.size)))
+
+
+shapes = st.integers(1, 500)
+hows = st.builds(
+    lambda size, crop, how: Preprocessing(size, crop, how, HALF, HALF),
+    st.integers(8, 300),
+    st.sampled_from([0.0, 0.5, 0.875, 0.95, 1.0]),
+    st.sampled_from(["bilinear", "bicubic"]),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(shapes, shapes, hows, st.integers(0, 3), st.sampled_from([75, 95]), st.booleans())
+def test_within_2_of_pillow_for_any_shape(width, height, how, seed, quality, grey):
+    image = picture(seed, width, height)
+    data = jpeg(image.convert("L") if grey else image, quality=quality)
+    pixels = prepare(data, how)
+    assert pixels.shape == (how.size, how.size, 3) and pixels.flags.c_contiguous
+    assert np.abs(pixels.astype(int) - by_pillow(data, how)).max() <= 2
+    assert np.array_equal(prepare_any(data, how), by_pillow(data, how))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("crop", [0.0, 0.875])
+def test_exif_orientation(orientation, crop):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = jpeg(picture(0, 90, 150, 10), exif=exif)
+    how = Preprocessing(64, crop, "bicubic", HALF, HALF)
+    assert prepare_jpeg(data, how) is not None
+    assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_cut_anywhere_is_refused(progressive):
+    data = jpeg(picture(0, 40, 50, 4), progressive=progressive)
+    how = Preprocessing(32, 0.875, "bilinear", HALF, HALF)
+    prepare(data, how)
+    for cut in range(len(data)):
+        with pytest.raises(BadImage):
+            prepare(data[:cut], how)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30))
+def test_damaged_jpegs_are_refused_or_decoded_never_worse(seed, count):
+    rng = np.random.default_rng(seed)
+    data = bytearray(jpeg(picture(0, 40, 50, 4)))
+    for at in rng.integers(0, len(data), count):
+        data[at] = rng.integers(0, 256)
+    try:
+        pixels = prepare(bytes(data), Preprocessing(32, 0.875, "bilinear", HALF, HALF))
+    except BadImage:
+        return
+    assert pixels.shape == (32, 32, 3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 600), st.data())
+def test_rows_needed_start_on_whole_rows_and_cover_the_filter(height, resized, data):
+    size = data.draw(st.integers(1, resized))
+    top = data.draw(st.integers(0, resized - size))
+    first, start, stop = rows_needed(height, resized, top, size)
+    assert start * resized == first * height  # the same grid
+    reach = 2 * max(1.0, height / resized)
+    lowest, highest = (top + 0.5) * height / resized - reach, (top + size - 0.5) * height / resized + reach
+    assert start == 0 or start <= lowest
+    assert stop == height or stop >= highest
+
+
+@pytest.mark.slow
+def test_it_starts_no_threads():
+    """Decoding runs in many threads beside the model: torch's own on top of them would fight for the cores."""
+    code = """
+import io, os, sys
+import numpy as np, torch
+from PIL import Image
+from vbpr.images import Preprocessing, prepare_jpeg
+out = io.BytesIO()
+exif = Image.Exif()
+exif[0x112] = 6
+Image.fromarray(np.zeros((1200, 900, 3), np.uint8)).save(out, "JPEG", exif=exif)
+before = len(os.listdir("/proc/self/task"))
+assert prepare_jpeg(out.getvalue(), Preprocessing(299, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)) is not None
+assert len(os.listdir("/proc/self/task")) == before
+torch.zeros(4_000_000).mul_(2.0)
+assert torch.get_num_threads() == 1 or len(os.listdir("/proc/self/task")) > before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=60)

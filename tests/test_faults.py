@@ -1,0 +1,587 @@
+"""What extraction must survive: bad images, full and failing disks, second writers, foreign files, other models."""
+
+import contextlib
+import io
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from vbpr import VbprError
+from vbpr.commands import app
+from vbpr.datasets import Dataset
+from vbpr.extract import extract
+from vbpr.features import FAILED, FeatureStore
+from vbpr.files import locked, replacing
+from vbpr.images import open_images
+
+BACKBONE = "test_efficientnet"  # timm's smallest
+SETTINGS = {"random_weights": True, "engine": "torch", "device": "cpu", "batch": 4, "threads": 2}
+root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+PROVENANCE = {
+    "backbone": "b",
+    "weights": "w",
+    "preprocessing": "p",
+    "data": "d",
+    "fingerprint": "f",
+    "reasons": ["truncated", "other"],
+}
+
+
+def jpeg(seed=0, size=(90, 120), **options):
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = tmp_path / "data" / "images"
+    images.mkdir(parents=True)
+    for i in range(10):
+        (images / f"i{i}.jpg").write_bytes(jpeg(i))
+    return tmp_path / "data"
+
+
+def run(folder, out, **options):
+    return extract(Dataset(folder), BACKBONE, out, **(SETTINGS | options))
+
+
+def cli(*words):
+    """(exit code, standard error) of a command, in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            app([str(word) for word in words])
+        except SystemExit as stop:
+            return stop.code, err.getvalue()
+    return 0, err.getvalue()
+
+
+def extract_cli(folder, out, *words):
+    return cli(
+        *("extract", "--backbone", BACKBONE, "--random-weights", "--engine", "torch", "--device", "cpu"),
+        *("--batch", "4", "--data", folder, "--out", out, *words),
+    )
+
+
+def made(path, n=6, dim=4, ids=None, **more):
+    ids = np.array([f"i{k}" for k in range(n)]) if ids is None else ids
+    return FeatureStore.create(path, ids, np.arange(len(ids), dtype=np.uint64), dim, PROVENANCE | more)
+
+
+# ------------------------------------------------------------------------------------------ images
+
+
+def test_bad_images_are_skipped_and_named(folder, tmp_path):
+    images = folder / "images"
+    (images / "empty.jpg").touch()
+    (images / "html.jpg").write_bytes(b"<html>404</html>")
+    (images / "cut.jpg").write_bytes(jpeg()[:-300])
+    (images / "folder.jpg").mkdir()
+    (images / "dangling.jpg").symlink_to("nowhere")
+    (images / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(images / "fifo.jpg")
+    (images / "device.jpg").symlink_to("/dev/zero")
+    (images / "new\nline.jpg").write_bytes(b"")
+    Path(os.fsdecode(os.fsencode(images) + b"/\xff\xfe.jpg")).write_bytes(b"")
+    (images / "png-inside.jpg").write_bytes(png(Image.new("RGB", (40, 30), "red")))
+    Image.new("RGB", (1, 1)).save(images / "one.png")
+    Image.new("RGB", (8000, 1)).save(images / "sliver.png")
+    done = run(folder, tmp_path / "f.h5", max_bad=0.6)
+    assert dict(done.failures) == {
+        "empty": "empty file",
+        "html": "not an image",
+        "cut": "truncated",
+        "folder": "not a regular file",
+        "dangling": "no such file, or a dangling link",
+        "loop": "no such file, or a dangling link",
+        "fifo": "not a regular file",
+        "device": "not a regular file",
+        "new\nline": "empty file",
+        "\\xff\\xfe": "empty file",
+    }
+    assert done.items == 23
+    code, _ = cli("info", tmp_path / "f.h5", "--failures", "--verify")
+    assert code == 0
+
+
+def png(image, **options):
+    out = io.BytesIO()
+    image.save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
+    from vbpr import extract as module
+
+    opened = open_images(folder)
+    (folder / "images" / "i3.jpg").unlink()
+    monkeypatch.setattr(module.Dataset, "images", lambda self: opened)
+    assert run(folder, tmp_path / "f.h5", max_bad=0.2).failures == [("i3", "no such file, or a dangling link")]
+
+
+def test_an_image_without_permission_is_tried_again(folder, tmp_path, monkeypatch):
+    from vbpr.images import BadImage, FolderImages
+
+    read = FolderImages.read
+
+    def refuse(self, i):
+        if self.item_ids[i] == "i3":
+            raise BadImage("no permission to read it")
+        return read(self, i)
+
+    monkeypatch.setattr(FolderImages, "read", refuse)
+    assert run(folder, tmp_path / "f.h5", max_bad=0.2).failures == [("i3", "no permission to read it")]
+    monkeypatch.undo()
+    done = run(folder, tmp_path / "f.h5")
+    assert (done.failures, done.written) == ([], 1)
+
+
+def test_too_many_bad_images_and_none_at_all(folder, tmp_path):
+    (folder / "images" / "html.jpg").write_bytes(b"<html>")
+    code, error = extract_cli(folder, tmp_path / "f.h5")
+    assert code == 2 and "1 of 11 images" in error and "--max-bad" in error and "not an image" in error
+    for image in (folder / "images").iterdir():
+        image.write_bytes(b"<html>")
+    code, error = extract_cli(folder, tmp_path / "g.h5")
+    assert code == 2 and "none of the 11 images" in error
+    code, error = extract_cli(tmp_path / "data" / "nothing", tmp_path / "g.h5")
+    assert code == 2 and "does not exist" in error
+
+
+def test_two_images_of_one_item(folder, tmp_path):
+    (folder / "images" / "deep").mkdir()
+    (folder / "images" / "deep" / "i4.png").write_bytes(jpeg())
+    code, error = extract_cli(folder, tmp_path / "f.h5")
+    assert code == 2 and "both the image of item i4" in error
+
+
+def tar_of(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, kind in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            info.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+            info.size = len(jpeg()) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(jpeg()))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../a.jpg", tarfile.REGTYPE)],
+        [("/a.jpg", tarfile.REGTYPE)],
+        [("a.jpg", tarfile.SYMTYPE)],
+        [("a.jpg", tarfile.LNKTYPE)],
+        [("a.jpg", tarfile.FIFOTYPE)],
+        [("a.jpg", tarfile.REGTYPE), ("a.jpg", tarfile.REGTYPE)],
+        [("x/a.jpg", tarfile.REGTYPE), ("y/a.png", tarfile.REGTYPE)],
+    ],
+)
+def test_hostile_tars_are_refused(tmp_path, members):
+    tar_of(tmp_path / "images.tar", [("ok.jpg", tarfile.REGTYPE), *members])
+    with pytest.raises(VbprError, match=r"a\.jpg"):
+        open_images(tmp_path)
+
+
+def test_a_missing_shard_and_a_cut_tar(tmp_path):
+    for k in (0, 1, 3):
+        tar_of(tmp_path / f"images-{k:03}.tar", [(f"{k}.jpg", tarfile.REGTYPE)])
+    with pytest.raises(VbprError, match="not 002"):
+        open_images(tmp_path)
+    tar_of(tmp_path / "images-002.tar", [("2.jpg", tarfile.REGTYPE)])
+    assert open_images(tmp_path).item_ids.tolist() == ["0", "1", "2", "3"]
+    with (tmp_path / "images-003.tar").open("r+b") as handle:
+        handle.truncate(600)
+    with pytest.raises(VbprError, match=r"images-003\.tar"):
+        open_images(tmp_path)
+
+
+def test_flipped_bytes_in_a_zip_are_caught_by_its_checksum(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for k in range(10):
+            archive.writestr(f"i{k}.jpg", jpeg(k))
+    data = bytearray((tmp_path / "images.zip").read_bytes())
+    at = data.find(jpeg(3)) + len(jpeg(3)) // 2
+    data[at] ^= 255
+    (tmp_path / "images.zip").write_bytes(data)
+    assert run(tmp_path, tmp_path / "f.h5", max_bad=0.2).failures == [("i3", "damaged")]
+
+
+# ------------------------------------------------------------------------------------------ catalogues that change
+
+
+def test_a_finished_catalogue_is_left_alone_without_torch(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    assert run(folder, out).written == 10
+    before = out.read_bytes(), out.stat().st_mtime_ns
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from vbpr.datasets import Dataset; from vbpr.extract import extract\n"
+        f"done = extract(Dataset(__import__('pathlib').Path({str(folder)!r})), {BACKBONE!r}, {str(out)!r}, "
+        "random_weights=True)\nassert (done.items, done.written) == (10, 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert (out.read_bytes(), out.stat().st_mtime_ns) == before
+
+
+def test_changed_new_and_vanished_images_cost_only_themselves(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    before = FeatureStore(out).rows(np.array(["i0", "i5"]))
+    (folder / "images" / "i1.jpg").write_bytes(jpeg(101, (91, 120)))
+    (folder / "images" / "new.jpg").write_bytes(jpeg(102))
+    (folder / "images" / "i2.jpg").unlink()
+    assert run(folder, out).written == 2
+    store = FeatureStore(out)
+    assert np.array_equal(store.rows(np.array(["i0", "i5"])), before)
+    assert "i2" not in store.item_ids and "new" in store.item_ids
+    assert run(folder, tmp_path / "fresh.h5").written == 10
+    fresh = FeatureStore(tmp_path / "fresh.h5")
+    assert np.array_equal(fresh.features, store.features)
+    assert (tmp_path / "fresh.h5").read_bytes() == out.read_bytes()
+
+
+def test_another_model_weights_or_precision_is_refused_naming_both(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    kept = out.read_bytes()
+    for name, options in (("test_resnet", {}), (BACKBONE, {"precision": "fast"})):
+        with pytest.raises(VbprError, match=rf"was made by {BACKBONE}.*would be {name}.*--out"):
+            extract(Dataset(folder), name, out, **(SETTINGS | options))
+    assert out.read_bytes() == kept
+
+
+def test_another_catalogue_does_not_replace_the_file(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    other = tmp_path / "other" / "images"
+    other.mkdir(parents=True)
+    (other / "z.jpg").write_bytes(jpeg())
+    with pytest.raises(VbprError, match="another catalogue"):
+        run(tmp_path / "other", out)
+
+
+def test_rot_is_found_and_not_carried_into_a_grown_file(tmp_path):
+    path = tmp_path / "f.h5"
+    with made(path) as store:
+        store.write(np.arange(6), np.ones((6, 4), np.float32))
+    assert FeatureStore(path).verify() == []
+    with path.open("r+b") as handle:
+        handle.seek(store.offsets["features"] + 9)
+        handle.write(b"\x77")
+    assert FeatureStore(path).verify() == [(0, 6)]
+    code, error = cli("info", path, "--verify")
+    assert code == 2 and "has changed since it was written" in error and "i0 to i5" in error
+    with made(path, ids=np.array([f"i{k}" for k in range(7)])) as store:
+        assert len(store.pending) == 7
+
+
+# ------------------------------------------------------------------------------------------ disks
+
+
+@contextlib.contextmanager
+def mounted(path, options):
+    path.mkdir(exist_ok=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], capture_output=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {made.stderr.decode().strip()}")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@root
+def test_a_full_disk_says_so_before_the_work_and_the_run_can_be_repeated(folder, tmp_path):
+    with mounted(tmp_path / "small", "size=4m") as disk:
+        (disk / "ballast").write_bytes(bytes(4 * 2**20 - 40_000))
+        code, error = extract_cli(folder, disk / "f.h5")
+        assert code == 2 and "No space left" in error and str(disk / "f.h5") in error and "again" in error
+        assert sorted(p.name for p in disk.iterdir()) == ["ballast"]
+        (disk / "ballast").unlink()
+        assert extract_cli(folder, disk / "f.h5")[0] == 0
+        assert FeatureStore(disk / "f.h5").verify() == []
+
+
+@root
+def test_a_full_disk_stops_growth_with_the_old_file_intact(tmp_path):
+    with mounted(tmp_path / "small", "size=4m") as disk:
+        path = disk / "f.h5"
+        with made(path, n=300, dim=1000) as store:
+            store.write(np.arange(300), np.ones((300, 1000), np.float32))
+        (disk / "ballast").write_bytes(bytes(2 * 2**20))
+        kept = path.read_bytes()
+        with pytest.raises(VbprError, match="No space left"), made(path, n=1000, dim=1000):
+            pass
+        assert path.read_bytes() == kept
+        assert sorted(p.name for p in disk.iterdir()) == ["ballast", "f.h5"]
+
+
+@root
+@pytest.mark.parametrize("options", ["ro,size=4m", "size=4m,nr_inodes=1"])
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(folder, tmp_path, options):
+    with mounted(tmp_path / "disk", options) as disk:
+        code, error = extract_cli(folder, disk / "f.h5")
+        assert code == 2 and "is not writable" in error and "--out" in error
+
+
+def test_a_file_size_limit_is_an_error_not_a_crash(folder, tmp_path):
+    """SIGXFSZ is ignored in Python: the write itself fails, with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        code, error = extract_cli(folder, tmp_path / "f.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2 and "File too large" in error
+    assert not (tmp_path / "f.h5").exists()
+    assert extract_cli(folder, tmp_path / "f.h5")[0] == 0
+
+
+def test_a_limit_in_mid_run_keeps_what_is_done(tmp_path):
+    path = tmp_path / "f.h5"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    too_large = pytest.raises(VbprError, match=r"f\.h5 could not be written \(File too large\): 5 of 2,000")
+    with too_large, made(path, n=2000, dim=1000) as store:
+        store.write(np.arange(5), np.ones((5, 1000), np.float32))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+        try:
+            store.write(np.arange(5, 2000), np.ones((1995, 1000), np.float32))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with made(path, n=2000, dim=1000) as store:
+        assert len(store.done) == 5
+        store.write(store.pending, np.ones((1995, 1000), np.float32))
+    assert FeatureStore(path).finished().verify() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize(
+    "fault", ["pwrite64:error=EIO:when=7+", "fdatasync:error=EIO:when=2+", "pwrite64:error=ENOSPC:when=9+"]
+)
+def test_a_failing_disk_ends_in_one_sentence_and_resumes(tmp_path, fault):
+    code = f"""
+import numpy as np
+from vbpr.commands import fail
+from vbpr.errors import VbprError
+from vbpr.features import FeatureStore
+ids, signatures = np.array([f"i{{k}}" for k in range(6)]), np.arange(6, dtype=np.uint64)
+try:
+    with FeatureStore.create({str(tmp_path / "f.h5")!r}, ids, signatures, 4, {PROVENANCE}) as store:
+        for k in range(6):
+            store.write(np.array([k]), np.full((1, 4), k, np.float32))
+except VbprError as error:
+    fail(str(error), error.code)
+"""
+    call = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}", sys.executable, "-c", code]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 2, done.stderr
+    assert "same command again" in done.stderr and "Traceback" not in done.stderr
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    store = FeatureStore(tmp_path / "f.h5").finished()
+    assert store.features[:, 0].tolist() == [0, 1, 2, 3, 4, 5] and store.verify() == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_killed_between_temporary_and_rename_the_old_file_is_intact(tmp_path):
+    path = tmp_path / "f.h5"
+    with made(path) as store:
+        store.write(np.arange(6), np.ones((6, 4), np.float32))
+    kept = path.read_bytes()
+    code = f"""
+import numpy as np
+from vbpr.features import FeatureStore
+ids, signatures = np.array([f"i{{k}}" for k in range(9)]), np.arange(9, dtype=np.uint64)
+with FeatureStore.create({str(path)!r}, ids, signatures, 4, {PROVENANCE}):
+    pass
+"""
+    call = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=rename:signal=KILL", sys.executable, "-c", code]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+    if "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    assert path.read_bytes() == kept
+    assert len(list(tmp_path.glob(".f.h5.*.tmp"))) == 1
+    with made(path, n=9) as store:
+        assert len(store.pending) == 3
+    assert not list(tmp_path.glob(".f.h5.*.tmp"))  # the next run sweeps up
+
+
+def test_replacing_leaves_the_old_file_when_the_write_fails(tmp_path):
+    path = tmp_path / "model.h5"
+    path.write_text("old")
+    with pytest.raises(VbprError, match="could not be written"), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["model.h5"]
+
+
+# ------------------------------------------------------------------------------------------ writers
+
+
+def test_a_second_writer_is_told_pid_and_host(tmp_path):
+    path = tmp_path / "f.h5"
+    refused = pytest.raises(VbprError, match=rf"in use by pid {os.getpid()} on {os.uname().nodename}")
+    with made(path), refused, made(path):
+        pass
+    with made(path):
+        pass
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
+    path = tmp_path / "f.h5"
+    code = f"""
+import time
+from vbpr.files import locked
+with locked({str(path)!r}):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(VbprError, match=f"pid {holder.pid} "), locked(path):
+        pass
+    holder.kill()
+    holder.wait()
+    assert (tmp_path / ".f.h5.lock").exists()
+    with locked(path):
+        assert f"pid {os.getpid()} " in (tmp_path / ".f.h5.lock").read_text()
+    assert not (tmp_path / ".f.h5.lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_batch_and_says_how_to_resume(folder, tmp_path, number):
+    for i in range(1500):
+        (folder / "images" / f"j{i}.jpg").write_bytes(jpeg(i))
+    words = ["--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data", str(folder)]
+    call = [sys.executable, "-m", "vbpr", "extract", "--backbone", BACKBONE, *words, "--out", str(tmp_path / "f.h5")]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (
+        (tmp_path / "f.h5").exists() and len(FeatureStore(tmp_path / "f.h5").done)
+    ):
+        time.sleep(0.05)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "run the same command again to resume" in error and "Traceback" not in error
+    assert 0 < len(FeatureStore(tmp_path / "f.h5").done) < 1510
+
+
+# ------------------------------------------------------------------------------------------ foreign and damaged files
+
+
+def copy_with(tmp_path, change):
+    path = tmp_path / "f.h5"
+    with made(path) as store:
+        store.write(np.arange(6), np.ones((6, 4), np.float32))
+    with h5py.File(path, "r+") as handle:
+        change(handle)
+    return path
+
+
+def replace(name, **arguments):
+    def change(handle):
+        del handle[name]
+        handle.create_dataset(name, **arguments)
+
+    return change
+
+
+def external(handle):
+    del handle["features"]
+    handle["features"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def soft(handle):
+    del handle["features"]
+    handle["features"] = h5py.SoftLink("/state")
+
+
+def virtual(handle):
+    layout = h5py.VirtualLayout((6, 4), "<f2")
+    layout[:] = h5py.VirtualSource("/etc/passwd", "x", (6, 4))
+    del handle["features"]
+    handle.create_virtual_dataset("features", layout)
+
+
+def stored_outside(handle):
+    del handle["features"]
+    handle.create_dataset("features", (6, 4), "<f2", external=[("/etc/passwd", 0, 48)])
+
+
+def bad_state(handle):
+    handle["state"][2] = 9
+
+
+def no_provenance(handle):
+    del handle.attrs["provenance"]
+
+
+def bad_provenance(handle):
+    handle.attrs["provenance"] = '{"backbone": 3}'
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        external,
+        soft,
+        virtual,
+        stored_outside,
+        bad_state,
+        no_provenance,
+        bad_provenance,
+        replace("features", data=np.zeros((6, 4), np.float32)),
+        replace("features", data=np.zeros((5, 4), np.float16)),
+        replace("features", data=np.zeros(24, np.float16)),
+        replace("features", data=np.zeros((6, 4), np.float16), chunks=(2, 4), compression="gzip"),
+        replace("features", shape=(6, 2**40), dtype="<f2"),
+        replace("item_ids", shape=(2**40,), dtype=h5py.string_dtype("utf-8", 8)),
+        replace("item_ids", shape=(2**40,), dtype=h5py.string_dtype("utf-8", 8), chunks=(1024,)),
+        replace("item_ids", data=np.arange(6)),
+        replace("state", data=np.zeros(6, np.int64)),
+    ],
+)
+def test_foreign_files_are_refused(tmp_path, change):
+    path = copy_with(tmp_path, change)
+    for words in (("info", path), ("train", "--features", path)):
+        code, error = cli(*words)
+        assert code == 2, error
+        assert str(path) in error
+
+
+def test_every_cut_of_a_feature_file_is_refused_or_whole(tmp_path):
+    path = copy_with(tmp_path, lambda handle: None)
+    data = path.read_bytes()
+    end = FeatureStore(path).offsets["features"] + 6 * 4 * 2
+    for size in [*range(0, end, 97), end - 1]:
+        path.write_bytes(data[:size])
+        with pytest.raises(VbprError):
+            FeatureStore(path)
+
+
+def test_failed_rows_keep_their_reason(tmp_path):
+    with made(tmp_path / "f.h5") as store:
+        store.fail(np.array([2]), ["truncated"])
+    store = FeatureStore(tmp_path / "f.h5")
+    assert store.state[2] == FAILED and store.failures() == [("i2", "truncated")]
