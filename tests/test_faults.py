@@ -1,6 +1,7 @@
 """What extraction must survive: bad images, full and failing disks, second writers, foreign files, other models."""
 
 import contextlib
+import importlib
 import io
 import os
 import resource
@@ -125,7 +126,7 @@ def png(image, **options):
 
 
 def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
-    from vbpr import extract as module
+    module = importlib.import_module("vbpr.extract")
 
     opened = open_images(folder)
     (folder / "images" / "i3.jpg").unlink()

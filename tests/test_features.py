@@ -15,6 +15,7 @@ ABOUT = {
     "backbone": "b",
     "weights": "w",
     "preprocessing": "p",
+    "data": "d",
     "reasons": ["truncated", "other"],
 }
 

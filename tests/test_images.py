@@ -216,10 +216,14 @@ def test_what_is_not_a_file_is_bad_and_never_hangs(tmp_path, make):
     assert str(caught.value) in REASONS
 
 
-def test_a_folder_called_jpg_is_walked_into(tmp_path):
+def test_a_folder_called_jpg_is_walked_into_and_reported(tmp_path):
     (tmp_path / "b.jpg").mkdir()
     (tmp_path / "b.jpg" / "c.png").write_bytes(encoded(photo()))
-    assert open_images(tmp_path).item_ids.tolist() == ["c"]
+    source = open_images(tmp_path)
+    assert source.item_ids.tolist() == ["b", "c"]
+    with pytest.raises(BadImage, match="not a regular file"):
+        source.read(0)
+    assert source.read(1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
