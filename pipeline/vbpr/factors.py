@@ -8,6 +8,7 @@ Needs neither torch, nor images, nor the feature file.
 import dataclasses
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,11 @@ class Factors:
         users = np.arange(len(self.user_ids)) if users is None else np.asarray(users)
         n, width = len(self.item_ids), min(k, len(self.item_ids))
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
-        columns, taken, step = np.ascontiguousarray(self.items.T), None if seen else self.seen, max(1, block // max(1, n))
+        columns, taken, step = (
+            np.ascontiguousarray(self.items.T),
+            None if seen else self.seen,
+            max(1, block // max(1, n)),
+        )
         for a in range(0, len(users), step):
             rows = users[a : a + step]
             s = self.users[rows] @ columns
@@ -199,14 +204,25 @@ class Factors:
             items[a + row, place], scores[a + row, place] = item, s[row, item]
         return items, scores
 
-    def fold_in(self, liked: Array) -> Array:
-        """(K,) the taste of someone unknown, from the vectors (n, K) of what they like: items of the catalogue, or
-        photos through the head.
+    def fold_in(self, *liked: Array) -> Array:
+        """(K,) the taste of someone unknown, from the vectors (n, K) of what they like: items of the catalogue and
+        photos through the head (`encoded`).
 
         The known users teach the map, in closed form: a ridge regression of their tastes on what they took.
         """
-        total = np.asarray(liked, np.float32).sum(0) / np.float32(max(1, len(liked)) ** 0.5)
+        vectors = np.concatenate(liked).astype(np.float32)
+        total = vectors.sum(0) / np.float32(max(1, len(vectors)) ** 0.5)
         return np.asarray(np.append(total, np.float32(1)) @ self._folding)
+
+    def encoded(self, features: Array) -> Array:
+        """(n, K) vectors of photos, from their features (n, D).
+
+        Raises:
+            VbprError: this model knows items by their history alone, or has other features.
+        """
+        if self.head is None:
+            raise VbprError("this model knows items by their history alone and cannot read a photo; use --model visual")
+        return self.head(features)[0]
 
     @functools.cached_property
     def _folding(self) -> Array:
@@ -258,6 +274,14 @@ class Factors:
     def item_index(self, item_id: str) -> int:
         """The position of an item; see `user_index`."""
         return index_of(self.item_ids, item_id, "item")
+
+    def user_indices(self, user_ids: Sequence[str]) -> Array:
+        """(n,) positions of users; see `user_index`."""
+        return indices_of(self.user_ids, user_ids, "user")
+
+    def item_indices(self, item_ids: Sequence[str]) -> Array:
+        """(n,) positions of items; see `item_index`."""
+        return indices_of(self.item_ids, item_ids, "item")
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
@@ -394,6 +418,12 @@ def index_of(ids: Strings, wanted: str, what: str) -> int:
     if not len(found):
         raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
     return int(found[0])
+
+
+def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
+    place = {name: n for n, name in enumerate(ids.tolist())} if len(wanted) > 8 else {}
+    at = [place[name] if name in place else index_of(ids, name, what) for name in wanted]
+    return np.array(at, np.int64)
 
 
 __all__ = ["Factors", "Head", "best"]
