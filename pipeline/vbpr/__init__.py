@@ -4,9 +4,12 @@ The names below are the public ones; each is imported on first use, so that `imp
 """
 
 import importlib
+import sys
+import types
 from typing import Any
 
 PUBLIC = {
+    "BPRMF": "estimators",
     "Dataset": "datasets",
     "FeatureStore": "features",
     "Factors": "factors",
@@ -17,8 +20,12 @@ PUBLIC = {
     "Nearest": "nearest",
     "Split": "interactions",
     "TrainConfig": "models",
+    "VBPR": "estimators",
+    "Visual": "estimators",
     "VbprError": "errors",
+    "add_items": "add_items",
     "configure": "models",
+    "encode_photo": "nearest",
     "evaluate": "evaluate",
     "extract": "extract",
     "load_backbone": "backbones",
@@ -37,3 +44,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class Package(types.ModuleType):
+    """Keeps `vbpr.extract` the function when its module of the same name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in PUBLIC and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Package

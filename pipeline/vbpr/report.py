@@ -33,7 +33,7 @@ from .pictures import Photos
 from .progress import Progress
 from .train import align, fit
 
-SIDE, CELL = 150, 48  # pixels of a thumbnail in the rows, and of one on the map
+SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map
 SHOWN, AXES = 8, 10  # items in a row; directions of taste
 ATLAS = 40  # cells on a side of one picture of the map's thumbnails
 
