@@ -15,11 +15,12 @@ def random_factors(users=40, items=60, seed=0, ties=False):
     values = (rng.integers(-1, 2, (n, 3)) if ties else rng.standard_normal((n, 3)) for n in (users, items))
     u, i = (v.astype(np.float32) for v in values)
     bias = np.zeros(items, np.float32) if ties else rng.standard_normal(items).astype(np.float32)
-    train = sp.csr_matrix(rng.random((users, items)) < 0.2, dtype=np.float32)
-    train[0] = 1  # a user who has everything
+    taken = rng.random((users, items)) < 0.2
+    taken[0] = True  # a user who has everything
+    train = sp.csr_matrix(taken, dtype=np.float32)
     empty = sp.csr_matrix((users, items), dtype=np.float32)
     names = (np.array([f"{what}{n}" for n in range(count)]) for what, count in (("u", users), ("i", items)))
-    return Factors(u, i, bias, *names, train.tocsr(), empty, empty)
+    return Factors(u, i, bias, *names, train, empty, empty)
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -18,7 +18,7 @@ from .progress import Progress, Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
 
-BATCH = 16
+BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def add_items(
         todo = np.flatnonzero(~old)
         if not len(todo):
             return Added([], skipped, [], state)
-        encoder = PhotoEncoder(factors.about.get("features", []), weights, device, batch=BATCH)
+        encoder = PhotoEncoder(factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch")
         ids: list[str] = []
         rows: list[Array] = []
         failures: list[tuple[str, str]] = []

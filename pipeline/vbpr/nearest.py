@@ -410,9 +410,17 @@ class PhotoEncoder:
     """
 
     def __init__(
-        self, recorded: list[dict[str, Any]], weights: Path | str | None = None, device: str = "cpu", batch: int = 1
+        self,
+        recorded: list[dict[str, Any]],
+        weights: Path | str | None = None,
+        device: str = "cpu",
+        batch: int = 1,
+        engine: str = "torch",
     ) -> None:
         """
+        Args:
+            engine: torch starts at once; auto may compile for seconds, which only many images pay back.
+
         Raises:
             VbprError: nothing recorded, or other weights than the recorded ones.
         """
@@ -433,7 +441,7 @@ class PhotoEncoder:
                     f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
                     f"{made['backbone']} ({made['weights']}); give those weights with --weights"
                 )
-            self.parts.append((backbone.preprocessing, Encoder(backbone, device, made["precision"], batch=batch)))
+            self.parts.append((backbone.preprocessing, Encoder(backbone, device, made["precision"], engine, batch)))
 
     def prepare(self, photo: bytes) -> list[Pixels]:
         """One encoded image as each backbone wants it.
