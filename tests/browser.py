@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 AXE = Path(os.environ.get("VBPR_AXE", Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"))
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
 
 
 class Browser:

@@ -2,10 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
-from small import draw, made
-from test_recommend import run
 
 import vbpr.factors
+from small import draw, made
+from test_recommend import run
 from vbpr import Factors, Nearest, VbprError, add_items
 from vbpr.nearest import encode_photo, index_path
 

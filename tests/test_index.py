@@ -3,10 +3,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from small import made
-from test_recommend import run
 
 import vbpr.nearest
+from small import made
+from test_recommend import run
 from vbpr import Nearest, VbprError
 from vbpr.nearest import among, build, choose, index_path, unit_rows
 

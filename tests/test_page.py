@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+
 from browser import AXE, CHROMIUM, Browser
 from small import made
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import safetensors.numpy
-from small import draw, make_data
 
 import vbpr
+from small import draw, make_data
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
-from small import made
 
+from small import made
 from vbpr.commands import app
 from vbpr.factors import Factors, diversified
 

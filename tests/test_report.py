@@ -4,9 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from small import made
 
 import vbpr.report as module
+from small import made
 from vbpr import Factors, evaluate
 from vbpr.pictures import Photos
 from vbpr.report import plane, report

@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+
 from small import made
 
 fastapi = pytest.importorskip("fastapi.testclient", reason="the serve extra is not installed")
@@ -33,12 +34,16 @@ def test_answers_are_the_model_s(client):
     assert [item["item_id"] for item in body] == [str(i) for i in factors.item_ids[items]]
     assert [item["score"] for item in body] == pytest.approx(scores.tolist())
     near = client.get("/items/item-07/similar?k=5").json()["items"]
-    assert [item["item_id"] for item in near] == [str(i) for i in factors.item_ids[factors.similar_items("item-07", 5)[0]]]
+    assert [item["item_id"] for item in near] == [
+        str(i) for i in factors.item_ids[factors.similar_items("item-07", 5)[0]]
+    ]
     folded = client.post("/users/fold-in", json={"liked": ["item-01", "item-04"], "k": 3}).json()["items"]
     liked = factors.item_indices(["item-01", "item-04"])
     wanted = factors.choose(factors.fold_in(factors.items[liked]), 3, exclude=liked)[0]
     assert [item["item_id"] for item in folded] == [str(i) for i in factors.item_ids[wanted]]
-    assert all(item["category"] == "blue" for item in client.get("/items/item-07/similar?category=Blue").json()["items"])
+    assert all(
+        item["category"] == "blue" for item in client.get("/items/item-07/similar?category=Blue").json()["items"]
+    )
 
 
 def test_history_search_photo_and_description(client):

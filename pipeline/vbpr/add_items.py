@@ -75,7 +75,9 @@ def add_items(
         todo = np.flatnonzero(~old)
         if not len(todo):
             return Added([], skipped, [], state)
-        encoder = PhotoEncoder(factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch")
+        encoder = PhotoEncoder(
+            factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
+        )
         ids: list[str] = []
         rows: list[Array] = []
         failures: list[tuple[str, str]] = []
