@@ -59,9 +59,10 @@ def main():
     queries = unit_rows(picked + 0.1 / np.sqrt(asked.dim) * rng.standard_normal(picked.shape, np.float32))
     print(f"{platform.machine()}, faiss {faiss.__version__}, 1 of {cores} cores; {asked.items:,} x {asked.dim}")
     faiss.omp_set_num_threads(1)
-    flat = Nearest(np.arange(asked.items).astype(str), build(vectors, "flat")[0], [], None, False, "")
+    ids = np.arange(asked.items).astype(str)
+    flat = Nearest(ids, build(vectors, "flat")[0], [], None, False, "")
     exact = among(queries, vectors, np.arange(asked.items), 10)[0]
-    floor = rate(lambda q: flat.search_many(q, 10), queries, asked.runs)
+    floor = rate(flat.search_many, queries, asked.runs)
     print("| kind | build s | effort | recall@10 | queries/s | times exact |\n|---|---|---|---|---|---|")
     print(f"| flat | 0 | - | 1.0000 | {floor:,.0f} | 1.0 |")
     del flat
@@ -71,10 +72,10 @@ def main():
         index, chosen = build(vectors, kind)
         seconds = time.perf_counter() - started
         faiss.omp_set_num_threads(1)
-        near = Nearest(np.arange(asked.items).astype(str), index, [], None, False, "", **chosen)
+        near = Nearest(ids, index, [], None, False, "", **chosen)
         found = near.search_many(queries, 10)[0]
         recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)])
-        got = rate(lambda q, near=near: near.search_many(q, 10), queries, asked.runs)
+        got = rate(near.search_many, queries, asked.runs)
         print(f"| {kind} | {seconds:.0f} | {near.effort} | {recall:.4f} | {got:,.0f} | {got / floor:.1f} |", flush=True)
 
 

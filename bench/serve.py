@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -69,11 +70,11 @@ def main():
             users = httpx.get(f"{address}/users?limit=100").json()["ids"]
             items = httpx.get(f"{address}/items?limit=100").json()["ids"]
             done = asyncio.run(load(address, users, items, asked.rate, asked.seconds, asked.mixed))
-            memory = re.search(r"VmHWM:\s+(\d+)", open(f"/proc/{server.pid}/status").read())
+            memory = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
         finally:
             server.terminate()
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores (the load runs on them too); {asked.rate:g}/s for {asked.seconds:g} s"
+        f"{platform.machine()}, {os.cpu_count()} cores, the load on them too; {asked.rate:g}/s for {asked.seconds:g} s"
     )
     print("| kind | requests | errors | p50 ms | p95 ms | p99 ms | max ms |\n|---|---|---|---|---|---|---|")
     for kind in sorted({kind for kind, _, _ in done}):

@@ -1,6 +1,7 @@
 """Models as Python objects, with the names that implicit's users know: fit, then ask the factors.
 
-factors = VBPR(epochs=4).fit(Interactions.read("data/interactions.csv"), "artifacts/inc.h5"); factors.recommend("A0", 10)
+factors = VBPR(epochs=4).fit(Interactions.read("data/interactions.csv"), "artifacts/inc.h5")
+items, scores = factors.recommend("A0", 10)
 """
 
 from collections.abc import Sequence

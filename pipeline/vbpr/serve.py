@@ -469,6 +469,7 @@ def serve(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(512)
     except OSError as error:
         raise VbprError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from error
     with listener:
