@@ -81,7 +81,7 @@ class Browser:
 
     def wait(self, expression, seconds=20):
         end = time.monotonic() + seconds
-        while not self.run(expression):
+        while not self.run(f"!!({expression})"):
             assert time.monotonic() < end, f"never true: {expression}"
             time.sleep(0.05)
 
