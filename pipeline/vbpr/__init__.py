@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 PUBLIC = {
+    "BPRMF": "estimators",
     "Dataset": "datasets",
     "FeatureStore": "features",
     "Factors": "factors",
@@ -19,8 +20,12 @@ PUBLIC = {
     "Nearest": "nearest",
     "Split": "interactions",
     "TrainConfig": "models",
+    "VBPR": "estimators",
+    "Visual": "estimators",
     "VbprError": "errors",
+    "add_items": "add_items",
     "configure": "models",
+    "encode_photo": "nearest",
     "evaluate": "evaluate",
     "extract": "extract",
     "load_backbone": "backbones",

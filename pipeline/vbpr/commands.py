@@ -227,89 +227,245 @@ def evaluate(
     write_json(json_out, summaries[0] if len(summaries) == 1 else summaries)
 
 
+Category = Annotated[str | None, typer.Option(help="Only items of this category (a column of the data set's items)")]
+Allowed = Annotated[Path | None, typer.Option(help="Only items in this file of ids, one a line")]
+
+
 @app.command()
 def recommend(
     model: Annotated[Path, typer.Argument(help="Model file")],
-    user: Annotated[str, typer.Option(help="User id")],
+    user: Annotated[str | None, typer.Option(help="User id")] = None,
+    users: Annotated[Path | None, typer.Option(help="File of user ids, one a line; needs --out")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every user; needs --out")] = False,
+    liked: Annotated[
+        list[str] | None, typer.Option(help="Instead of a user: an item that someone unknown likes; may repeat")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Instead of a user: a photo of what someone unknown likes; may repeat")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
-    data: Data = None,
-    json_out: Json = None,
-    grid: Grid = None,
-) -> None:
-    """The items that a user will like best, without those the user has."""
-    from .factors import Factors
-    from .pictures import Photos, Row, save_grid
-    from .tables import print_items
-
-    factors = Factors.load(model)
-    at = factors.user_index(user)
-    items, scores = factors.recommend(at, k)
-    ids = [str(i) for i in factors.item_ids[items]]
-    photos = Photos(dataset_of(data, factors.about))
-    names = photos.titles(factors.item_ids[items])
-    simulated = " (a simulated shopper)" if factors.about.get("simulated") else ""
-    print_items(f"for {user}{simulated}", ids, scores.tolist(), names, "score")
-    if grid:
-        seen = [str(i) for i in factors.item_ids[factors.seen_by(at)]]
-        old = photos.titles(factors.item_ids[factors.seen_by(at)])
-        save_grid(
-            grid,
-            [
-                Row(f"what {user}{simulated} took ({len(seen)})", seen[:20], captions(seen, old)[:20]),
-                Row(f"recommended by {factors.about.get('title')}", ids, captions(ids, names)),
-            ],
-            photos,
-        )
-        print(f"pictures: {grid}")
-    write_json(
-        json_out, {"user": user, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]}
-    )
-
-
-@app.command()
-def similar(
-    file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
-    item: Annotated[str | None, typer.Option(help="Item id to start from")] = None,
-    image: Annotated[Path | None, typer.Option(help="Photo to start from")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
+    category: Category = None,
+    allowed: Allowed = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Items that the user has may come back")] = False,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Parquet file for --users and --all")] = None,
     data: Data = None,
     weights: Weights = None,
     json_out: Json = None,
     grid: Grid = None,
 ) -> None:
-    """The items nearest to an item or a photo."""
-    from .images import load
-    from .nearest import Nearest, encode_photo
+    """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
+    import time
+
+    from .asking import allowed as allow
+    from .asking import read_ids
+    from .factors import Factors
     from .pictures import Photos, Row, save_grid
     from .tables import print_items
 
-    if (item is None) == (image is None):
-        raise VbprError("give one of --item ID and --image PHOTO")
-    nearest = Nearest.of(file)
-    if item is not None:
-        found, query = nearest.search(nearest.query_item(item), k, leave_out=item), item
+    if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
+        raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
+    factors = Factors.load(model)
+    photos = Photos(dataset_of(data, factors.about), factors.about.get("added", []))
+    mask = allow(factors.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
+    if users is not None or everyone:
+        if out is None or out.suffix.lower() != ".parquet":
+            raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
+        if diversity or grid or json_out:
+            raise VbprError("--users and --all rank by score into --out; ask for one --user to use other options")
+        many = None if users is None else factors.user_indices(read_ids(users))
+        started = time.monotonic()
+        rows = factors.to_parquet(out, k, many, seen, mask)
+        count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
+        print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
+        return
+    if user is not None:
+        at = factors.user_index(user)
+        took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
+        who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
+        items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity)
     else:
-        found, query = (
-            nearest.search(nearest.query_features(encode_photo(str(image), nearest.backbone, weights)), k),
-            str(image),
+        took = factors.item_indices(liked or [])
+        parts = [factors.items[took]]
+        if image:
+            from .nearest import encode_photos
+
+            parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
+        who, heading = "someone who likes these", "liked"
+        items, scores = factors.choose(
+            factors.fold_in(*parts), k, exclude=None if seen else took, allowed=mask, diversity=diversity
         )
-    ids, scores = [i for i, _ in found], [s for _, s in found]
-    photos = Photos(dataset_of(data, {"data": nearest.data}))
-    names = photos.titles(ids)
-    print_items(f"like {query}", ids, scores, names, "cosine")
+    ids = [str(i) for i in factors.item_ids[items]]
+    names = photos.titles(factors.item_ids[items])
+    print_items(f"for {who}", ids, scores.tolist(), names, "score")
     if grid:
-        if image is not None:
-            photos.extra[query] = load(image.read_bytes())
+        old = [str(i) for i in factors.item_ids[took]]
+        for path in image or []:
+            photos.add(path)
+        old += [str(path) for path in image or []]
         save_grid(
             grid,
             [
-                Row("query", [query], captions([query], photos.titles([query]))),
+                Row(f"{heading} ({len(old)})", old[:20], captions(old, photos.titles(old))[:20]),
+                Row(f"recommended by {factors.about.get('title')}", ids, captions(ids, names)),
+            ],
+            photos,
+        )
+        print(f"pictures: {grid}")
+    asked = (
+        {"user": user} if user is not None else {"liked": liked or [], "images": [str(path) for path in image or []]}
+    )
+    write_json(
+        json_out,
+        {**asked, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]},
+    )
+
+
+@app.command()
+def index(
+    file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
+    kind: Annotated[str, typer.Option(help="auto (by size), flat (exact), hnsw or ivfpq")] = "auto",
+    metric: Annotated[str, typer.Option(help="cosine or inner (product)")] = "cosine",
+    out: Annotated[Path | None, typer.Option(help="Index file [default: the file's name with .index]")] = None,
+) -> None:
+    """Build and save the FAISS index that `similar` and `serve` use; a changed model refuses it."""
+    import time
+
+    from .files import writable_parent
+    from .nearest import Nearest, index_path
+
+    path = out or index_path(file)
+    writable_parent(path)
+    started = time.monotonic()
+    near = Nearest.of(file, kind, metric)
+    near.save(path)
+    seconds, effort = time.monotonic() - started, {"hnsw": "efSearch", "ivfpq": "nprobe"}
+    print(f"{path}: {near.kind} ({near.reason}), {len(near.item_ids):,} items by {metric}, {seconds:.1f} s")
+    if near.kind in effort:
+        print(f"recall@10 {near.recall:.3f} against exact search at {effort[near.kind]} {near.effort}")
+    print(f"next: vbpr similar {file} --item ID" + (f" --index {path}" if out else ""))
+
+
+@app.command()
+def similar(
+    file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
+    item: Annotated[list[str] | None, typer.Option(help="Item id to start from; may repeat: what they share")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Photo to start from; may repeat: what they share")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="File of item ids, one a line, each asked for; needs --out")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
+    category: Category = None,
+    allowed: Allowed = None,
+    unseen_by: Annotated[
+        str | None, typer.Option(help="Only items that this user has not (needs a model file)")
+    ] = None,
+    index: Annotated[Path | None, typer.Option(help="Index file [default: the one beside FILE, else exact]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --items")] = None,
+    data: Data = None,
+    weights: Weights = None,
+    json_out: Json = None,
+    grid: Grid = None,
+) -> None:
+    """The items nearest to items or photos."""
+    from .asking import allowed as allow
+    from .asking import read_ids, write_answers
+    from .nearest import Nearest, encode_photos
+    from .pictures import Photos, Row, save_grid
+    from .tables import print_items
+
+    if sum([bool(item), bool(image), items is not None]) != 1:
+        raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
+    near = Nearest.open(file, index)
+    photos = Photos(dataset_of(data, {"data": near.data}), near.added)
+    mask = allow(near.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
+    if unseen_by is not None:
+        mask = near.unseen(file, unseen_by, mask)
+    if items is not None:
+        if out is None or grid or json_out:
+            raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
+        asked = read_ids(items)
+        rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
+        print(f"{out}: {rows:,} rows for {len(asked):,} items")
+        return
+    queries = item or [str(path) for path in image or []]
+    query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
+    found = near.search(query, k, leave_out=item, allowed=mask)
+    ids, scores = [i for i, _ in found], [s for _, s in found]
+    names = photos.titles(ids)
+    print_items(f"like {', '.join(queries)}", ids, scores, names, near.metric)
+    if grid:
+        for path in image or []:
+            photos.add(path)
+        save_grid(
+            grid,
+            [
+                Row("query", queries, captions(queries, photos.titles(queries))),
                 Row("nearest", ids, captions(ids, names)),
             ],
             photos,
         )
         print(f"pictures: {grid}")
-    write_json(json_out, {"query": query, "items": [{"item_id": i, "cosine": s} for i, s in found]})
+    query_of = queries[0] if len(queries) == 1 else queries
+    write_json(json_out, {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]})
+
+
+@app.command("add-items")
+def add_items(
+    model: Annotated[Path, typer.Argument(help="Model file; it is replaced in one step")],
+    images: Annotated[Path, typer.Argument(help="Folder, tar or zip of new images; a file's stem is the item's id")],
+    duplicates: Annotated[str, typer.Option(help="Items that the model has already: skip or refuse")] = "skip",
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """New items from their images alone, ranked for every user at once, without retraining."""
+    from .add_items import add_items as run
+    from .extract import summary
+
+    done = run(model, images, weights=weights, duplicates=duplicates, device=device)
+    names = f" ({some(done.item_ids, len(done.item_ids))})" if done.item_ids else ""
+    print(f"{model}: {len(done.item_ids):,} items added{names}")
+    if done.skipped:
+        print(
+            f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped, len(done.skipped))})"
+        )
+    if done.failures:
+        first = some((i for i, _ in done.failures), len(done.failures))
+        print(f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first})")
+    if done.index:
+        print(f"index: {done.index} has them too")
+
+
+@app.command()
+def report(
+    model: Annotated[Path, typer.Argument(help="Model file")],
+    out: Annotated[Path | None, typer.Option(help="HTML file [default: the model's name with .html]")] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users to show, beside the best and the worst")] = 6,
+    map_items: Annotated[int, typer.Option(min=0, help="Items on the style map at most; 0 leaves it out")] = 4000,
+    seed: Annotated[int, typer.Option(help="Seed of the sampled users and items")] = 0,
+    data: Data = None,
+    device: Device = "auto",
+) -> None:
+    """One HTML page to judge a model by: metrics, people, neighbours, tastes, a map of styles. Needs no network."""
+    from .report import report as run
+
+    path = run(model, out, users=users, map_items=map_items, seed=seed, data=data, device=device)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+@app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="Model file")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one")] = 8000,
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
+    data: Data = None,
+    weights: Weights = None,
+) -> None:
+    """Answer over HTTP (typed JSON, /openapi.json), with a page for people at /. Loopback only, unless told."""
+    from .serve import serve as run
+
+    run(model, host=host, port=port, max_upload=max_upload * 2**20, data=data, weights=weights)
 
 
 @app.command()

@@ -6,7 +6,9 @@ Needs neither torch, nor images, nor the feature file.
 """
 
 import dataclasses
+import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +128,153 @@ class Factors:
             ]
         )
 
-    def recommend(self, user: int, k: int = 10, seen: bool = False) -> tuple[Array, Array]:
-        """The k items of highest score for a user (position): positions and scores, best first.
+    def recommend(
+        self,
+        user: int | str,
+        k: int = 10,
+        seen: bool = False,
+        *,
+        allowed: Array | None = None,
+        diversity: float = 0.0,
+    ) -> tuple[Array, Array]:
+        """The k items of highest score for a user (position or id): positions and scores, best first.
 
         Args:
             seen: whether items that the user took may come back.
+            allowed, diversity: see `choose`.
         """
-        scores = self.scores(np.array([user]))[0]
-        if not seen:
-            scores[self.seen_by(user)] = -np.inf
-        top = best(scores, k)
+        at = self.user_index(user) if isinstance(user, str) else user
+        return self.choose(
+            self.users[at], k, exclude=None if seen else self.seen_by(at), allowed=allowed, diversity=diversity
+        )
+
+    def choose(
+        self,
+        taste: Array,
+        k: int = 10,
+        *,
+        exclude: Array | None = None,
+        allowed: Array | None = None,
+        diversity: float = 0.0,
+    ) -> tuple[Array, Array]:
+        """The k items of highest score for a taste (K,), of whoever it is: positions and scores, best first.
+
+        Args:
+            exclude: positions that must not come back.
+            allowed: (I,) bool, the items that may; None for all.
+            diversity: 0 ranks by score alone; towards 1, items like those already chosen step back (`diversified`).
+        """
+        scores = self.items @ taste + self.bias
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+        if exclude is not None:
+            scores[exclude] = -np.inf
+        top = best(scores, k if not diversity else max(100, 10 * k))
         top = top[np.isfinite(scores[top])]
+        if diversity:
+            top = top[diversified(scores[top], self.items[top], k, diversity)]
         return top, scores[top]
+
+    def recommend_all(
+        self,
+        users: Array | None = None,
+        k: int = 10,
+        seen: bool = False,
+        *,
+        allowed: Array | None = None,
+        block: int = 2**21,
+    ) -> tuple[Array, Array]:
+        """The same for many users at once: (n, k) positions and scores; -1 and -inf where there is nothing left.
+
+        Args:
+            users: positions; None for everyone.
+            block: scores held at a time (4 bytes each, twice).
+        """
+        users = np.arange(len(self.user_ids)) if users is None else np.asarray(users)
+        n, width = len(self.item_ids), min(k, len(self.item_ids))
+        items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
+        columns, taken, step = (
+            np.ascontiguousarray(self.items.T),
+            None if seen else self.seen,
+            max(1, block // max(1, n)),
+        )
+        for a in range(0, len(users), step):
+            rows = users[a : a + step]
+            s = self.users[rows] @ columns
+            s += self.bias
+            if allowed is not None:
+                s[:, ~allowed] = -np.inf
+            if taken is not None:
+                part = taken[rows]
+                s[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = -np.inf
+            floor = np.partition(s, n - width, axis=1)[:, n - width, None]
+            row, item = np.nonzero((s >= floor) & (s > -np.inf))
+            order = np.lexsort((item, -s[row, item], row))  # equal scores in the catalogue's order, as `best` has them
+            row, item = row[order], item[order]
+            place = np.arange(len(row)) - np.searchsorted(row, row)
+            keep = place < width
+            row, item, place = row[keep], item[keep], place[keep]
+            items[a + row, place], scores[a + row, place] = item, s[row, item]
+        return items, scores
+
+    def fold_in(self, *liked: Array) -> Array:
+        """(K,) the taste of someone unknown, from the vectors (n, K) of what they like: items of the catalogue and
+        photos through the head (`encoded`).
+
+        The known users teach the map, in closed form: a ridge regression of their tastes on what they took.
+        """
+        vectors = np.concatenate(liked).astype(np.float32)
+        total = vectors.sum(0) / np.float32(max(1, len(vectors)) ** 0.5)
+        return np.asarray(np.append(total, np.float32(1)) @ self._folding)
+
+    def encoded(self, features: Array) -> Array:
+        """(n, K) vectors of photos, from their features (n, D).
+
+        Raises:
+            VbprError: this model knows items by their history alone, or has other features.
+        """
+        if self.head is None:
+            raise VbprError("this model knows items by their history alone and cannot read a photo; use --model visual")
+        return self.head(features)[0]
+
+    @functools.cached_property
+    def _folding(self) -> Array:
+        """(K + 1, K): the sum of the vectors a user took, over the root of their number, and a one -> their taste."""
+        count = np.diff(self.train.indptr)
+        taken = np.asarray(self.train @ self.items) / np.maximum(1, count)[:, None] ** 0.5
+        x = np.append(taken, np.ones((len(taken), 1), np.float32), 1)[count > 0].astype(np.float64)
+        gram = x.T @ x
+        gram[np.diag_indices_from(gram)] += 1e-3 * np.trace(gram) / len(gram)
+        return np.linalg.solve(gram, x.T @ self.users[count > 0]).astype(np.float32)
+
+    def similar_items(self, item: int | str, k: int = 10) -> tuple[Array, Array]:
+        """The k items of highest cosine to an item (position or id), exactly: positions and cosines, best first.
+
+        For large catalogues, photos and filters there is `Nearest`.
+        """
+        at = self.item_index(item) if isinstance(item, str) else item
+        length = np.maximum(np.linalg.norm(self.items, axis=1), 1e-12)
+        cosine = (self.items @ self.items[at]) / (length * length[at])
+        cosine[at] = -np.inf
+        top = best(cosine, min(k, len(cosine) - 1))
+        return top, cosine[top]
+
+    def extended(self, item_ids: Strings, vectors: Array, bias: Array) -> "Factors":
+        """The same model with items appended that nobody has taken yet."""
+        if len(np.intersect1d(item_ids, self.item_ids)) or len(np.unique(item_ids)) < len(item_ids):
+            raise VbprError("items to add must be new and distinct; leave out those that the model has")
+        shape = (len(self.user_ids), len(self.item_ids) + len(item_ids))
+        parts = {
+            name: sp.csr_matrix((part.data, part.indices, part.indptr), shape=shape)
+            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+        return dataclasses.replace(
+            self,
+            items=np.concatenate([self.items, vectors.astype(np.float32)]),
+            bias=np.concatenate([self.bias, bias.astype(np.float32)]),
+            item_ids=np.concatenate([self.item_ids, item_ids]),
+            **parts,
+        )
 
     def user_index(self, user_id: str) -> int:
         """The position of a user.
@@ -150,6 +287,14 @@ class Factors:
     def item_index(self, item_id: str) -> int:
         """The position of an item; see `user_index`."""
         return index_of(self.item_ids, item_id, "item")
+
+    def user_indices(self, user_ids: Sequence[str]) -> Array:
+        """(n,) positions of users; see `user_index`."""
+        return indices_of(self.user_ids, user_ids, "user")
+
+    def item_indices(self, item_ids: Sequence[str]) -> Array:
+        """(n,) positions of items; see `item_index`."""
+        return indices_of(self.item_ids, item_ids, "item")
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
@@ -170,6 +315,50 @@ class Factors:
                     group.create_dataset(name, data=getattr(self.head, name).astype("<f4"))
                 group.attrs["bias_offset"] = self.head.bias_offset
                 group.attrs["unit"] = self.head.unit
+
+    def to_parquet(
+        self,
+        path: Path | str,
+        k: int = 10,
+        users: Array | None = None,
+        seen: bool = False,
+        allowed: Array | None = None,
+        chunk: int = 8192,
+    ) -> int:
+        """Write the recommendations of many users (positions; None for everyone) as Parquet: user_id, rank, item_id,
+        score. Atomic; returns the number of rows."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        users = np.arange(len(self.user_ids)) if users is None else np.asarray(users)
+        names, written = pa.array(self.item_ids.tolist(), pa.string()), 0
+        schema = pa.schema(
+            [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
+        )
+        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for a in range(0, len(users), chunk):
+                some = users[a : a + chunk]
+                items, scores = self.recommend_all(some, k, seen, allowed=allowed)
+                row, place = np.nonzero(items >= 0)
+                who = pa.array(self.user_ids[some].tolist(), pa.string())
+                columns = [
+                    who.take(pa.array(row)),
+                    pa.array((place + 1).astype(np.int32)),
+                    names.take(pa.array(items[row, place])),
+                    pa.array(scores[row, place]),
+                ]
+                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                written += len(row)
+        return written
+
+    def to_safetensors(self, path: Path | str) -> None:
+        """Write users, items and bias as safetensors, with the ids and `about` as JSON in its metadata. Atomic."""
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in ("users", "items", "bias")}
+        texts = {name: json.dumps(getattr(self, name).tolist()) for name in ("user_ids", "item_ids")}
+        with replacing(path) as temporary:
+            save_file(arrays, temporary, {**texts, "about": json.dumps(self.about)})
 
     @classmethod
     def load(cls, path: Path | str) -> "Factors":
@@ -220,11 +409,35 @@ def best(scores: Array, k: int) -> Array:
     return np.asarray(at[np.argsort(-scores[at], kind="stable")][:k])
 
 
+def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Array:
+    """Maximal marginal relevance (Carbonell & Goldstein, 1998): positions of k of n items, chosen one after another by
+    (1 - diversity) * score - diversity * greatest cosine to one already chosen, scores scaled to 0 to 1."""
+    if not len(scores):
+        return np.array([], np.int64)
+    low, high = float(scores.min()), float(scores.max())
+    gain = (scores - low) / max(high - low, 1e-12)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    chosen = [int(np.argmax(gain))]
+    nearest = unit @ unit[chosen[0]]
+    while len(chosen) < min(k, len(scores)):
+        value = (1 - diversity) * gain - diversity * nearest
+        value[chosen] = -np.inf
+        chosen.append(int(np.argmax(value)))
+        nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
+    return np.array(chosen, np.int64)
+
+
 def index_of(ids: Strings, wanted: str, what: str) -> int:
     found = np.flatnonzero(ids == wanted)
     if not len(found):
         raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
     return int(found[0])
+
+
+def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
+    place = {name: n for n, name in enumerate(ids.tolist())} if len(wanted) > 8 else {}
+    at = [place[name] if name in place else index_of(ids, name, what) for name in wanted]
+    return np.array(at, np.int64)
 
 
 __all__ = ["Factors", "Head", "best", "unit_rows"]

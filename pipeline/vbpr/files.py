@@ -141,7 +141,7 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
     """Open one of our HDF5 files for reading, refusing anything foreign or damaged.
 
     Args:
-        kind: what the file must be: the value of its `vbpr` attribute ("features" or "model").
+        kind: what the file must be: the value of its `vbpr` attribute ("features", "model" or "index").
 
     Raises:
         VbprError: no such file, not HDF5, not ours, or with links or storage that lead outside the file.
@@ -169,11 +169,12 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
 MAKES = {
     "features": "make one with `vbpr extract --backbone NAME --data FOLDER`",
     "model": "make one with `vbpr train --features FILE`",
+    "index": "make one with `vbpr index FILE`",
 }
 
 
 def kind_of(path: Path | str) -> str:
-    """What one of our files is: "features", "model" or "" (not ours)."""
+    """What one of our files is: "features", "model", "index" or "" (not ours)."""
     if not Path(path).exists():
         raise VbprError(f"{path} does not exist; give a file that `vbpr extract` or `vbpr train` made")
     try:

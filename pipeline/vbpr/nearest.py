@@ -1,128 +1,483 @@
-"""The items nearest to an item or a photo, with FAISS, by a model's item vectors or by raw features.
+"""The items nearest to items or photos, with FAISS, by a model's item vectors or by raw features.
 
-near = Nearest.of("artifacts/inc.model.h5"); near.search(near.query_item("B00A1"), k=10)
+    near = Nearest.of("artifacts/inc.model.h5"); near.search(near.query_item("B00A1"), k=10)
+    near.save("artifacts/inc.model.index"); Nearest.open("artifacts/inc.model.h5")     # uses the saved index
+
+An index file is HDF5 of ours: FAISS's bytes, the ids, what made it, a digest of all that, and one of the model file.
+FAISS itself loads most damaged indexes without a word, so its bytes are not handed to it before the digest is right.
 """
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from .errors import VbprError
-from .factors import Factors, Head, index_of, unit_rows
+from .factors import Factors, Head, index_of, indices_of, unit_rows
 from .features import FeatureStore
-from .files import Strings, kind_of
+from .files import Strings, digest, kind_of, open_h5, read_strings, replacing, write_strings
+from .images import BadImage, Pixels, prepare
 
 Array = np.ndarray[Any, Any]
 
+KINDS = ("auto", "flat", "hnsw", "ivfpq")
+METRICS = ("cosine", "inner")
+FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
+RECALL, SAMPLE = 0.985, 256  # approximate indexes search as hard as this recall@10 on so many items needs
+SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Nearest:
-    """An exact FAISS index over unit vectors: inner product is cosine.
+    """A FAISS index over item vectors; with cosine they have length 1, so that inner product is cosine.
 
     Attributes:
-        item_ids: (n,) strings of the indexed items. vectors: (n, K) float32, length 1.
+        item_ids: (n,) strings of the indexed items. index: FAISS's.
         backbone: what is needed to encode a photo: name, weights, preprocessing of each feature file; or empty.
         encode: how features of a photo become a query; None where photos cannot be asked for.
-        data: the data set's name, for pictures and titles.
+        raw: whether it is over raw features.
+        data: the data set's name, and added: folders of items added since, for pictures and titles.
+        kind: flat, hnsw or ivfpq. metric: cosine or inner. effort: efSearch of hnsw, nprobe of ivfpq.
+        reason: why this kind, in words. recall: recall@10 against exact search, measured when it was built.
+        source: digest of the file that it was made from.
     """
 
     item_ids: Strings
-    vectors: Array
     index: Any
     backbone: list[dict[str, Any]]
     encode: Head | None
     raw: bool
     data: str
+    added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    kind: str = "flat"
+    metric: str = "cosine"
+    effort: int = 0
+    reason: str = ""
+    recall: float = 1.0
+    source: str = ""
+    gpu: Any = None
 
     @classmethod
-    def of(cls, path: Path | str) -> "Nearest":
+    def of(cls, path: Path | str, kind: str = "flat", metric: str = "cosine") -> "Nearest":
         """Index a model's item vectors, or the rows of a feature file.
+
+        Args:
+            kind: flat (exact), hnsw, ivfpq, or auto: by the number of items.
 
         Raises:
             VbprError: neither, or a model without item vectors.
         """
-        if kind_of(path) == "features":
-            store = FeatureStore(path)
-            rows = store.done
-            vectors = np.asarray(store.features[rows], np.float32)
-            about = {"data": store.provenance["data"], "features": [store.provenance | {"path": str(path)}]}
-            return cls._build(
-                store.item_ids[rows],
-                vectors - vectors.mean(0),
-                about,
-                Head(
-                    vectors.mean(0),
-                    np.ones(store.dim, np.float32),
-                    np.zeros((0, store.dim), np.float32),
-                    np.zeros(store.dim, np.float32),
-                ),
-                True,
-            )
-        factors = Factors.load(path)
-        if not factors.items.shape[1]:
-            raise VbprError(
-                f"{path} is a {factors.about.get('model')} model: it has no item vectors to compare; use "
-                "--model visual, or give the feature file"
-            )
-        return cls._build(factors.item_ids, factors.items, factors.about, factors.head, False)
+        if metric not in METRICS:
+            raise VbprError(f"--metric {metric} is not known; choose from {', '.join(METRICS)}")
+        ids, vectors, about = contents(path)
+        if metric == "cosine":
+            vectors = unit_rows(vectors)
+        index, chosen = build(vectors, kind)
+        return cls(ids, index, **about, metric=metric, source=digest(path), gpu=on_gpu(index, chosen["kind"]), **chosen)
 
     @classmethod
-    def _build(cls, ids: Strings, vectors: Array, about: dict[str, Any], head: Head | None, raw: bool) -> "Nearest":
+    def open(cls, path: Path | str, index: Path | str | None = None) -> "Nearest":
+        """The saved index of a model or feature file (`index`, or the one beside it), or an exact one where none is.
+
+        Raises:
+            VbprError: the index is damaged, or was made from another file.
+        """
+        saved = Path(index) if index is not None else index_path(path)
+        if not saved.exists() and index is None:
+            return cls.of(path)
+        return cls.load(saved, path)
+
+    @classmethod
+    def load(cls, saved: Path | str, path: Path | str) -> "Nearest":
+        """Read an index file, which must be whole and of this very model or feature file."""
         import faiss
 
-        unit = unit_rows(vectors)
-        index = faiss.IndexFlatIP(unit.shape[1])
-        index.add(unit)
-        return cls(ids, unit, index, about.get("features", []), head, raw, about.get("data", ""))
+        try:
+            with open_h5(saved, "index") as handle:
+                about = json.loads(handle.attrs["about"])
+                data, ids = handle["faiss"][:], read_strings(handle, "item_ids")
+                if handle.attrs["digest"] != digest_of(data, ids, about):
+                    raise VbprError(f"{saved} is damaged or was altered; delete it or run vbpr index {path} again")
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise VbprError(f"{saved} is damaged ({error}); delete it or run vbpr index {path} again") from error
+        if about["source"] != digest(path):
+            raise VbprError(
+                f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
+            )
+        index = faiss.deserialize_index(data)
+        if kind_of(path) == "features":
+            store = FeatureStore(path)
+            made = of_features(store, store.done)[1]
+        else:
+            made = of_model(Factors.load(path))
+        return cls(ids, index, **made, **about, gpu=on_gpu(index, about["kind"]))
 
-    def query_item(self, item_id: str) -> Array:
-        """(1, K) the vector of an item; unknown ids raise VbprError with near ones."""
-        at = index_of(self.item_ids, item_id, "item")
-        return self.vectors[at : at + 1]
+    def save(self, path: Path | str) -> None:
+        """Write the index file, atomically."""
+        import faiss
+
+        about = {key: getattr(self, key) for key in ("kind", "metric", "effort", "reason", "recall", "source")}
+        data = faiss.serialize_index(self.index)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
+            handle.attrs["vbpr"] = "index"
+            handle.attrs["about"] = json.dumps(about)
+            handle.attrs["digest"] = digest_of(data, self.item_ids, about)
+            handle.create_dataset("faiss", data=data)
+            write_strings(handle, "item_ids", self.item_ids)
+
+    def extended(self, item_ids: Strings, vectors: Array, source: str) -> "Nearest":
+        """The same index with items appended, now of the model file with digest `source`."""
+        rows = unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
+        self.index.add(rows)
+        return dataclasses.replace(
+            self, item_ids=np.concatenate([self.item_ids, item_ids]), source=source, gpu=on_gpu(self.index, self.kind)
+        )
+
+    # ------------------------------------------------------------------------------------------ asking
+
+    def rows(self, at: Array) -> Array:
+        """(n, K) the indexed vectors at these positions (of ivfpq: as float16 keeps them)."""
+        import faiss
+
+        store = faiss.downcast_index(self.index)
+        if self.kind == "ivfpq":
+            store = faiss.downcast_index(store.refine_index)
+        return np.asarray(store.reconstruct_batch(np.asarray(at, np.int64)))
+
+    @property
+    def vectors(self) -> Array:
+        """(n, K) every indexed vector."""
+        return self.rows(np.arange(len(self.item_ids)))
+
+    def query_item(self, *item_ids: str) -> Array:
+        """(1, K) the vector of an item, or the mean of several; unknown ids raise VbprError with near ones."""
+        found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids]))
+        return self._combined(found)
 
     def query_features(self, features: Array) -> Array:
         """(n, D) features, as the backbone gives them -> (n, K) queries."""
         if self.encode is None:
             raise VbprError("this model knows items by their history alone and cannot read a photo; use --model visual")
-        if self.raw:
-            return unit_rows(np.asarray(features, np.float32) - self.encode.mean)
-        return unit_rows(self.encode(features)[0])
+        features = np.asarray(features, np.float32)
+        vectors = features - self.encode.mean if self.raw else self.encode(features)[0]
+        return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
 
-    def search(self, queries: Array, k: int = 10, leave_out: str | None = None) -> list[tuple[str, float]]:
-        """The k items of highest cosine to one query (1, K): ids and cosines, best first."""
-        scores, found = self.index.search(np.ascontiguousarray(queries, np.float32), min(len(self.item_ids), k + 1))
-        pairs = [(str(self.item_ids[i]), float(s)) for i, s in zip(found[0], scores[0], strict=True)]
-        return [pair for pair in pairs if pair[0] != leave_out][:k]
+    def query_photos(self, features: Array) -> Array:
+        """(n, D) features of several photos -> (1, K), one query for what they have in common."""
+        return self._combined(self.query_features(features))
+
+    def _combined(self, vectors: Array) -> Array:
+        mean = vectors.mean(0, keepdims=True)
+        return unit_rows(mean) if self.metric == "cosine" else np.ascontiguousarray(mean, np.float32)
+
+    def search(
+        self,
+        queries: Array,
+        k: int = 10,
+        leave_out: str | Sequence[str] | None = None,
+        allowed: Array | None = None,
+    ) -> list[tuple[str, float]]:
+        """The k items of highest cosine (or inner product) to one query (1, K): ids and scores, best first.
+
+        Args:
+            leave_out: ids that must not come back.
+            allowed: (n,) bool, the items that may; None for all.
+        """
+        out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
+        at, scores = self.search_many(queries, k + len(out), allowed)
+        found = zip(at[0], scores[0], strict=True)
+        pairs = [(str(self.item_ids[i]), float(s)) for i, s in found if i >= 0]
+        return [pair for pair in pairs if pair[0] not in out][:k]
+
+    def search_many(self, queries: Array, k: int = 10, allowed: Array | None = None) -> tuple[Array, Array]:
+        """For queries (q, K): (q, k) positions and scores, best first; -1 where there are no more."""
+        import faiss
+
+        queries = np.ascontiguousarray(queries, np.float32)
+        k = min(k, len(self.item_ids))
+        if allowed is None:
+            if self.gpu is not None and k <= 2048:  # FAISS's limit on a GPU
+                scores, found = self.gpu.search(queries, k)
+            else:
+                scores, found = self.index.search(queries, k, params=parameters(self.kind, max(self.effort, k), None))
+            return found, scores
+        some = np.flatnonzero(allowed)
+        if len(some) <= SUBSET:
+            return among(queries, self.rows(some), some, k)
+        bits = np.packbits(allowed, bitorder="little")
+        chosen = faiss.IDSelectorBitmap(len(self.item_ids), faiss.swig_ptr(bits))
+        # an approximate search meets only so many allowed items: look at more where fewer are allowed
+        effort = min(4096, int(max(self.effort, k) * len(allowed) / len(some)))
+        scores, found = self.index.search(queries, k, params=parameters(self.kind, effort, chosen))
+        return found, scores
+
+    def search_items(
+        self, item_ids: Sequence[str], k: int = 10, allowed: Array | None = None, block: int = 4096
+    ) -> list[list[tuple[str, float]]]:
+        """Of each of many items, the k nearest others: ids and scores, best first."""
+        at, out = indices_of(self.item_ids, item_ids, "item"), []
+        for a in range(0, len(at), block):
+            found, scores = self.search_many(self.rows(at[a : a + block]), k + 1, allowed)
+            for own, row, values in zip(at[a : a + block], found, scores, strict=True):
+                pairs = zip(row.tolist(), values.tolist(), strict=True)
+                out.append([(str(self.item_ids[i]), s) for i, s in pairs if i >= 0 and i != own][:k])
+        return out
+
+    def unseen(self, model: Path | str, user_id: str, allowed: Array | None = None) -> Array:
+        """(n,) bool: the items, of those allowed, that a user of the model has not.
+
+        Raises:
+            VbprError: a feature file, which knows no users; or an unknown user.
+        """
+        if self.raw:
+            raise VbprError(f"{model} is a feature file and knows no users; give a model file with --unseen-by")
+        factors = Factors.load(model)
+        mask = np.ones(len(self.item_ids), bool) if allowed is None else allowed.copy()
+        mask[factors.seen_by(factors.user_index(user_id))] = False
+        return mask
+
+
+def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
+    """(n,) ids, (n, K) vectors, and what Nearest keeps of the file."""
+    if kind_of(path) == "features":
+        store = FeatureStore(path)
+        rows = store.done
+        vectors, about = of_features(store, rows)
+        return store.item_ids[rows], vectors, about
+    factors = Factors.load(path)
+    if not factors.items.shape[1]:
+        raise VbprError(
+            f"{path} is a {factors.about.get('model')} model: it has no item vectors to compare; use "
+            "--model visual, or give the feature file"
+        )
+    return factors.item_ids, factors.items, of_model(factors)
+
+
+def of_model(factors: Factors) -> dict[str, Any]:
+    about = factors.about
+    return {
+        "backbone": about.get("features", []),
+        "encode": factors.head,
+        "raw": False,
+        "data": about.get("data", ""),
+        "added": about.get("added", []),
+    }
+
+
+def of_features(store: FeatureStore, rows: Array) -> tuple[Array, dict[str, Any]]:
+    vectors = np.asarray(store.features[rows], np.float32)
+    mean, zero = vectors.mean(0), np.zeros(store.dim, np.float32)
+    vectors -= mean
+    head = Head(mean, np.ones(store.dim, np.float32), np.zeros((0, store.dim), np.float32), zero)
+    backbone = [store.provenance | {"path": str(store.path)}]
+    return vectors, {"backbone": backbone, "encode": head, "raw": True, "data": store.provenance["data"]}
+
+
+def index_path(path: Path | str) -> Path:
+    """Where the index of a model or feature file lies: artifacts/inc.model.h5 -> artifacts/inc.model.index."""
+    return Path(path).with_suffix(".index")
+
+
+def digest_of(data: Array, ids: Strings, about: dict[str, Any]) -> str:
+    total = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
+    total.update("\0".join(ids).encode())
+    total.update(data.data)
+    return total.hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- kinds of index
+
+
+def choose(n: int, dim: int) -> tuple[str, str]:
+    """The kind of index for n vectors, and why."""
+    if n <= FLAT_ITEMS:
+        return "flat", f"{n:,} items: up to {FLAT_ITEMS:,}, exact search takes milliseconds"
+    size = n * (4 * dim + 264)
+    if n <= HNSW_ITEMS and size <= HNSW_BYTES:
+        return "hnsw", f"{n:,} items: more than {FLAT_ITEMS:,}, and the graph fits in {size / 2**30:.1f} GB"
+    return "ivfpq", f"{n:,} items: a graph would take {size / 2**30:.0f} GB"
+
+
+def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
+    """Build an index (by inner product) and find how hard it must search; what was chosen comes back by name."""
+    if kind not in KINDS:
+        raise VbprError(f"--kind {kind} is not known; choose from {', '.join(KINDS)}")
+    n, dim = vectors.shape
+    kind, reason = choose(n, dim) if kind == "auto" else (kind, "as asked for")
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    index = BUILDERS[kind](n, dim)
+    if not index.is_trained:
+        index.train(vectors[np.sort(np.random.default_rng(0).permutation(n)[: max(20_000, 40 * lists_of(n))])])
+    index.add(vectors)
+    if kind == "flat":
+        return index, {"kind": kind, "effort": 0, "reason": reason, "recall": 1.0}
+    sample = vectors[np.sort(np.random.default_rng(1).permutation(n)[:SAMPLE])]
+    k = min(10, n)
+    exact = among(sample, vectors, np.arange(n), k)[0]
+    for effort in EFFORTS[kind]:
+        found = index.search(sample, k, params=parameters(kind, effort, None))[1]
+        recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, exact, strict=True)]))
+        if recall >= RECALL:
+            break
+    return index, {"kind": kind, "effort": effort, "reason": reason, "recall": recall}
+
+
+def flat(n: int, dim: int) -> Any:
+    import faiss
+
+    return faiss.IndexFlatIP(dim)
+
+
+def hnsw(n: int, dim: int) -> Any:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 100
+    return index
+
+
+def ivfpq(n: int, dim: int) -> Any:
+    """Lists and 8-bit codes find ten times the candidates; float16 vectors decide among them."""
+    import faiss
+
+    lists = lists_of(n)
+    codes = next(m for m in range(max(1, min(64, dim // 2)), 0, -1) if dim % m == 0)
+    bits = 8 if n >= 10_000 else 4
+    spec = f"IVF{lists},PQ{codes}x{bits},Refine(SQfp16)"
+    return faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+
+
+def lists_of(n: int) -> int:
+    return int(max(1, min(2 * n**0.5, n / 39)))
+
+
+BUILDERS: dict[str, Callable[[int, int], Any]] = {"flat": flat, "hnsw": hnsw, "ivfpq": ivfpq}
+EFFORTS = {"hnsw": (16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)}
+
+
+def parameters(kind: str, effort: int, chosen: Any) -> Any:
+    """FAISS's search parameters: how hard to search, and a selector of the items that may come back."""
+    import faiss
+
+    given = {} if chosen is None else {"sel": chosen}
+    if kind == "hnsw":
+        return faiss.SearchParametersHNSW(efSearch=effort, **given)
+    if kind == "ivfpq":
+        base = faiss.SearchParametersIVF(nprobe=effort, **given)
+        return faiss.IndexRefineSearchParameters(k_factor=16.0, base_index_params=base, **given)
+    return faiss.SearchParameters(**given) if given else None
+
+
+def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Array, Array]:
+    """Exact search over some vectors (n, K), whose positions come back; -1 where there are fewer than k."""
+    import faiss
+
+    found, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+    if len(positions):
+        top = min(k, len(positions))
+        scores[:, :top], at = faiss.knn(queries, np.ascontiguousarray(vectors), top, faiss.METRIC_INNER_PRODUCT)
+        found[:, :top] = positions[at]
+    return found, scores
+
+
+def on_gpu(index: Any, kind: str) -> Any:
+    """A copy of an exact index on the GPU, or None: without a GPU, or where a graph already answers in microseconds."""
+    import faiss
+
+    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    if kind != "flat" or not gpus:
+        return None
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+
+
+# ---------------------------------------------------------------------------------------------- photos
+
+
+class PhotoEncoder:
+    """The very backbones (name, weights, preprocessing) that a file records, loaded once: photos -> features.
+
+    Several feature files give several backbones, whose features are put side by side as they were in training.
+    """
+
+    def __init__(
+        self,
+        recorded: list[dict[str, Any]],
+        weights: Path | str | None = None,
+        device: str = "cpu",
+        batch: int = 1,
+        engine: str = "torch",
+    ) -> None:
+        """
+        Args:
+            engine: torch starts at once; auto may compile for seconds, which only many images pay back.
+
+        Raises:
+            VbprError: nothing recorded, or other weights than the recorded ones.
+        """
+        from .backbones import Encoder, load_backbone
+
+        if not recorded:
+            raise VbprError("this model was made without images and cannot read a photo; use --model visual")
+        if weights is not None and len(recorded) > 1:
+            raise VbprError("--weights fits a model on one feature file; this one has several")
+        self.batch, self.parts = batch, []
+        for made in recorded:
+            backbone = load_backbone(made["backbone"], weights, weights is None and made["weights"] == "random")
+            same = (
+                backbone.digest == made.get("weights_digest") and str(backbone.preprocessing) == made["preprocessing"]
+            )
+            if not same:
+                raise VbprError(
+                    f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
+                    f"{made['backbone']} ({made['weights']}); give those weights with --weights"
+                )
+            self.parts.append((backbone.preprocessing, Encoder(backbone, device, made["precision"], engine, batch)))
+
+    def prepare(self, photo: bytes) -> list[Pixels]:
+        """One encoded image as each backbone wants it.
+
+        Raises:
+            BadImage: it cannot be used.
+        """
+        return [prepare(photo, how) for how, _ in self.parts]
+
+    def encode(self, prepared: Sequence[list[Pixels]]) -> Array:
+        """n prepared images -> (n, D) float32."""
+        columns = [encoder(np.stack([p[n] for p in prepared])) for n, (_, encoder) in enumerate(self.parts)]
+        return np.concatenate(columns, 1)
+
+    def __call__(self, photos: Sequence[bytes]) -> Array:
+        """n encoded images -> (n, D) float32; see `prepare`."""
+        return self.encode([self.prepare(photo) for photo in photos])
 
 
 def encode_photo(path: Path | str, backbones: list[dict[str, Any]], weights: Path | str | None = None) -> Array:
-    """(1, D) features of a photo, through the very backbone (name, weights, preprocessing) that a file records.
+    """(1, D) features of a photo file; see `PhotoEncoder`."""
+    return encode_photos([path], backbones, weights)
+
+
+def encode_photos(
+    paths: Sequence[Path | str], backbones: list[dict[str, Any]], weights: Path | str | None = None
+) -> Array:
+    """(n, D) features of photo files; see `PhotoEncoder`.
 
     Raises:
-        VbprError: no photo, or other weights than the recorded ones.
+        VbprError: a file cannot be read or used.
     """
-    from .backbones import Encoder, load_backbone
-    from .images import BadImage, prepare
-
-    if len(backbones) != 1:
-        raise VbprError("a photo can be asked for only of a model on one feature file")
-    recorded = backbones[0]
-    random = recorded["weights"] == "random"
-    backbone = load_backbone(recorded["backbone"], weights or recorded.get("weights_file"), random)
-    if backbone.digest != recorded["weights_digest"] or str(backbone.preprocessing) != recorded["preprocessing"]:
-        raise VbprError(
-            f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
-            f"{recorded['backbone']} ({recorded['weights']}); give those weights with --weights"
-        )
-    try:
-        pixels = prepare(Path(path).read_bytes(), backbone.preprocessing)
-    except OSError as error:
-        raise VbprError(f"{path} cannot be read ({error.strerror}); give --image a photo") from error
-    except BadImage as error:
-        raise VbprError(f"{path} cannot be used: {error}; give --image a photo") from error
-    return Encoder(backbone, "cpu", recorded["precision"], batch=1)(pixels[None])
+    encoder, rows = PhotoEncoder(backbones, weights), []
+    for path in paths:
+        try:
+            rows.append(encoder([Path(path).read_bytes()]))
+        except OSError as error:
+            raise VbprError(f"{path} cannot be read ({error.strerror}); give --image a photo") from error
+        except BadImage as error:
+            raise VbprError(f"{path} cannot be used: {error}; give --image a photo") from error
+    return np.concatenate(rows)
 
 
-__all__ = ["Nearest", "encode_photo"]
+__all__ = ["KINDS", "METRICS", "Nearest", "PhotoEncoder", "encode_photo", "encode_photos", "index_path"]

@@ -3,17 +3,20 @@
 grid([Row("history", ids), Row("recommended", ids)], photos).save("grid.png")
 """
 
+import contextlib
 import dataclasses
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .datasets import Dataset, titles
 from .errors import VbprError
 from .files import Strings, replacing
-from .images import BadImage, ImageSource, load
+from .images import BadImage, ImageSource, load, open_images
 
 CELL, GAP, LINE = 140, 10, 14
 
@@ -30,24 +33,47 @@ class Row:
 class Photos:
     """Photographs and titles of a data set's items, by id; an item without one gets a grey square."""
 
-    def __init__(self, data: Dataset) -> None:
-        try:
-            self.source: ImageSource | None = data.images()
-        except VbprError:
-            self.source = None
-        self.at = {} if self.source is None else {str(item): i for i, item in enumerate(self.source.item_ids)}
+    def __init__(self, data: Dataset, added: Sequence[dict[str, Any]] = ()) -> None:
+        """
+        Args:
+            added: of a model, `about["added"]`: folders of items that came later.
+        """
         self.data = data
         self.extra: dict[str, Image.Image] = {}
+        self.at: dict[str, tuple[ImageSource, int]] = {}
+        for folder in [data.path, *(Path(a["folder"]) for a in added)]:
+            try:
+                source = open_images(folder)
+            except VbprError:
+                continue
+            self.at = {str(item): (source, i) for i, item in enumerate(source.item_ids)} | self.at
+
+    def add(self, path: Path | str) -> None:
+        """Let a photo file be shown, under its path as id."""
+        with contextlib.suppress(OSError, BadImage):
+            self.extra[str(path)] = load(Path(path).read_bytes())
 
     def get(self, item_id: str) -> Image.Image:
-        if item_id in self.extra:
-            return self.extra[item_id]
+        return self.extra.get(item_id) or self.photo(item_id) or Image.new("RGB", (CELL, CELL), "#dddddd")
+
+    def photo(self, item_id: str) -> Image.Image | None:
+        """The photograph of an item, or None where there is none that can be shown."""
+        if item_id not in self.at:
+            return None
+        source, i = self.at[item_id]
         try:
-            if self.source is not None and item_id in self.at:
-                return load(self.source.read(self.at[item_id]))
+            return load(source.read(i))
         except BadImage:
-            pass
-        return Image.new("RGB", (CELL, CELL), "#dddddd")
+            return None
+
+    def thumbnail(self, item_id: str, side: int, quality: int = 70) -> bytes | None:
+        """A WebP of an item's photograph that fits a square of `side` pixels, or None where there is none."""
+        image = self.photo(item_id)
+        if image is None:
+            return None
+        buffer = io.BytesIO()
+        ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=quality)
+        return buffer.getvalue()
 
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:
         return titles(self.data.items(), item_ids)

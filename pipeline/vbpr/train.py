@@ -81,6 +81,9 @@ def prepare(
     return Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
 
 
+RECORDED = ("backbone", "weights", "weights_digest", "preprocessing", "precision")  # what a photo must go through
+
+
 @dataclasses.dataclass(frozen=True)
 class Training:
     """What a run did: the factors and where they lie, seconds spent, items without features (they get the mean)."""
@@ -152,10 +155,7 @@ def train(
                 {
                     "path": str(s.path.resolve()),
                     "digest": d,
-                    **{
-                        k: s.provenance[k]
-                        for k in ("backbone", "weights", "weights_digest", "preprocessing", "precision")
-                    },
+                    **{k: s.provenance[k] for k in RECORDED if k in s.provenance},
                 }
                 for s, d in zip(stores, digests, strict=True)
             ],

@@ -1,0 +1,119 @@
+"""New items from their images alone: the recorded backbone and the model's head give each a vector, without retraining.
+
+add_items("artifacts/inc.model.h5", "new-images")
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import VbprError, some
+from .factors import Factors
+from .files import digest, locked
+from .images import BadImage, ImageSource, Pixels, open_images
+from .nearest import Nearest, PhotoEncoder, index_path
+from .progress import Progress, Stopped, stop_signals
+
+Array = np.ndarray[Any, Any]
+
+BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """What a run did: ids added, ids that the model had already, failures (item id, reason), and the index's fate."""
+
+    item_ids: list[str]
+    skipped: list[str]
+    failures: list[tuple[str, str]]
+    index: str
+
+
+def add_items(
+    model: Path | str,
+    folder: Path | str,
+    *,
+    weights: Path | str | None = None,
+    duplicates: str = "skip",
+    device: str = "auto",
+) -> Added:
+    """Append the images under `folder` to a model file and, where it has one, to its index.
+
+    The model file is replaced in one step; a kill leaves the old one. The index follows: between the two steps it is of
+    another model and is refused.
+
+    Args:
+        duplicates: what to do with items that the model has already: skip, or refuse the whole run.
+
+    Raises:
+        VbprError: no usable image, a model that cannot read images, or an item that is there already.
+        Stopped: Ctrl-C or SIGTERM; nothing is changed.
+    """
+    if duplicates not in ("skip", "refuse"):
+        raise VbprError(f"--duplicates {duplicates} is not known; choose skip or refuse")
+    path = Path(model)
+    with locked(path):
+        factors = Factors.load(path)
+        if factors.head is None:
+            raise VbprError(
+                f"{path} is a {factors.about.get('model')} model, which knows items by their history alone; use "
+                "--model visual or vbpr"
+            )
+        saved, index, state = index_path(path), None, ""
+        if saved.exists():
+            index = Nearest.load(saved, path)  # a stale or damaged one is refused before any work is done
+        source = open_images(folder)
+        old = np.isin(source.item_ids, factors.item_ids)
+        skipped = [str(i) for i in source.item_ids[old]]
+        if skipped and duplicates == "refuse":
+            raise VbprError(
+                f"{len(skipped):,} of {len(source):,} items in {folder} are in {path} already "
+                f"({some(skipped, len(skipped))}); take them away, or use --duplicates skip"
+            )
+        todo = np.flatnonzero(~old)
+        if not len(todo):
+            return Added([], skipped, [], state)
+        encoder = PhotoEncoder(
+            factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
+        )
+        ids: list[str] = []
+        rows: list[Array] = []
+        failures: list[tuple[str, str]] = []
+        with Progress("add items", len(todo), "images") as bar, stop_signals() as stopping:
+            for a in range(0, len(todo), BATCH):
+                batch = {str(source.item_ids[i]): prepared(source, int(i), encoder) for i in todo[a : a + BATCH]}
+                failures += [(item_id, pixels) for item_id, pixels in batch.items() if isinstance(pixels, str)]
+                good = {item_id: pixels for item_id, pixels in batch.items() if not isinstance(pixels, str)}
+                if good:
+                    rows.append(encoder.encode(list(good.values())))
+                    ids += good
+                bar.advance(len(batch))
+                if stopping():
+                    raise Stopped(f"stopped; {path} is as it was, run the same command again")
+        if not ids:
+            raise VbprError(
+                f"none of the {len(todo):,} new images in {folder} could be used ({failures[0][0]}: {failures[0][1]}); "
+                "give a folder of readable images"
+            )
+        vectors, bias = factors.head(np.concatenate(rows))
+        names = np.array(ids, np.str_)
+        added = [*factors.about.get("added", []), {"folder": str(Path(folder).resolve()), "items": len(ids)}]
+        new = factors.extended(names, vectors, bias)
+        dataclasses.replace(new, about=factors.about | {"added": added}).save(path)
+        if index is not None:
+            index.extended(names, vectors, digest(path)).save(saved)
+            state = str(saved)
+    return Added(ids, skipped, failures, state)
+
+
+def prepared(source: ImageSource, i: int, encoder: PhotoEncoder) -> list[Pixels] | str:
+    """An image as each backbone wants it, or why it cannot be used."""
+    try:
+        return encoder.prepare(source.read(i))
+    except BadImage as error:
+        return str(error)
+
+
+__all__ = ["Added", "add_items"]

@@ -1,0 +1,96 @@
+"""What questions have in common: lists of ids from files, and which items may be answers.
+
+allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_ids("in-stock.txt"))
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import VbprError, near
+from .files import Strings, replacing
+
+Array = np.ndarray[Any, Any]
+
+
+def read_ids(path: Path | str) -> list[str]:
+    """The ids in a text file, one a line; blank lines do not count.
+
+    Raises:
+        VbprError: no such file, no text, or no id in it.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise VbprError(f"{path} cannot be read ({error.strerror}); give a text file with one id a line") from error
+    except UnicodeDecodeError as error:
+        raise VbprError(f"{path} is not UTF-8 text; give a text file with one id a line") from error
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise VbprError(f"{path} holds no ids; give a text file with one id a line")
+    return ids
+
+
+def allowed(
+    item_ids: Strings, items: dict[str, dict[str, str]], category: str | None = None, ids: Iterable[str] | None = None
+) -> Array | None:
+    """(n,) bool, the items that may be answers; None where there is no condition.
+
+    Args:
+        items: what the data set says of its items: column -> item id -> text.
+        category: a value of the column `category`, in any case.
+        ids: the only ones; unknown ones among them do no harm.
+
+    Raises:
+        VbprError: nothing is left.
+    """
+    if category is None and ids is None:
+        return None
+    mask = np.ones(len(item_ids), bool)
+    if category is not None:
+        column = items.get("category")
+        if column is None:
+            raise VbprError("--category needs an items.csv or items.parquet with a column `category` in the data set")
+        wanted = category.casefold()
+        mask &= np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
+        if not mask.any():
+            names = sorted({value for value in column.values() if value})
+            raise VbprError(f"no item has the category '{category}'{near(category, names)}")
+    if ids is not None:
+        mask &= np.isin(item_ids, np.array(list(ids), np.str_))
+        if not mask.any():
+            raise VbprError("none of the allowed ids is an item that could be an answer; check the list of ids")
+    return mask
+
+
+def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple[str, float]]], what: str) -> int:
+    """Write the answers to many queries as Parquet or CSV: query, rank, item_id and `what`. Returns the rows.
+
+    Raises:
+        VbprError: a name that ends otherwise, or a place that cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    rows = [(q, n, i, s) for q, found in zip(queries, answers, strict=True) for n, (i, s) in enumerate(found, 1)]
+    query, rank, item, score = zip(*rows, strict=True) if rows else ((), (), (), ())
+    table = pa.table(
+        {
+            "query": pa.array(query, pa.string()),
+            "rank": pa.array(rank, pa.int32()),
+            "item_id": pa.array(item, pa.string()),
+            what: pa.array(score, pa.float32()),
+        }
+    )
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".parquet", ".csv"):
+        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
+    with replacing(path) as temporary:
+        (pyarrow.parquet.write_table if suffix == ".parquet" else pyarrow.csv.write_csv)(table, temporary)
+    return len(rows)
+
+
+__all__ = ["allowed", "read_ids", "write_answers"]

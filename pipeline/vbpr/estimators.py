@@ -1,0 +1,63 @@
+"""Models as Python objects, with the names that implicit's users know: fit, then ask the factors.
+
+factors = VBPR(epochs=4).fit(Interactions.read("data/interactions.csv"), "artifacts/inc.h5")
+items, scores = factors.recommend("A0", 10)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .factors import Factors
+from .features import FeatureStore
+from .interactions import Interactions, Split
+from .models import MODELS, configure
+from .train import align, fit
+
+
+class Visual:
+    """The two-stage visual ranker; keyword arguments are those of `TrainConfig`."""
+
+    model = "visual"
+
+    def __init__(self, preset: str = "default", **config: Any) -> None:
+        self.config = configure(self.model, preset, **config)
+
+    def fit(
+        self,
+        interactions: Interactions | Split,
+        features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore] = (),
+        how: str = "auto",
+    ) -> Factors:
+        """Learn tastes.
+
+        Args:
+            interactions: a split, or interactions, which are split by `how` (see `Split.make`).
+            features: feature files or opened stores; several are put side by side.
+
+        Raises:
+            VbprError: features are needed and missing, or the configuration is impossible.
+        """
+        files = [features] if isinstance(features, Path | str | FeatureStore) else list(features)
+        stores = [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in files]
+        if isinstance(interactions, Split):
+            split = interactions
+        else:
+            catalogue = stores[0].item_ids[stores[0].done] if stores else None
+            split = Split.make(interactions, how, catalogue=catalogue)
+        return fit(split, align(stores, split.item_ids) if stores and MODELS[self.model].visual else None, self.config)
+
+
+class VBPR(Visual):
+    """VBPR (He & McAuley, 2016): visual and latent factors."""
+
+    model = "vbpr"
+
+
+class BPRMF(Visual):
+    """BPR matrix factorisation (Rendle et al. 2009), without images."""
+
+    model = "bprmf"
+
+
+__all__ = ["BPRMF", "VBPR", "Visual"]

@@ -1,0 +1,485 @@
+"""The model over HTTP: typed JSON endpoints, and one page for people that needs nothing from outside.
+
+    vbpr serve artifacts/inc.model.h5        # http://127.0.0.1:8000, /openapi.json
+
+Everything is looked up by id in what was loaded at the start: no word of a request is ever used as a path. Bodies and
+pixels are capped, photos are decoded a few at a time, and a fault of the request gets a 4xx with a sentence.
+"""
+
+import asyncio
+import functools
+import importlib.resources
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from .asking import allowed
+from .datasets import Dataset
+from .errors import VbprError
+from .factors import Factors
+from .images import BadImage
+from .nearest import Nearest, PhotoEncoder
+from .pictures import Photos
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+    from fastapi import Path as InPath
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+    from pydantic import BaseModel, Field
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise VbprError(f"vbpr serve needs {error.name}: pip install 'vbpr[serve]'") from error
+
+Array = np.ndarray[Any, Any]
+
+MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
+BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up
+DECODERS = 2  # photos in work at a time: each may hold a few hundred MB
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+SIDES = (96, 192, 384)
+
+
+class Item(BaseModel):
+    """An item of the catalogue."""
+
+    item_id: str
+    title: str
+    category: str
+    photo: bool = Field(description="whether /items/{item_id}/photo has one")
+
+
+class Scored(Item):
+    """An item as an answer."""
+
+    score: float = Field(description="the model's score, or the cosine to the query")
+
+
+class Answer(BaseModel):
+    """Items, best first."""
+
+    items: list[Scored]
+
+
+class User(BaseModel):
+    """A user and what they took, held-out items included."""
+
+    user_id: str
+    simulated: bool
+    history: list[Item]
+
+
+class Found(BaseModel):
+    """Ids that contain what was asked for."""
+
+    total: int
+    ids: list[str]
+
+
+class Liked(BaseModel):
+    """What someone unknown to the model likes."""
+
+    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
+    k: int = Field(10, ge=1, le=MAX_K)
+    category: str | None = Field(None, max_length=MAX_ID)
+    diversity: float = Field(0.0, ge=0, le=1)
+
+
+class Health(BaseModel):
+    """That the server is up, and with what."""
+
+    status: str
+    model: str
+    data: str
+    users: int
+    items: int
+    photos: bool
+    simulated: bool
+
+
+class Answers:
+    """The model, its index and its pictures, loaded once; every method is safe to call from several threads."""
+
+    def __init__(self, model: Path | str, data: str | None = None, weights: Path | str | None = None) -> None:
+        self.factors = Factors.load(model)
+        about = self.factors.about
+        try:
+            dataset = Dataset.resolve(data, about.get("data"))
+        except VbprError:
+            if data is not None:
+                raise
+            dataset = Dataset(Path(str(about.get("data"))))
+        self.photos = Photos(dataset, about.get("added", []))
+        self.meta = dataset.items()
+        self.near = Nearest.open(model) if self.factors.items.shape[1] else None
+        self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
+        self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
+        self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
+        self.encoder: PhotoEncoder | None = None
+        self.no_photos = ""
+        try:
+            if self.factors.head is None:
+                raise VbprError("this model knows items by their history alone and cannot read a photo")
+            self.encoder = PhotoEncoder(about.get("features", []), weights)
+        except VbprError as error:
+            self.no_photos = str(error)
+        self.thumbnail = functools.lru_cache(maxsize=4096)(self._thumbnail)
+
+    def item(self, at: int) -> dict[str, Any]:
+        item_id = str(self.factors.item_ids[at])
+        title = self.meta.get("title", {}).get(item_id, "")
+        category = self.meta.get("category", {}).get(item_id, "")
+        return {"item_id": item_id, "title": title, "category": category, "photo": item_id in self.photos.at}
+
+    def scored(self, at: Array, scores: Array) -> dict[str, Any]:
+        pairs = zip(at.tolist(), scores.tolist(), strict=True)
+        return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (one object a process)
+    def of_category(self, category: str | None) -> Array | None:
+        return allowed(self.factors.item_ids, self.meta, category)
+
+    def similar(self, query: Array, k: int, category: str | None, leave_out: int = -1) -> dict[str, Any]:
+        assert self.near is not None
+        found, scores = self.near.search_many(query, k + 1, self.of_category(category))
+        keep = found[0] != leave_out
+        return self.scored(found[0][keep][:k], scores[0][keep][:k])
+
+    def _thumbnail(self, item_id: str, side: int) -> bytes | None:
+        return self.photos.thumbnail(item_id, side, 80)
+
+
+UserId = Annotated[str, InPath(max_length=MAX_ID)]
+ItemId = Annotated[str, InPath(max_length=MAX_ID)]
+K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
+Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
+
+
+def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        max_upload: largest request body in bytes.
+        hosts: names by which the server may be called; None for any. Loopback servers take only their own, so that a
+            page elsewhere cannot reach them under a name of its own.
+    """
+    app = FastAPI(title="vbpr", description="Visually-aware recommendation.", docs_url=None, redoc_url=None)
+    factors, counts = answers.factors, Counts()
+    decoding = asyncio.Semaphore(DECODERS)
+    page = page_html(answers)
+
+    def user_of(user_id: str) -> int:
+        at = answers.user_at.get(user_id)
+        if at is None:
+            raise HTTPException(404, "no such user; /users?search= finds some")
+        return at
+
+    def item_of(item_id: str) -> int:
+        at = answers.item_at.get(item_id)
+        if at is None:
+            raise HTTPException(404, "no such item; /items?search= finds some")
+        return at
+
+    def vectors_needed() -> None:
+        if answers.near is None:
+            raise HTTPException(409, "this model has no item vectors, so no neighbours and no unknown users")
+
+    @app.exception_handler(VbprError)
+    async def fault(request: Request, error: VbprError) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+        return JSONResponse({"detail": "; ".join(faults)}, 422)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def home() -> HTMLResponse:
+        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
+
+    @app.get("/health")
+    async def health() -> Health:
+        about = factors.about
+        return Health(
+            status="ok",
+            model=str(about.get("title", about.get("model", "model"))),
+            data=str(about.get("data_title", "")),
+            users=len(factors.user_ids),
+            items=len(factors.item_ids),
+            photos=answers.encoder is not None,
+            simulated=bool(about.get("simulated")),
+        )
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
+        """Requests and their times, as Prometheus reads them."""
+        return PlainTextResponse(counts.text())
+
+    @app.get("/users")
+    async def users(
+        search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> Found:
+        return Found(**find(factors.user_ids.tolist(), answers.user_at, search, limit))
+
+    @app.get("/items")
+    async def items(
+        search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
+    ) -> Found:
+        return Found(**find(factors.item_ids.tolist(), answers.item_at, search, limit))
+
+    @app.post("/users/fold-in")
+    async def fold_in(asked: Liked) -> Answer:
+        """Recommendations for someone unknown, from items that they like."""
+        vectors_needed()
+        at = np.array([item_of(item_id) for item_id in asked.liked])
+        found = factors.choose(
+            factors.fold_in(factors.items[at]),
+            asked.k,
+            exclude=at,
+            allowed=answers.of_category(asked.category),
+            diversity=asked.diversity,
+        )
+        return Answer(**answers.scored(*found))
+
+    @app.get("/users/{user_id:path}/recommendations")
+    async def recommendations(
+        user_id: UserId,
+        k: K = 10,
+        category: Category = None,
+        diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
+        seen: bool = False,
+    ) -> Answer:
+        at = user_of(user_id)
+        mask = answers.of_category(category)
+        return Answer(**answers.scored(*factors.recommend(at, k, seen, allowed=mask, diversity=diversity)))
+
+    @app.get("/users/{user_id:path}")
+    async def user(user_id: UserId) -> User:
+        history = [Item(**answers.item(i)) for i in factors.seen_by(user_of(user_id)).tolist()]
+        return User(user_id=user_id, simulated=bool(factors.about.get("simulated")), history=history)
+
+    @app.get("/items/{item_id:path}/similar")
+    async def similar(item_id: ItemId, k: K = 10, category: Category = None) -> Answer:
+        at = item_of(item_id)
+        vectors_needed()
+        assert answers.near is not None
+        return Answer(**answers.similar(answers.near.rows(np.array([at])), k, category, leave_out=at))
+
+    @app.get("/items/{item_id:path}/photo", response_class=Response)
+    def photo(item_id: ItemId, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
+        item_of(item_id)
+        if side not in SIDES:
+            raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
+        image = answers.thumbnail(item_id, side)
+        if image is None:
+            raise HTTPException(404, "this item has no photo")
+        return Response(image, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
+
+    @app.get("/items/{item_id:path}")
+    async def item(item_id: ItemId) -> Item:
+        return Item(**answers.item(item_of(item_id)))
+
+    @app.post("/similar")
+    async def similar_to_photo(
+        photos: Annotated[list[UploadFile], File(description="one photo or several")],
+        k: K = 10,
+        category: Category = None,
+    ) -> Answer:
+        """Items like a photo, or like what several have in common."""
+        vectors_needed()
+        encoder = answers.encoder
+        if encoder is None:
+            raise HTTPException(409, answers.no_photos)
+        if not 1 <= len(photos) <= MAX_PHOTOS:
+            raise HTTPException(422, f"photos: 1 to {MAX_PHOTOS} of them")
+        mask = answers.of_category(category)  # a fault in it is told before the work
+        data = [await upload.read() for upload in photos]
+
+        def work() -> dict[str, Any]:
+            assert answers.near is not None
+            features = np.concatenate([encoder([photo]) for photo in data])
+            found, scores = answers.near.search_many(answers.near.query_photos(features), k, mask)
+            return answers.scored(found[0], scores[0])
+
+        try:
+            async with decoding:
+                return Answer(**await asyncio.to_thread(work))
+        except BadImage as error:
+            raise HTTPException(422, f"the photo cannot be used: {error}") from error
+
+    app.add_middleware(Guard, counts=counts, limit=max_upload)
+    if hosts is not None:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    return app
+
+
+POLICY = (
+    "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def find(ids: list[str], places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
+    """Ids that contain a text, the id itself first."""
+    if not search:
+        return {"total": len(ids), "ids": ids[:limit]}
+    wanted = search.casefold()
+    hits = [name for name in ids if wanted in name.casefold()]
+    if search in places:
+        hits.sort(key=lambda name: name != search)
+    return {"total": len(hits), "ids": hits[:limit]}
+
+
+def page_html(answers: Answers) -> str:
+    """The people's page, with what it must know of the model."""
+    import jinja2
+
+    text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")
+    about = answers.factors.about
+    categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
+    environment = jinja2.Environment(autoescape=True)
+    return environment.from_string(text).render(
+        title=about.get("title", about.get("model", "model")),
+        data=about.get("data_title", ""),
+        simulated=bool(about.get("simulated")),
+        users=len(answers.factors.user_ids),
+        items=len(answers.factors.item_ids),
+        photos=answers.encoder is not None,
+        no_photos=answers.no_photos,
+        categories=categories,
+    )
+
+
+# ---------------------------------------------------------------------------------------------- guard and counts
+
+
+class Counts:
+    """Requests by route and status, and how long they took."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.buckets: Counter[tuple[str, float]] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.started = time.time()
+
+    def take(self, route: str, status: int, seconds: float) -> None:
+        self.requests[route, status] += 1
+        self.seconds[route] += seconds  # type: ignore[assignment]
+        for bucket in BUCKETS:
+            if seconds <= bucket:
+                self.buckets[route, bucket] += 1
+
+    def text(self) -> str:
+        lines = ["# TYPE vbpr_requests_total counter"]
+        for (route, status), count in sorted(self.requests.items()):
+            lines.append(f'vbpr_requests_total{{route="{route}",status="{status}"}} {count}')
+        lines.append("# TYPE vbpr_request_seconds histogram")
+        for route in sorted(self.seconds):
+            total = sum(count for (r, _), count in self.requests.items() if r == route)
+            for bucket in BUCKETS:
+                lines.append(
+                    f'vbpr_request_seconds_bucket{{route="{route}",le="{bucket}"}} {self.buckets[route, bucket]}'
+                )
+            lines.append(f'vbpr_request_seconds_bucket{{route="{route}",le="+Inf"}} {total}')
+            lines.append(f'vbpr_request_seconds_sum{{route="{route}"}} {self.seconds[route]:.6f}')
+            lines.append(f'vbpr_request_seconds_count{{route="{route}"}} {total}')
+        lines += ["# TYPE vbpr_start_time_seconds gauge", f"vbpr_start_time_seconds {self.started:.0f}"]
+        return "\n".join(lines) + "\n"
+
+
+class Guard:
+    """Counts requests, refuses bodies over the limit or too slow, and turns what is left into a plain 500."""
+
+    def __init__(self, app: ASGIApp, counts: Counts, limit: int) -> None:
+        self.app, self.counts, self.limit = app, counts, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun, status, taken = time.perf_counter(), 0, 0
+        too_large = f"the body is larger than {self.limit:,} bytes"
+
+        async def watched() -> Message:
+            nonlocal taken
+            if status:  # the answer is on its way: what comes now is a disconnect
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), BODY_SECONDS)
+            except TimeoutError as error:
+                raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from error
+            taken += len(message.get("body", b""))
+            if taken > self.limit:
+                raise HTTPException(413, too_large)
+            return message
+
+        async def answered(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *HEADERS]
+            await send(message)
+
+        async def refuse(code: int, detail: str) -> None:
+            if not status:
+                response = JSONResponse({"detail": detail}, code, headers={"Connection": "close"})
+                await response(scope, receive, answered)
+
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        try:
+            if declared.isdigit() and int(declared) > self.limit:
+                await refuse(413, too_large)
+            else:
+                await self.app(scope, watched, answered)
+        except Exception as error:
+            print(f"internal failure: {type(error).__name__}: {error} ({scope['method']})", flush=True)
+            await refuse(500, "internal failure; the server's log says more")
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self.counts.take(route, status, time.perf_counter() - begun)
+
+
+HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+def serve(
+    model: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_upload: int = 16 * 2**20,
+    data: str | None = None,
+    weights: Path | str | None = None,
+) -> None:
+    """Answer until stopped.
+
+    Raises:
+        VbprError: the model or its index cannot be used, or the address cannot be had.
+    """
+    import socket
+
+    answers = Answers(model, data, weights)
+    own = host in ("127.0.0.1", "localhost", "::1")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(512)
+    except OSError as error:
+        raise VbprError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from error
+    with listener:
+        address = f"[{host}]" if ":" in host else host
+        print(f"{answers.factors}: http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
+        if answers.no_photos:
+            print(f"photos are not taken: {answers.no_photos}", flush=True)
+        app = create_app(answers, max_upload=max_upload, hosts=["127.0.0.1", "localhost", "[::1]"] if own else None)
+        config = uvicorn.Config(app, log_level="warning", limit_concurrency=512, timeout_keep_alive=30)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+__all__ = ["Answers", "create_app", "serve"]

@@ -1,0 +1,82 @@
+import shutil
+
+import numpy as np
+import pytest
+
+import vbpr.factors
+from small import draw, made
+from test_recommend import run
+from vbpr import Factors, Nearest, VbprError, add_items
+from vbpr.nearest import encode_photo, index_path
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copy(made() / "small.model.h5", tmp_path / "small.model.h5")
+    return tmp_path / "small.model.h5"
+
+
+@pytest.fixture
+def images(tmp_path):
+    (tmp_path / "new").mkdir()
+    shutil.copy(made() / "data" / "images" / "item-04.png", tmp_path / "new" / "twin.png")
+    draw(tmp_path / "new" / "other.png", "blue", np.random.default_rng(9))
+    return tmp_path / "new"
+
+
+def test_a_new_item_with_a_known_image_gets_the_known_visual_score(model, images):
+    before = Factors.load(model)
+    done = add_items(model, images)
+    after = Factors.load(model)
+    assert done.item_ids == ["other", "twin"]
+    assert after.item_ids.tolist() == [*before.item_ids.tolist(), "other", "twin"]
+    old, new = after.item_index("item-04"), after.item_index("twin")
+    np.testing.assert_allclose(after.items[new], after.items[old], rtol=1e-2, atol=1e-2)  # the file holds float16
+    np.testing.assert_allclose(after.scores(np.arange(24))[:, new], after.scores(np.arange(24))[:, old], atol=0.02)
+    np.testing.assert_array_equal(after.scores(np.arange(24))[:, :30], before.scores(np.arange(24)))
+    np.testing.assert_array_equal(after.train.toarray()[:, :30], before.train.toarray())
+    assert after.train.shape == (24, 32)
+
+
+def test_the_index_is_refreshed_with_the_model(model, images):
+    Nearest.of(model, "hnsw").save(index_path(model))
+    assert add_items(model, images).index
+    near = Nearest.open(model)
+    photo = near.query_features(encode_photo(images / "twin.png", near.backbone))
+    assert {item for item, _ in near.search(photo, 2)} == {"twin", "item-04"}
+
+
+def test_known_items_are_skipped_and_counted_or_refused_and_bad_images_named(model, images, capsys):
+    shutil.copy(images / "twin.png", images / "item-00.png")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    kept = model.read_bytes()
+    assert run("add-items", model, images, "--duplicates", "refuse") == 2
+    assert "item-00" in capsys.readouterr().err and model.read_bytes() == kept
+    assert run("add-items", model, images) == 0
+    out = capsys.readouterr().out
+    assert "2 items added" in out and "1 (item-00)" in out and "broken" in out
+    (images / "broken.jpg").unlink()
+    assert add_items(model, images).item_ids == []
+    assert len(Factors.load(model).item_ids) == 32
+
+
+def test_a_fault_while_writing_leaves_the_old_model(model, images, monkeypatch):
+    kept = model.read_bytes()
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(vbpr.factors, "write_strings", fail)
+    with pytest.raises(VbprError, match="No space left"):
+        add_items(model, images)
+    assert model.read_bytes() == kept and not list(model.parent.glob("*.tmp"))
+
+
+def test_a_stale_index_is_refused_before_any_work(model, images):
+    Nearest.of(model).save(index_path(model))
+    shutil.copy(made() / "small.model.h5", model)
+    factors = Factors.load(model)
+    factors.bias[0] += 1
+    factors.save(model)
+    with pytest.raises(VbprError, match="not made from"):
+        add_items(model, images)

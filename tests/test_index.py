@@ -1,0 +1,115 @@
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+import vbpr.nearest
+from small import made
+from test_recommend import run
+from vbpr import Nearest, VbprError
+from vbpr.nearest import among, build, choose, index_path, unit_rows
+
+
+def clustered(n=4000, dim=24, seed=0):
+    rng = np.random.default_rng(seed)
+    return unit_rows(rng.standard_normal((40, dim))[rng.integers(40, size=n)] + 0.5 * rng.standard_normal((n, dim)))
+
+
+def near_of(vectors, kind):
+    index, chosen = build(vectors, kind)
+    return Nearest(np.arange(len(vectors)).astype(str), index, [], None, False, "", **chosen)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
+def test_every_kind_finds_what_a_plain_sort_finds_and_states_its_recall(kind):
+    vectors = clustered()
+    near, queries = near_of(vectors, kind), vectors[:200]
+    exact = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    found = near.search_many(queries, 10)[0]
+    recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)])
+    assert recall >= (1.0 if kind == "flat" else 0.97)
+    assert abs(recall - near.recall) < 0.02
+    np.testing.assert_allclose(near.rows(np.array([5, 2])), vectors[[5, 2]], atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
+@pytest.mark.parametrize("subset", [0, 10**9])
+def test_filters_let_nothing_else_through_and_lose_nothing(kind, subset, monkeypatch):
+    monkeypatch.setattr(vbpr.nearest, "SUBSET", subset)  # both roads: FAISS's selector, and one by one
+    vectors = clustered()
+    near, allowed = near_of(vectors, kind), np.random.default_rng(1).random(4000) < 0.3
+    found = near.search_many(vectors[:50], 10, allowed)[0]
+    assert allowed[found[found >= 0]].all()
+    exact = among(vectors[:50], vectors[allowed], np.flatnonzero(allowed), 10)[0]
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)]) > 0.95
+    nobody = near.search(vectors[:1], 5, allowed=np.arange(4000) == 17)
+    assert [item for item, _ in nobody] in (["17"], [])
+
+
+def test_the_kind_follows_the_size():
+    assert [choose(n, d)[0] for n, d in ((9_069, 64), (1_000_000, 50), (200_000, 2048), (50_000_000, 64))] == [
+        "flat",
+        "hnsw",
+        "hnsw",
+        "ivfpq",
+    ]
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copy(made() / "small.model.h5", tmp_path / "small.model.h5")
+    return tmp_path / "small.model.h5"
+
+
+def test_a_saved_index_answers_as_before_and_is_refused_for_another_model(model):
+    Nearest.of(model, "hnsw").save(index_path(model))
+    near, exact = Nearest.open(model), Nearest.of(model)
+    assert near.kind == "hnsw"
+    found, wanted = (n.search(n.query_item("item-04"), 5) for n in (near, exact))
+    assert [item for item, _ in found] == [item for item, _ in wanted]
+    assert [score for _, score in found] == pytest.approx([score for _, score in wanted], abs=1e-6)
+    with h5py.File(model, "r+") as handle:
+        handle["bias"][0] = 7
+    with pytest.raises(VbprError, match="not made from"):
+        Nearest.open(model)
+
+
+def test_an_altered_index_is_refused_whichever_byte_it_was(model):
+    path = index_path(model)
+    Nearest.of(model).save(path)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    with h5py.File(path) as handle:
+        start, size = handle["faiss"].id.get_offset(), handle["faiss"].id.get_storage_size()
+    for at in [*rng.integers(start, start + size, 30), *rng.integers(0, len(whole), 30)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            near = Nearest.open(model)
+        except VbprError:
+            refused += 1
+        else:  # a byte that HDF5 does not use: what was read is what was written
+            assert not start <= at < start + size
+            np.testing.assert_array_equal(near.vectors, Nearest.of(model).vectors)
+    assert refused >= 30
+    path.write_bytes(whole[:-100])
+    with pytest.raises(VbprError):
+        Nearest.open(model)
+
+
+def test_the_commands_index_and_ask_by_item_items_photo_and_file(model, tmp_path, capsys):
+    assert run("index", model) == 0
+    assert "exact search takes milliseconds" in capsys.readouterr().out
+    ask = ["similar", model, "-k", 3]
+    assert run(*ask, "--item", "item-03", "--item", "item-06", "--unseen-by", "user/00", "--category", "red") == 0
+    assert capsys.readouterr().out.count("red thing") == 3
+    images = made() / "data" / "images"
+    assert run(*ask, "--image", images / "item-03.png", "--image", images / "item-09.png") == 0
+    assert run("similar", made() / "small.h5", "--image", images / "item-03.png", "-k", 1) == 0
+    assert "item-03" in capsys.readouterr().out.splitlines()[-2]
+    (tmp_path / "ids").write_text("item-01\nitem-02\n")
+    assert run(*ask, "--items", tmp_path / "ids", "--out", tmp_path / "near.csv") == 0
+    assert len((tmp_path / "near.csv").read_text().splitlines()) == 7
+    capsys.readouterr()
+    assert run("similar", made() / "small.h5", "--item", "item-01", "--unseen-by", "user/00") == 2
+    assert "knows no users" in capsys.readouterr().err
+    assert run("index", model, "--kind", "tree") == 2

@@ -1,0 +1,31 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import safetensors.numpy
+
+import vbpr
+from small import draw, make_data
+
+PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
+
+
+def test_the_page_of_the_python_api_runs_and_its_files_hold_what_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_data(tmp_path / "data")
+    (tmp_path / "new-images").mkdir()
+    draw(tmp_path / "new-images" / "fresh.png", "red", np.random.default_rng(5))
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 7
+    names = {}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    factors = vbpr.Factors.load("artifacts/mine.model.h5")
+    tensors = safetensors.numpy.load_file("artifacts/mine.safetensors")
+    np.testing.assert_array_equal(tensors["users"], factors.users)
+    table = pyarrow.parquet.read_table("artifacts/recommendations.parquet").to_pylist()
+    mine = [row["item_id"] for row in table if row["user_id"] == str(factors.user_ids[2])]
+    assert mine == [str(i) for i in factors.item_ids[factors.recommend(2, 5)[0]]]
+    assert names["added"].item_ids == ["fresh"]
+    assert "fresh" in vbpr.Factors.load("artifacts/small.model.h5").item_ids

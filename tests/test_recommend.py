@@ -1,0 +1,118 @@
+import dataclasses
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import scipy.sparse as sp
+
+from small import made
+from vbpr.commands import app
+from vbpr.factors import Factors, diversified
+
+
+def random_factors(users=40, items=60, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    values = (rng.integers(-1, 2, (n, 3)) if ties else rng.standard_normal((n, 3)) for n in (users, items))
+    u, i = (v.astype(np.float32) for v in values)
+    bias = np.zeros(items, np.float32) if ties else rng.standard_normal(items).astype(np.float32)
+    taken = rng.random((users, items)) < 0.2
+    taken[0] = True  # a user who has everything
+    train = sp.csr_matrix(taken, dtype=np.float32)
+    empty = sp.csr_matrix((users, items), dtype=np.float32)
+    names = (np.array([f"{what}{n}" for n in range(count)]) for what, count in (("u", users), ("i", items)))
+    return Factors(u, i, bias, *names, train, empty, empty)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seen", [False, True])
+def test_many_at_once_are_each_one_alone_ties_included(ties, seen):
+    factors = random_factors(ties=ties)
+    allowed = np.arange(60) % 4 > 0
+    items, scores = factors.recommend_all(k=10, seen=seen, allowed=allowed, block=130)
+    for user in range(40):
+        wanted = factors.users[user] @ factors.items.T + factors.bias
+        bad = ~allowed if seen else ~allowed | (factors.train[user].toarray()[0] > 0)
+        order = [i for i in np.argsort(-wanted, kind="stable") if not bad[i]][:10]  # the naive twin
+        assert items[user][items[user] >= 0].tolist() == order
+        alone = factors.recommend(user, 10, seen, allowed=allowed)
+        np.testing.assert_array_equal(alone[0], order)
+        np.testing.assert_allclose(scores[user][: len(order)], wanted[order], rtol=1e-5, atol=1e-6)
+    if not seen:
+        assert (items[0] == -1).all() and np.isneginf(scores[0]).all()
+
+
+def test_fold_in_recovers_tastes_that_are_linear_in_the_history():
+    factors = random_factors(users=200)
+    count = np.diff(factors.train.indptr)
+    mean = np.asarray(factors.train @ factors.items) / np.sqrt(count)[:, None]
+    turn = np.random.default_rng(1).standard_normal((3, 3)).astype(np.float32)
+    factors = dataclasses.replace(factors, users=(mean @ turn + 0.5).astype(np.float32))
+    liked = np.array([4, 9, 30])
+    wanted = factors.items[liked].sum(0) / np.sqrt(3) @ turn + 0.5
+    np.testing.assert_allclose(factors.fold_in(factors.items[liked]), wanted, rtol=0.05, atol=0.05)
+
+
+def test_diversity_follows_its_definition_and_zero_changes_nothing():
+    rng = np.random.default_rng(2)
+    scores, vectors = np.sort(rng.random(30))[::-1], rng.standard_normal((30, 4))
+    assert diversified(scores, vectors, 8, 0.0).tolist() == list(range(8))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    gain = (scores - scores.min()) / (scores.max() - scores.min())
+    naive = [0]
+    while len(naive) < 8:
+        rest = [i for i in range(30) if i not in naive]
+        naive.append(max(rest, key=lambda i: 0.5 * gain[i] - 0.5 * max(unit[i] @ unit[j] for j in naive)))
+    assert diversified(scores, vectors, 8, 0.5).tolist() == naive
+
+
+def test_similar_items_are_those_of_highest_cosine():
+    factors = random_factors()
+    unit = factors.items / np.linalg.norm(factors.items, axis=1, keepdims=True)
+    order = [i for i in np.argsort(-(unit @ unit[7])) if i != 7][:5]
+    assert factors.similar_items("i7", 5)[0].tolist() == order
+
+
+def test_parquet_of_some_users_is_in_their_order(tmp_path):
+    factors = random_factors()
+    rows = factors.to_parquet(tmp_path / "r.parquet", 4, factors.user_indices(["u9", "u3"]), chunk=1)
+    table = pyarrow.parquet.read_table(tmp_path / "r.parquet").to_pylist()
+    assert rows == len(table) == 8
+    assert [row["user_id"] for row in table] == ["u9"] * 4 + ["u3"] * 4
+    assert [row["rank"] for row in table] == [1, 2, 3, 4] * 2
+    assert [row["item_id"] for row in table[4:]] == [str(i) for i in factors.item_ids[factors.recommend("u3", 4)[0]]]
+
+
+def run(*words):
+    try:
+        app([str(word) for word in words], standalone_mode=False)
+    except SystemExit as left:
+        return left.code
+    return 0
+
+
+def test_the_command_answers_one_user_a_file_of_users_and_someone_unknown(tmp_path, capsys):
+    model = made() / "small.model.h5"
+    assert run("recommend", model, "--user", "user/01", "-k", 3, "--category", "GREEN") == 0
+    assert capsys.readouterr().out.count("green thing") == 3
+    (tmp_path / "users").write_text("user/02\n\nuser/05\n")
+    assert run("recommend", model, "--users", tmp_path / "users", "--out", tmp_path / "o.parquet") == 0
+    assert set(pyarrow.parquet.read_table(tmp_path / "o.parquet")["user_id"].to_pylist()) == {"user/02", "user/05"}
+    photo = made() / "data" / "images" / "item-05.png"
+    assert run("recommend", model, "--liked", "item-02", "--image", photo, "-k", 2, "--diversity", 0.3) == 0
+    assert "item-02" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--user", "user/01", "--all"], "give one of"),
+        (["--all"], "--out"),
+        (["--user", "user/1"], "did you mean user/"),
+        (["--user", "user/01", "--category", "gren"], "did you mean green"),
+        (["--liked", "item-99"], "no item 'item-99'"),
+        (["--user", "user/01", "--allowed", "/nonexistent"], "cannot be read"),
+    ],
+)
+def test_faults_say_what_to_do(words, said, capsys):
+    assert run("recommend", made() / "small.model.h5", *words) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,72 @@
+import html.parser
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+import vbpr.report as module
+from small import made
+from vbpr import Factors, evaluate
+from vbpr.pictures import Photos
+from vbpr.report import plane, report
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copy(made() / "small.model.h5", folder / "small.model.h5")
+    return report(folder / "small.model.h5", users=3, map_items=25).read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_asks_for_nothing_from_outside(page):
+    stack, void = [], {"meta", "link", "line", "polyline", "circle", "rect", "br", "img"}
+
+    class Parser(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            if tag not in void:
+                stack.append(tag)
+            for name, value in attributes:
+                assert name not in ("src", "href") or value.startswith(("data:", "#")), (tag, value)
+
+        def handle_endtag(self, tag):
+            if tag not in void:
+                assert stack.pop() == tag
+
+    Parser().feed(page)
+    assert not stack
+    assert not re.search(r"https?://(?!www\.w3\.org)", page)
+    assert "thing <" not in page.replace("thing \\u003c", "")  # titles with markup in them are only text
+
+
+def test_its_figures_are_those_of_evaluate(page):
+    summary = evaluate(Factors.load(made() / "small.model.h5")).summary()["all"]
+    low, high = summary["auc_interval"]
+    text = re.sub(r"<[^>]+>", "", page)
+    assert f"{summary['auc']:.3f} ({low:.3f} to {high:.3f})" in text
+    for name in ("knn (baseline)", "popularity (baseline)", "random (baseline)"):
+        assert name in text
+    for part in ("Learning curve", "The best served", "The worst served", "Neighbours", "Axis 1", "Map of styles"):
+        assert part in text
+    assert "25 of 30 items" in text
+
+
+def test_a_thumbnail_is_made_once_however_often_it_is_shown(tmp_path, monkeypatch):
+    asked = []
+    real = Photos.thumbnail
+    monkeypatch.setattr(Photos, "thumbnail", lambda self, item, *a: asked.append(item) or real(self, item, *a))
+    text = report(made() / "small.model.h5", tmp_path / "r.html", map_items=0).read_text()
+    assert len(asked) == len(set(asked))
+    assert text.count('<span class="photo"') > 2 * len(asked)
+    assert "Map of styles" not in text
+
+
+def test_without_opentsne_the_map_is_of_principal_axes_and_says_so(monkeypatch):
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal((200, 2)) * [3, 1] @ np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
+    places, words = plane(flat)
+    assert "hold 100% of the differences" in words and "vbpr[report]" in words
+    near = np.argsort(((flat[:1] - flat) ** 2).sum(1))[1]
+    assert places.min() == 0 and places.max() == 1
+    assert np.abs(places[0] - places[near]).max() < 0.2

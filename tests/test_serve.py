@@ -1,0 +1,159 @@
+import concurrent.futures
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from small import made
+
+fastapi = pytest.importorskip("fastapi.testclient", reason="the serve extra is not installed")
+pytest.importorskip("httpx", reason="httpx is not installed")
+
+from vbpr.factors import Factors  # noqa: E402
+from vbpr.serve import Answers, create_app  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def client():
+    app = create_app(Answers(made() / "small.model.h5"), max_upload=200_000, hosts=["testserver"])
+    with fastapi.TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def png(width=40, height=30, colour="red"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_answers_are_the_model_s(client):
+    factors = Factors.load(made() / "small.model.h5")
+    items, scores = factors.recommend("user/03", 5)
+    body = client.get("/users/user%2F03/recommendations?k=5").json()["items"]
+    assert [item["item_id"] for item in body] == [str(i) for i in factors.item_ids[items]]
+    assert [item["score"] for item in body] == pytest.approx(scores.tolist())
+    near = client.get("/items/item-07/similar?k=5").json()["items"]
+    assert [item["item_id"] for item in near] == [
+        str(i) for i in factors.item_ids[factors.similar_items("item-07", 5)[0]]
+    ]
+    folded = client.post("/users/fold-in", json={"liked": ["item-01", "item-04"], "k": 3}).json()["items"]
+    liked = factors.item_indices(["item-01", "item-04"])
+    wanted = factors.choose(factors.fold_in(factors.items[liked]), 3, exclude=liked)[0]
+    assert [item["item_id"] for item in folded] == [str(i) for i in factors.item_ids[wanted]]
+    assert all(
+        item["category"] == "blue" for item in client.get("/items/item-07/similar?category=Blue").json()["items"]
+    )
+
+
+def test_history_search_photo_and_description(client):
+    user = client.get("/users/user%2F03").json()
+    assert len(user["history"]) == 6 and not user["simulated"]
+    assert client.get("/users?search=/03").json() == {"total": 1, "ids": ["user/03"]}
+    photo = client.get("/items/item-02/photo?side=96")
+    assert Image.open(io.BytesIO(photo.content)).size == (72, 96)
+    paths = client.get("/openapi.json").json()["paths"]
+    wanted = {"/users/{user_id}/recommendations", "/items/{item_id}/similar", "/similar", "/users/fold-in", "/health"}
+    assert wanted <= set(paths)
+    assert client.get("/health").json()["items"] == 30
+    assert "<script>" in client.get("/").text
+
+
+def test_a_photo_of_an_item_finds_it(client):
+    photo = (made() / "data" / "images" / "item-11.png").read_bytes()
+    found = client.post("/similar?k=3", files=[("photos", ("../../x.png", photo))]).json()["items"]
+    assert found[0]["item_id"] == "item-11" and found[0]["score"] == pytest.approx(1, abs=1e-3)
+
+
+HOSTILE = [
+    ("GET", "/users/nobody/recommendations", {}, 404),
+    ("GET", "/users/user%2F03/recommendations?k=0", {}, 422),
+    ("GET", "/users/user%2F03/recommendations?k=10000000", {}, 422),
+    ("GET", "/users/user%2F03/recommendations?k=NaN", {}, 422),
+    ("GET", "/users/user%2F03/recommendations?diversity=nan", {}, 422),
+    ("GET", "/users/user%2F03/recommendations?category=puce", {}, 400),
+    ("GET", "/users/" + "x" * 5000, {}, 422),
+    ("GET", "/items/..%2F..%2F..%2Fetc%2Fpasswd/photo", {}, 404),
+    ("GET", "/items/%00/similar", {}, 404),
+    ("GET", "/items/%ff%fe/similar", {}, 404),
+    ("GET", "/items/item-01/photo?side=100000", {}, 422),
+    ("GET", "/templates/page.html", {}, 404),
+    ("DELETE", "/health", {}, 405),
+    ("POST", "/users/fold-in", {"content": b"{"}, 422),
+    ("POST", "/users/fold-in", {"json": {"liked": []}}, 422),
+    ("POST", "/users/fold-in", {"json": {"liked": ["item-01"] * 1000}}, 422),
+    ("POST", "/users/fold-in", {"json": {"liked": ["none"]}}, 404),
+    ("POST", "/users/fold-in", {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 400),
+    ("POST", "/similar", {}, 422),
+    ("POST", "/similar", {"content": b"zz", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400),
+    ("POST", "/similar", {"files": [("photos", ("a.jpg", b"no image"))]}, 422),
+    ("POST", "/similar", {"files": [("photos", ("a.png", png()[:60]))]}, 422),
+    ("POST", "/similar", {"files": [("photos", ("a.png", png()))] * 9}, 422),
+    ("POST", "/similar", {"files": [("photos", ("a.jpg", b"x" * 300_000))]}, 413),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "given", "status"), HOSTILE)
+def test_malformed_and_hostile_requests_get_a_4xx_with_a_sentence(client, method, path, given, status):
+    answer = client.request(method, path, **given)
+    assert answer.status_code == status, answer.text
+    assert "Traceback" not in answer.text and answer.json()["detail"]
+
+
+def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client, monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) < 100_000
+    assert client.post("/similar", files=[("photos", ("b.png", buffer.getvalue()))]).status_code == 422
+    monkeypatch.setattr("vbpr.images.MAX_PIXELS", 1000)
+    answer = client.post("/similar", files=[("photos", ("a.png", png()))])
+    assert answer.status_code == 422 and "pixels" in answer.json()["detail"]
+
+
+def test_a_body_without_a_declared_length_is_cut_off_at_the_cap(client):
+    sent = []
+
+    def endless():
+        for _ in range(100):
+            sent.append(1)
+            yield b"x" * 65_536
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/similar", content=endless(), headers=headers).status_code in (400, 413)
+
+
+def test_another_name_for_the_server_is_refused(client):
+    assert client.get("/health", headers={"host": "evil.example"}).status_code == 400
+
+
+def test_an_internal_failure_is_a_plain_500(client, monkeypatch, capsys):
+    monkeypatch.setattr(Factors, "seen_by", lambda *_: 1 / 0)
+    answer = client.get("/users/user%2F03")
+    assert answer.status_code == 500 and "Zero" not in answer.text
+    assert "ZeroDivisionError" in capsys.readouterr().out
+
+
+def test_many_at_once_get_what_each_gets_alone(client):
+    users = [f"user%2F{n:02}" for n in range(24)]
+    photo = (made() / "data" / "images" / "item-11.png").read_bytes()
+    alone = [client.get(f"/users/{u}/recommendations").json() for u in users]
+
+    def ask(n):
+        if n % 6 == 5:
+            return client.post("/similar?k=1", files=[("photos", ("x.png", photo))]).json()["items"][0]["item_id"]
+        return client.get(f"/users/{users[n % 24]}/recommendations").json()
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(96)))
+    assert all(a == ("item-11" if n % 6 == 5 else alone[n % 24]) for n, a in enumerate(answers))
+
+
+def test_counts_are_of_what_was_asked(client):
+    def count():
+        text, wanted = client.get("/metrics").text, 'vbpr_requests_total{route="/items/{item_id:path}",status="200"} '
+        return sum(int(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted))
+
+    before = count()
+    for n in np.arange(5):
+        client.get(f"/items/item-0{n}")
+    assert count() == before + 5
