@@ -54,6 +54,12 @@ def tastes() -> tuple[Split, Drawn]:
     return Split.make(Interactions.of(*zip(*pairs, strict=True)), catalogue=images.item_ids), images
 
 
+@pytest.fixture
+def narrow(monkeypatch):
+    """Dense layers of 32 instead of 4,096: Adam on 22 million weights is seconds a step."""
+    monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 32)
+
+
 SMALL = {"image_size": 32, "batch": 32, "dim": 8, "epochs": 2, "device": "cpu", "precision": "float32"}
 
 
@@ -114,7 +120,7 @@ def test_initial_values():
     assert all((layer.bias == 0).all() for layer in network.children())
 
 
-def test_loss_is_the_published_sum(tastes, tmp_path):
+def test_loss_is_the_published_sum(narrow, tastes, tmp_path):
     """-sum ln sigma + 1e-3/2 sum_layers |W|^2 + 1/2 sum_batch |theta_u|^2, written out; dropout off."""
     split, images = tastes
     c = configure("dvbpr", **(SMALL | {"batch": 128}))
@@ -132,12 +138,12 @@ def test_loss_is_the_published_sum(tastes, tmp_path):
 
     quiet = lambda x, _generator: network(x.double())  # noqa: E731
     users, ranking, encoded = plain_step(Fixed(), quiet, theta, pixels, generator, c)
-    ours = float(ranking + penalty(theta[users], penalised(network), c))
+    ours = (ranking + penalty(theta[users], penalised(network), c)).item()
     u, i, j = Fixed().draw(128)
     phi = network(pixels(torch.arange(60)).double())
-    x = [float(theta[u[n]] @ (phi[i[n]].float() - phi[j[n]].float()).double()) for n in range(128)]
+    x = [(theta[u[n]] @ (phi[i[n]].float() - phi[j[n]].float()).double()).item() for n in range(128)]
     wanted = sum(np.log1p(np.exp(-v)) for v in x)
-    wanted += 1e-3 / 2 * sum(float((layer.weight**2).sum()) for layer in network.children())
+    wanted += 1e-3 / 2 * sum((layer.weight**2).sum().item() for layer in network.children())
     wanted += 1 / 2 * sum(float(theta[n] @ theta[n]) for n in u)
     assert ours == pytest.approx(wanted, rel=1e-5)
     assert encoded == 256
@@ -148,7 +154,7 @@ def test_bpr_at_zero():
     x = torch.zeros(128, dtype=torch.float64, requires_grad=True)
     loss = F.softplus(-x).sum()
     loss.backward()
-    assert float(loss) == pytest.approx(88.7228, abs=1e-4) and (x.grad == -0.5).all()
+    assert loss.item() == pytest.approx(88.7228, abs=1e-4) and (x.grad == -0.5).all()
     assert torch.isfinite(F.softplus(-torch.tensor([100.0, -100.0]))).all()
 
 
@@ -157,11 +163,11 @@ def test_penalty_counts_batch_users_with_repeats():
     theta = torch.ones(4, 50, requires_grad=True)
     value = penalty(theta[[0, 0, 1]], [], c)
     value.backward()
-    assert float(value) == 75
+    assert value.item() == 75
     assert (theta.grad[:, 0] == torch.tensor([2.0, 1.0, 0.0, 0.0])).all()
 
 
-def test_gradients_agree_with_finite_differences():
+def test_gradients_agree_with_finite_differences(narrow):
     torch.manual_seed(0)
     network = CNNF(2, 32).double()
     x, theta = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.rand(2, 2, dtype=torch.float64, requires_grad=True)
@@ -177,9 +183,9 @@ def test_gradients_agree_with_finite_differences():
         with torch.no_grad():
             start, e = p[at].item(), 1e-6
             p[at] = start + e
-            up = float(loss())
+            up = loss().item()
             p[at] = start - e
-            down = float(loss())
+            down = loss().item()
             p[at] = start
         assert float(p.grad[at]) == pytest.approx((up - down) / (2 * e), rel=1e-5, abs=1e-9)
 
@@ -190,7 +196,7 @@ def test_dropout_halves_and_keeps_the_mean():
     assert dropped(out, None) is out
 
 
-def test_it_learns_colours_and_the_efficient_preset_encodes_less(tastes, tmp_path):
+def test_it_learns_colours_and_the_efficient_preset_encodes_less(narrow, tastes, tmp_path):
     split, images = tastes
     plain = model(images, tmp_path, epochs=15, lr=1e-3, reg_users=0.01).fit(split, None)
     frugal = model(
@@ -206,7 +212,7 @@ def test_it_learns_colours_and_the_efficient_preset_encodes_less(tastes, tmp_pat
     assert frugal.about["encoded"] < plain.about["encoded"] / 1.5
 
 
-def test_a_stopped_run_resumes_to_the_same_vectors(tastes, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_vectors(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
     whole = model(images, tmp_path).fit(split, None)
     calls = iter(range(1000))

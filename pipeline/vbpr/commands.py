@@ -77,7 +77,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def extract(
-    backbone: Annotated[str, typer.Option(help="inception, lite0, or any timm model name[.tag]")] = "inception",
+    backbone: Annotated[str, typer.Option(help="inception, lite0, cae, or any timm model name[.tag]")] = "inception",
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Feature file [default: artifacts/BACKBONE.h5; inc.h5 for inception]")
@@ -92,6 +92,9 @@ def extract(
     batch: Annotated[int | None, typer.Option(min=1, help="Images a step [default: 16 on a CPU, 256 on a GPU]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
+    recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
+    epochs: Annotated[int | None, typer.Option(min=1, help="cae: passes over the images [default: the recipe's]")] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="cae: pixels of a side [default: the recipe's]")] = None,
 ) -> None:
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from .datasets import Dataset
@@ -111,6 +114,7 @@ def extract(
         batch=batch,
         threads=threads,
         max_bad=max_bad,
+        cae={"recipe": recipe, "epochs": epochs, "image_size": image_size},
     )
     rate = f" at {done.rate:,.0f} images/s" if done.written else ""
     print(
@@ -344,6 +348,21 @@ def info(
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     else:
         raise VbprError(f"{file} is neither a feature file nor a model file of vbpr's")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz or tradesy.json.gz")],
+    out: Annotated[Path, typer.Argument(help="Folder to make")],
+) -> None:
+    """A foreign data set into the folder that every other command reads. Run again to resume."""
+    from .datasets.convert import convert as run
+
+    done = run(source, out)
+    print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"next: vbpr extract --backbone inception --data {done.path}")
 
 
 @app.command()

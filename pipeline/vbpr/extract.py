@@ -47,6 +47,7 @@ def extract(
     batch: int | None = None,
     threads: int | None = None,
     max_bad: float = 0.05,
+    cae: dict[str, Any] | None = None,
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
 
@@ -54,6 +55,7 @@ def extract(
 
     Args:
         max_bad: the largest share of images that may be unusable.
+        cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
         VbprError: see `load_backbone`, `FeatureStore.create`; or too many bad images.
@@ -67,8 +69,13 @@ def extract(
     writable_parent(path)
     source = data.images()
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-    from .backbones import Encoder, load_backbone
+    from .backbones import Encoder, load_backbone, pick_device
 
+    if backbone == "cae" and weights is None and not random_weights:
+        from .autoencoder import train_autoencoder
+
+        weights = path.with_suffix(".cae.safetensors")
+        train_autoencoder(source, weights, device=pick_device(device), **(cae or {}))
     model = load_backbone(backbone, weights, random_weights)
     fingerprint = f"{model.fingerprint} {precision}"
     provenance = {

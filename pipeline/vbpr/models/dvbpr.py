@@ -37,6 +37,7 @@ from .config import TrainConfig
 
 HALF = (0.5, 0.5, 0.5)
 PUBLISHED_NETWORK = "cnnf"
+WIDE = 4096  # of the two dense layers
 
 
 class CNNF(nn.Module):
@@ -52,9 +53,9 @@ class CNNF(nn.Module):
         self.conv1 = nn.Conv2d(3, 64, 11, 4)  # padded in `forward`: TensorFlow's SAME is one pixel more at the end
         self.conv2 = nn.Conv2d(64, 256, 5, padding=2)
         self.conv3, self.conv4, self.conv5 = (nn.Conv2d(256, 256, 3, padding=1) for _ in range(3))
-        self.fc1 = nn.Linear(256 * (size // 32) ** 2, 4096)
-        self.fc2 = nn.Linear(4096, 4096)
-        self.fc3 = nn.Linear(4096, k)
+        self.fc1 = nn.Linear(256 * (size // 32) ** 2, WIDE)
+        self.fc2 = nn.Linear(WIDE, WIDE)
+        self.fc3 = nn.Linear(WIDE, k)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Xavier-uniform weights, zero biases."""
@@ -277,7 +278,7 @@ class Run:
         self.curve: list[dict[str, float]] = []
         self.saved = time.monotonic()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def evaluate(
         self, validation: CurveSample, pixels: Pictures, steps: int, bar: Progress, dtype: torch.dtype
     ) -> None:
