@@ -267,7 +267,9 @@ class Training:
         self.held, self.shown = np.sort(order[:held]), np.sort(order[held:])
         if recipe.first:  # the published generator never got beyond its first batch; an epoch is as long all the same
             self.shown = np.resize(self.shown[: recipe.first], len(self.shown))
-        self.steps = max(1, len(self.shown) // recipe.batch)
+        # a small catalogue still makes sixteen steps an epoch, which normalisation needs to know its statistics
+        self.batch = recipe.batch if recipe.first else min(recipe.batch, max(8, len(self.shown) // 16))
+        self.steps = max(1, len(self.shown) // self.batch)
         self.epoch, self.curve = 0, []  # type: ignore[var-annotated]
         self.bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
         self.saved = time.monotonic()
@@ -285,7 +287,7 @@ class Training:
     def run(self) -> None:
         """Train to the end, from the checkpoint if there is one of this run."""
         self.resume()
-        total = self.steps * self.r.batch
+        total = self.steps * self.batch
         with Progress("train cae", total * self.epochs, "images") as bar, stop_signals() as stopping:
             bar.advance(self.epoch * total)
             while self.epoch < self.epochs:
@@ -295,8 +297,8 @@ class Training:
                     if self.r.decay:
                         done = (self.epoch + s / self.steps) / self.epochs
                         self.adam.param_groups[0]["lr"] = self.r.lr * max(0.02, 1 - done)
-                    mean += self.learn(order[s * self.r.batch : (s + 1) * self.r.batch]) / self.steps
-                    bar.advance(self.r.batch)
+                    mean += self.learn(order[s * self.batch : (s + 1) * self.batch]) / self.steps
+                    bar.advance(self.batch)
                     if stopping():  # an epoch is minutes at most: what it has done so far is done again
                         raise Stopped(f"stopped in epoch {self.epoch + 1}{self.words()}; run the same command again")
                 if not np.isfinite(mean):

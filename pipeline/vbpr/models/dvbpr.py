@@ -196,7 +196,8 @@ def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
     """The network of a configuration and how it wants its images."""
     if c.network == PUBLISHED_NETWORK:
         return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 0.0, "nearest", HALF, HALF)
-    backbone = load_backbone(c.network, c.network_weights or None, c.network_weights == "random")
+    random = c.network_weights == "random"
+    backbone = load_backbone(c.network, None if random else c.network_weights or None, random)
     return FineTuned(backbone, c.dim), backbone.preprocessing
 
 
