@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vbpr.autoencoder import RECIPES, Encoder, ReportDecoder, ReportEncoder, identity_of, load_encoder, train_autoencoder
+from vbpr.autoencoder import (
+    RECIPES,
+    Encoder,
+    ReportDecoder,
+    ReportEncoder,
+    identity_of,
+    load_encoder,
+    train_autoencoder,
+)
 from vbpr.backbones import load_backbone
 from vbpr.errors import VbprError
 from vbpr.progress import Stopped
@@ -66,8 +74,8 @@ def test_the_published_maps():
     assert sides == [222, 111, 109, 54, 52, 26, 24, 12, 10, 5]
 
 
-def ranker_loss(codes: torch.Tensor, whole_table: bool, steps: int = 400) -> tuple[float, float]:
-    """(last batch loss in sums, largest |x_uij|) of a Dense(50) ranker on frozen codes, 40 users with one taste each."""
+def ranker_loss(codes: torch.Tensor, whole_table: bool, steps: int = 200) -> tuple[float, float]:
+    """(last batch loss in sums, largest |x_uij|) of a Dense(50) ranker on frozen codes of 40 users."""
     g = torch.Generator().manual_seed(0)
     users, n, b = 40, len(codes), 128
     theta = (torch.rand(users, 50, generator=g) / 100).requires_grad_()
@@ -98,7 +106,7 @@ def test_the_reports_recipe_collapses_and_the_improved_one_does_not():
     assert (published - 1 / 147).abs().max() < 1e-3  # nearly the same for every picture
     floor = 128 * np.log(2)
     loss, largest = ranker_loss(published, whole_table=True)
-    assert floor - 1e-3 <= loss <= 1 + floor and largest < 1e-3
+    assert floor - 0.01 <= loss <= 1 + floor and largest < 1e-3
     standard = (improved - improved.mean(0)) / improved.std(0).clamp(min=1e-6)
     assert ranker_loss(standard, whole_table=False)[0] < 0.5 * floor
 

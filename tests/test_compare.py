@@ -84,7 +84,9 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
 
 
 def factors_of(rng, users=40, items=30) -> Factors:
-    held = sp.csr_matrix((np.ones(users, np.float32), (np.arange(users), rng.integers(items, size=users))), (users, items))
+    held = sp.csr_matrix(
+        (np.ones(users, np.float32), (np.arange(users), rng.integers(items, size=users))), (users, items)
+    )
     train = sp.random(users, items, 0.2, "csr", np.float32, random_state=1)
     train = train - train.multiply(held > 0)
     train.eliminate_zeros()

@@ -103,7 +103,8 @@ def test_conversion_keeps_interactions_split_items_and_bytes_of_images(original,
     images = data.images()
     assert images.item_ids.tolist() == ["B000", "B002", "B003", "B004", "B005"]
     assert images.read(0) == photo(0) and images.read(4) == photo(5, "PNG")
-    assert tarfile.open(tmp_path / "out" / "images.tar").getnames()[-1] == "B005.png"
+    with tarfile.open(tmp_path / "out" / "images.tar") as archive:
+        assert archive.getnames()[-1] == "B005.png"
 
 
 def test_a_finished_conversion_is_left_alone_and_another_source_is_refused(original, tmp_path):
@@ -188,7 +189,7 @@ def test_forged_pickles_are_refused(tmp_path, body):
 
 def test_every_truncation_is_refused(original, tmp_path):
     whole, source = original.read_bytes(), tmp_path / "cut.npy"
-    for length in [*range(0, 200), *range(200, len(whole), 97), len(whole) - 1]:
+    for length in [*range(200), *range(200, len(whole), 97), len(whole) - 1]:
         source.write_bytes(whole[:length])
         with pytest.raises(VbprError, match=r"cut\.npy"):
             convert(source, tmp_path / "out")
@@ -227,7 +228,7 @@ def test_a_file_of_another_structure_is_refused(tmp_path, change, words):
 
 def test_plain_arrays_and_unknown_files_are_refused(tmp_path):
     np.save(tmp_path / "numbers.npy", np.zeros(6))
-    with pytest.raises(VbprError, match="float64|<f8"):
+    with pytest.raises(VbprError, match=r"float64|<f8"):
         convert(tmp_path / "numbers.npy", tmp_path / "out")
     (tmp_path / "a.xyz").touch()
     with pytest.raises(VbprError, match="no converter"):

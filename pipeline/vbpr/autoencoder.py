@@ -69,13 +69,14 @@ class Encoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
             for c, w in zip((3, *self.widths), self.widths, strict=False)
         )
-        self.code = nn.Linear(self.widths[-1] * (size // 32) ** 2, code)
+        # not `code`: TorchScript, and OpenVINO through it, takes that name for a module's source text
+        self.bottleneck = nn.Linear(self.widths[-1] * (size // 32) ** 2, code)
 
     def encode(self, x: Tensor) -> Tensor:
         """(n, code): what the decoder sees."""
         for stage in self.stages:
             x = stage(x)
-        out: Tensor = self.code(x.flatten(1))
+        out: Tensor = self.bottleneck(x.flatten(1))
         return out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
             mean = x.mean((2, 3))
             # not torch.std: its gradient and its result at one pixel a channel are not finite
             parts += [mean, ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-8).sqrt()]
-        return torch.cat([self.code(x.flatten(1)), *parts], 1)
+        return torch.cat([self.bottleneck(x.flatten(1)), *parts], 1)
 
 
 class Decoder(nn.Module):

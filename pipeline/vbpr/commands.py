@@ -93,8 +93,12 @@ def extract(
     threads: Annotated[int | None, typer.Option(min=1, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
     recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
-    epochs: Annotated[int | None, typer.Option(min=1, help="cae: passes over the images [default: the recipe's]")] = None,
-    image_size: Annotated[int | None, typer.Option(min=32, help="cae: pixels of a side [default: the recipe's]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="cae: passes over the images [default: the recipe's]")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, help="cae: pixels of a side [default: the recipe's]")
+    ] = None,
 ) -> None:
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from .datasets import Dataset
@@ -137,7 +141,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Model file [default: the first feature file's name + .model.h5]")
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")
+    ] = "default",
     split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
@@ -376,7 +382,9 @@ def convert(
 @app.command()
 def compare(
     models: Annotated[str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones")],
-    data: Annotated[list[str] | None, typer.Option(help="Data set; may repeat [default: $VBPR_DATA, else sample]")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Data set; may repeat [default: $VBPR_DATA, else sample]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept")] = Path(
         "artifacts/compare"
     ),
@@ -424,7 +432,8 @@ def compare(
         min_interactions=min_interactions,
         device=device,
     )
-    result = run([Dataset.resolve(name) for name in data or [None]], models.split(","), out, options)
+    chosen: list[str | None] = [*data] if data else [None]
+    result = run([Dataset.resolve(name) for name in chosen], models.split(","), out, options)
     print_comparison(result)
     write_json(json_out, result)
     print(f"written: {out}/compare.json, compare.md, compare.png")

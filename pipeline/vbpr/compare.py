@@ -287,7 +287,7 @@ def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -
         positive = (users * factors.items[i]).sum(1) + factors.bias[i]
         negative = np.einsum("nk,nck->nc", users, factors.items[j]) + factors.bias[j]
         total += float((positive[:, None] > negative).mean(1).sum())
-    return total / held.nnz
+    return float(total / held.nnz)
 
 
 def row_of(
@@ -324,7 +324,9 @@ def paired_tests(aucs: dict[str, Array], seed: int = 0) -> list[dict[str, Any]]:
     for a, b in itertools.combinations(aucs, 2):
         difference = aucs[a] - aucs[b]
         rng = np.random.default_rng(seed)
-        means = np.array([difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)])
+        means = np.array(
+            [difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
+        )
         tail = min((means <= 0).sum(), (means >= 0).sum())
         low, high = np.quantile(means, [0.025, 0.975])
         out.append(
@@ -356,7 +358,18 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of one data set's table."""
-    header = ["method", "AUC", "95% interval", "cold", "unseen", "NDCG@10", "HR@10", "once, s", "train, s", "images encoded"]
+    header = [
+        "method",
+        "AUC",
+        "95% interval",
+        "cold",
+        "unseen",
+        "NDCG@10",
+        "HR@10",
+        "once, s",
+        "train, s",
+        "images encoded",
+    ]
     names = list(PUBLISHED_PROTOCOLS) if told["published_protocols"] else []
     header += names + (["report"] if told["recognised"] else [])
     rows = []
@@ -382,7 +395,8 @@ def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def heading(told: dict[str, Any]) -> str:
     known = f", the published {told['recognised']}" if told["recognised"] else ""
-    return f"{told['title']}{known}: {told['users']:,} users, {told['items']:,} items, {told['interactions']:,} interactions"
+    counts = ", ".join(f"{told[name]:,} {name}" for name in ("users", "items", "interactions"))
+    return f"{told['title']}{known}: {counts}"
 
 
 def verdicts(told: dict[str, Any]) -> list[str]:

@@ -35,7 +35,9 @@ class PixelCache:
         self.rows, self.usable, self.failures = rows, usable, failures
 
     @classmethod
-    def build(cls, path: Path | str, source: ImageSource, how: Preprocessing, threads: int | None = None) -> "PixelCache":
+    def build(
+        cls, path: Path | str, source: ImageSource, how: Preprocessing, threads: int | None = None
+    ) -> "PixelCache":
         """Open the cache at `path`, after decoding what it lacks; one of other images or another size is made anew.
 
         Raises:

@@ -19,8 +19,8 @@ from .errors import VbprError, some
 from .factors import Factors
 from .features import FeatureStore
 from .files import Strings, locked, writable_parent
-from .interactions import Split
 from .images import ImageSource
+from .interactions import Split
 from .models import MODELS, TrainConfig
 from .models.dvbpr import DVBPR
 from .recommender import ItemFeatures
@@ -147,7 +147,9 @@ def train(
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
     started = time.monotonic()
     images = data.images() if MODELS[config.model].images else None
-    split = prepare(data, stores, images=images, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
+    split = prepare(
+        data, stores, images=images, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed
+    )
     digests = [store.digest() for store in stores]
     if images is not None:
         digests.append(hashlib.blake2b(repr([images.signature(i) for i in range(len(images))]).encode()).hexdigest())

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Conversion:
     notes: list[str]
 
 
-def write_table(path: Path, columns: dict[str, Sequence[Any]]) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write a CSV of columns."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
@@ -124,14 +124,18 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
                     handle.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
                     bar.advance(1)
                     if stopping():
-                        raise Stopped(f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume")
+                        raise Stopped(
+                            f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume"
+                        )
             handle.write(bytes(2 * tarfile.BLOCKSIZE))
         sync(partial)
         partial.replace(out / "images.tar")
         sync(out)
     except OSError as error:
         why = error.strerror or error
-        raise VbprError(f"{out} could not be written ({why}); free some space, then run the same command again") from error
+        raise VbprError(
+            f"{out} could not be written ({why}); free some space, then run the same command again"
+        ) from error
 
 
 def members_of(partial: Path) -> tuple[list[tuple[str, int]], int]:

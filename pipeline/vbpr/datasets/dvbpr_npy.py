@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import VbprError, some
 from .canonical import Conversion, begin, finish, finished, spans, write_table, write_tar
 from .pickles import Array, Span, read_pickle
@@ -187,7 +189,7 @@ def category_path(categories: Any) -> list[str]:
 def class_of(one_hot: Any) -> str:
     """The number of the class in a one-hot array: 0 to 5, or nothing."""
     value = one_hot.value if type(one_hot) is Array else None
-    return str(int(value.argmax())) if value is not None and getattr(value, "size", 0) and value.any() else ""
+    return str(int(value.argmax())) if isinstance(value, np.ndarray) and value.any() else ""
 
 
 def pictures(source: Path, whole: list[tuple[str, Any]]) -> Any:
@@ -207,7 +209,9 @@ def compare_with_published(source: Path, counts: dict[str, int]) -> list[str]:
     wanted = {"users": published.users, "items": published.items, "interactions": published.interactions}
     if published.train is not None:
         wanted["train"] = published.train
-    wrong = [f"{counts[key]:,} {key} where {value:,} are published" for key, value in wanted.items() if counts[key] != value]
+    wrong = [
+        f"{counts[key]:,} {key} where {value:,} are published" for key, value in wanted.items() if counts[key] != value
+    ]
     if not wrong:
         return [f"counts agree with what is published of {name}"]
     return [f"not the published {name}: {', '.join(wrong)}"]

@@ -109,7 +109,9 @@ class Machine:
 
     def take(self, length: int) -> bytes:
         if not 0 <= length <= self.end - self.at:
-            raise Fault(f"a string of {length:,} bytes where the file has {self.end - self.at:,} left (is it cut short?)")
+            raise Fault(
+                f"a string of {length:,} bytes where the file has {self.end - self.at:,} left (is it cut short?)"
+            )
         self.at += length
         return self.data[self.at - length : self.at]
 
@@ -196,14 +198,14 @@ class Machine:
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is Array:
-            target.value = array_of(*state, machine=self)
+            target.value = array_of(self, *state)
         elif not isinstance(target, np.dtype):
             raise Fault("a state for something that is not an array")
         elif type(state) is not tuple or state[1] not in (b"<", "<", b"|", "|"):
             raise Fault("an array type that is not little-endian")
 
 
-def array_of(version: Any, shape: Any, dtype: Any, fortran: Any, values: Any, machine: Machine) -> Any:
+def array_of(machine: Machine, version: Any, shape: Any, dtype: Any, fortran: Any, values: Any) -> Any:
     """An array's content: a list for objects, else a NumPy array of exactly the bytes given."""
     if type(shape) is not tuple or not all(type(n) is int and 0 <= n < 2**40 for n in shape) or len(shape) > 4:
         raise Fault(f"an array of shape {shape!r:.60}")
@@ -217,7 +219,9 @@ def array_of(version: Any, shape: Any, dtype: Any, fortran: Any, values: Any, ma
     wanted = count if dtype.hasobject else count * dtype.itemsize
     if type(values) is not (list if dtype.hasobject else bytes) or len(values) != wanted:
         raise Fault(f"an array of {count:,} values that does not hold as many")
-    return values if dtype.hasobject else np.frombuffer(values, dtype).reshape(shape, order="F" if fortran else "C")
+    if dtype.hasobject:
+        return values
+    return np.frombuffer(bytes(values), dtype).reshape(shape, order="F" if fortran else "C")
 
 
 def dtype_of(code: Any, *_: Any) -> Any:

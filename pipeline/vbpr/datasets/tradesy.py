@@ -1,4 +1,4 @@
-"""Tradesy's own file (He & McAuley, 2016): `tradesy.json.gz`, a line a user, with the items that each bought and wanted.
+"""Tradesy's own file (He & McAuley, 2016): `tradesy.json.gz`, a line a user: what each bought and wanted.
 
 convert_tradesy(Path("tradesy.json.gz"), Path("data/tradesy"))     # pictures come with TradesyImgPartitioned.npy only
 """

@@ -1,6 +1,7 @@
 """DVBPR (Kang et al. 2017), end to end: the image network itself learns from what people took.
 
-    x_ui = theta_u . Phi(X_i);  loss = -sum ln sigma(theta_u . (Phi_i - Phi_j)) + l_w/2 sum |W|^2 + l_u/2 sum |theta_u|^2
+    x_ui = theta_u . Phi(X_i)
+    loss = -sum ln sigma(theta_u . (Phi_i - Phi_j)) + l_w/2 sum |W|^2 + l_u/2 sum |theta_u|^2
 
 sums over the batch; W the weights of every layer without biases. Plain: a triplet costs two encodings. Efficient
 (`images_per_step` above 0): a step encodes a set of distinct images once, and every user who took one of them, that
@@ -163,7 +164,8 @@ class DVBPR:
                 with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                     users, ranking, encoded = step(sampler, network, theta, pixels, generator, c)
                 run.adam.zero_grad(set_to_none=True)
-                (ranking + penalty(theta[users], weights, c)).backward()
+                total = ranking + penalty(theta[users], weights, c)
+                total.backward()  # type: ignore[no-untyped-call]
                 run.adam.step()
                 run.step, run.encoded = run.step + 1, run.encoded + encoded
                 run.loss += ranking.detach() / len(users)
@@ -183,8 +185,8 @@ class DVBPR:
         }  # fmt: skip
         zero = np.zeros(split.train.shape[1], np.float32)
         return Factors(
-            *(t.cpu().numpy() for t in run.best), zero, split.user_ids, split.item_ids, split.train, split.validation,
-            split.test, None, about,
+            run.best[0].cpu().numpy(), run.best[1].cpu().numpy(), zero, split.user_ids, split.item_ids, split.train,
+            split.validation, split.test, None, about,
         )  # fmt: skip
 
     def _cache(self, how: Preprocessing) -> Path:
@@ -297,7 +299,9 @@ class Run:
         items = torch.cat(parts)
         self.encoded += len(items)
         auc = validation.auc(self.theta.detach(), items, torch.zeros(len(items), device=on))
-        self.curve.append({"epoch": epoch, "loss": mean, "encoded": self.encoded} | ({} if auc is None else {"auc": auc}))
+        self.curve.append(
+            {"epoch": epoch, "loss": mean, "encoded": self.encoded} | ({} if auc is None else {"auc": auc})
+        )
         if auc is None or auc > self.best_auc:
             self.best_auc, self.best_step = -1.0 if auc is None else auc, self.step
             self.best = (self.theta.detach().clone(), items)
@@ -309,7 +313,9 @@ class Run:
             return ""
         tensors = {f"p/{name}": p.detach() for name, p in self.parameters.items()}
         for name, p in self.parameters.items():
-            tensors |= {f"{key}/{name}": self.adam.state[p][key] for key in ("exp_avg", "exp_avg_sq") if self.adam.state[p]}
+            tensors |= {
+                f"{key}/{name}": self.adam.state[p][key] for key in ("exp_avg", "exp_avg_sq") if self.adam.state[p]
+            }
         tensors |= {"best/users": self.best[0], "best/items": self.best[1], "generator": self.generator.get_state()}
         tensors["loss"] = self.loss
         told = {name: getattr(self, name) for name in ("step", "encoded", "best_auc", "best_step", "curve")}
