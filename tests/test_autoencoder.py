@@ -93,6 +93,7 @@ def ranker_loss(codes: torch.Tensor, whole_table: bool, steps: int = 200) -> tup
     return loss.item(), x.abs().max().item()
 
 
+@pytest.mark.slow
 def test_the_reports_recipe_collapses_and_the_improved_one_does_not():
     """METHOD 5.16. Softmax codes of near 1/147 under lambda_u = 1 on the whole table: every score goes to 0 and the
     loss to between B ln 2 and 1 + B ln 2. Standardised linear codes with a penalty of batch rows stay below it."""
@@ -111,6 +112,7 @@ def test_the_reports_recipe_collapses_and_the_improved_one_does_not():
     assert ranker_loss(standard, whole_table=False)[0] < 0.5 * floor
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_loaded_as_a_backbone(tmp_path):
     source = Drawn(120)
     path = train_autoencoder(source, tmp_path / "cae.safetensors", epochs=6, image_size=32)

@@ -18,6 +18,8 @@ from vbpr.datasets.published import PUBLISHED
 from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
+from vbpr.models import configure
+from vbpr.train import train
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
@@ -81,6 +83,16 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
 
     monkeypatch.setattr("vbpr.compare.fit", never)
     assert compare([converted], names, tmp_path, small) == result
+
+
+def test_train_makes_a_model_file_of_dvbpr_without_features(converted, small, tmp_path):
+    config = configure("dvbpr", device="cpu", **small.dvbpr)
+    made = train(converted, [], config, tmp_path / "dvbpr.model.h5")
+    loaded = Factors.load(tmp_path / "dvbpr.model.h5")
+    assert np.array_equal(loaded.items, made.factors.items) and loaded.items.shape == (48, 4)
+    assert loaded.item_ids.tolist() == [f"B{i:03}" for i in range(48)]
+    assert 0 < evaluate(loaded, device="cpu").summary()["all"]["auc"] < 1
+    assert loaded.about["parameters"] > 2_000_000 and loaded.about["without_pictures"] == 0
 
 
 def factors_of(rng, users=40, items=30) -> Factors:

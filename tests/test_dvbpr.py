@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -80,6 +81,16 @@ def test_parameter_counts_are_the_published_ones(k, parameters):
         "conv1": 23_296, "conv2": 409_856, "conv3": 590_080, "conv4": 590_080, "conv5": 590_080,
         "fc1": 51_384_320, "fc2": 16_781_312, "fc3": 4097 * k,
     }  # fmt: skip
+
+
+def test_the_reports_inception_has_the_published_sizes():
+    with torch.device("meta"):
+        trunk = timm.create_model("inception_v3", num_classes=0)
+        assert sum(p.numel() for p in trunk.parameters()) == 21_785_568
+        assert trunk.forward_features(torch.zeros(1, 3, 299, 299)).shape == (1, 2048, 8, 8)
+        flat = trunk.forward_features(torch.zeros(1, 3, 224, 224)).flatten(1).shape[1]
+    assert flat == 5 * 5 * 2048
+    assert sum(p.numel() for p in torch.nn.Linear(flat, 50).parameters()) == 2_560_050
 
 
 def test_maps_have_the_published_sides():

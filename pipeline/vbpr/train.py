@@ -151,12 +151,11 @@ def train(
         data, stores, images=images, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed
     )
     digests = [store.digest() for store in stores]
-    if images is not None:
-        digests.append(hashlib.blake2b(repr([images.signature(i) for i in range(len(images))]).encode()).hexdigest())
     matrix = align(stores, split.item_ids) if visual else None
     if config.dim and matrix is not None and config.dim > matrix.matrix.shape[1]:
         raise VbprError(f"--dim {config.dim} is more than the features' {matrix.matrix.shape[1]} columns; lower it")
-    identity = identity_of(split, digests, config)
+    pictures = [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
+    identity = identity_of(split, digests + pictures, config)
     with locked(path) if config.epochs else contextlib.nullcontext():
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
