@@ -451,7 +451,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Bars of AUC with intervals: a panel a data set, a group a method. Drawn with Pillow: nothing more to install."""
     from PIL import Image, ImageDraw, ImageFont
 
-    bar, gap, top, height, left, lowest = 26, 26, 40, 300, 60, 0.3
+    bar, gap, top, height, left, lowest = 26, 26, 40, 300, 60, 0.0
     widths = [left + len(told["methods"]) * (3 * bar + gap) + gap for told in result["data"]]
     canvas = Image.new("RGB", (max(360, sum(widths)), top + height + 90), "white")
     pen, small, large = ImageDraw.Draw(canvas), ImageFont.load_default(12), ImageFont.load_default(15)
