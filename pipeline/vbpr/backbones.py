@@ -28,6 +28,7 @@ import timm.data.config
 import torch
 from torch import nn
 
+from . import autoencoder
 from .errors import VbprError, near
 from .files import artifact_name, digest, first_line
 from .images import Pixels, Preprocessing
@@ -243,7 +244,24 @@ def renamed(state: State, module: nn.Module) -> State:
     return {**own, **{key: value for (key, _), (_, value) in zip(target, source, strict=True)}}
 
 
-BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {"inception": inception, "lite0": lite0}
+def cae(name: str, weights: Path | None, random_weights: bool) -> Backbone:
+    """The convolutional autoencoder; its weights come from the catalogue's own images (`train_autoencoder`)."""
+    if weights is None and not random_weights:
+        raise VbprError("the autoencoder has no weights of its own: vbpr extract --backbone cae trains them")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module, recipe, size = autoencoder.load_encoder(weights)
+    if weights is not None:
+        load_strictly(module, read_weights(weights), weights)
+    source = "random" if weights is None else f"{recipe} autoencoder, {weights.name}, {digest(weights)}"
+    return finish(name, module, source, autoencoder.preprocessing_of(recipe, size))
+
+
+BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
+    "inception": inception,
+    "lite0": lite0,
+    "cae": cae,
+}
 
 
 # ---------------------------------------------------------------------------------------------- running them

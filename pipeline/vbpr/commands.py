@@ -78,7 +78,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command()
 def extract(
-    backbone: Annotated[str, typer.Option(help="inception, lite0, or any timm model name[.tag]")] = "inception",
+    backbone: Annotated[str, typer.Option(help="inception, lite0, cae, or any timm model name[.tag]")] = "inception",
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Feature file [default: artifacts/BACKBONE.h5; inc.h5 for inception]")
@@ -93,6 +93,13 @@ def extract(
     batch: Annotated[int | None, typer.Option(min=1, help="Images a step [default: 16 on a CPU, 256 on a GPU]")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
+    recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="cae: passes over the images [default: the recipe's]")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=32, help="cae: pixels of a side [default: the recipe's]")
+    ] = None,
 ) -> None:
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from .datasets import Dataset
@@ -112,6 +119,7 @@ def extract(
         batch=batch,
         threads=threads,
         max_bad=max_bad,
+        cae={"recipe": recipe, "epochs": epochs, "image_size": image_size},
     )
     rate = f" at {done.rate:,.0f} images/s" if done.written else ""
     print(
@@ -130,12 +138,14 @@ def extract(
 @app.command()
 def train(
     features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
-    model: Annotated[str, typer.Option(help="visual, vbpr, bprmf, popularity, knn or random")] = "visual",
+    model: Annotated[str, typer.Option(help="visual, vbpr, bprmf, dvbpr, popularity, knn or random")] = "visual",
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Model file [default: the first feature file's name + .model.h5]")
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, or report: the published hyper-parameters")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")
+    ] = "default",
     split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
@@ -153,6 +163,10 @@ def train(
     patience: Annotated[int | None, typer.Option(help="Validations without gain that end training; 0: never")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the training")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16")] = None,
+    image_size: Annotated[int | None, typer.Option(help="dvbpr: pixels of a side; 224 as published")] = None,
+    images_per_step: Annotated[int | None, typer.Option(help="dvbpr: distinct images a step; 0: as published")] = None,
+    backbone: Annotated[str | None, typer.Option(help="dvbpr: network to fine-tune instead of CNN-F")] = None,
+    weights: Weights = None,
     device: Device = "auto",
 ) -> None:
     """Stage two: learn tastes on cached features, into a model file."""
@@ -180,6 +194,10 @@ def train(
         patience=patience,
         seed=seed,
         precision=precision,
+        image_size=image_size,
+        images_per_step=images_per_step,
+        network=backbone,
+        network_weights=None if weights is None else str(weights),
         device=device,
     )
     if out is None:
@@ -516,6 +534,81 @@ def info(
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     else:
         raise VbprError(f"{file} is neither a feature file nor a model file of vbpr's")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz or tradesy.json.gz")],
+    out: Annotated[Path, typer.Argument(help="Folder to make")],
+) -> None:
+    """A foreign data set into the folder that every other command reads. Run again to resume."""
+    from .datasets.convert import convert as run
+
+    done = run(source, out)
+    print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"next: vbpr extract --backbone inception --data {done.path}")
+
+
+@app.command()
+def compare(
+    models: Annotated[str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="Data set; may repeat [default: $VBPR_DATA, else sample]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept")] = Path(
+        "artifacts/compare"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each trained method")] = 1,
+    weights: Annotated[list[str] | None, typer.Option(help="BACKBONE=FILE; may repeat")] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Untrained backbones where no file is given, named so in the table")
+    ] = False,
+    published: Annotated[
+        bool | None, typer.Option(help="The published protocols too [default: where the data set is recognised]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="dvbpr: epochs [default: 20, as published]")] = None,
+    image_size: Annotated[int | None, typer.Option(min=32, help="dvbpr: pixels of a side [default: 224]")] = None,
+    backbone: Annotated[str | None, typer.Option(help="dvbpr: network to fine-tune instead of CNN-F")] = None,
+    cae_epochs: Annotated[int | None, typer.Option(min=1, help="cae: epochs [default: the recipe's]")] = None,
+    recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
+    split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
+    split_seed: Annotated[int, typer.Option(help="Seed of a random split")] = 0,
+    min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
+    json_out: Json = None,
+    device: Device = "auto",
+) -> None:
+    """The report's table: methods under one protocol, with intervals, paired tests, time and images encoded."""
+    from .compare import Options, print_comparison
+    from .compare import compare as run
+    from .datasets import Dataset
+
+    files = {}
+    for pair in weights or []:
+        name, equals, file = pair.partition("=")
+        if not equals:
+            raise VbprError(f"--weights {pair}: give BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
+        files[name] = Path(file)
+    network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
+    tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
+    options = Options(
+        seeds=seeds,
+        weights=files,
+        random_weights=random_weights,
+        dvbpr=tuned,
+        cae={"recipe": recipe, "epochs": cae_epochs},
+        published=published,
+        split=split,
+        split_seed=split_seed,
+        min_interactions=min_interactions,
+        device=device,
+    )
+    chosen: list[str | None] = [*data] if data else [None]
+    result = run([Dataset.resolve(name) for name in chosen], models.split(","), out, options)
+    print_comparison(result)
+    write_json(json_out, result)
+    print(f"written: {out}/compare.json, compare.md, compare.png")
 
 
 @app.command()

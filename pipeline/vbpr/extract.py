@@ -48,6 +48,7 @@ def extract(
     batch: int | None = None,
     threads: int | None = None,
     max_bad: float = 0.05,
+    cae: dict[str, Any] | None = None,
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
 
@@ -55,6 +56,7 @@ def extract(
 
     Args:
         max_bad: the largest share of images that may be unusable.
+        cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
         VbprError: see `load_backbone`, `FeatureStore.create`; or too many bad images.
@@ -65,13 +67,18 @@ def extract(
     path = Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
     source = data.images()
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-    request = request_of(backbone, weights, random_weights, precision)
+    request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
     finished = up_to_date(path, request, source, signatures)
     if finished is not None:
         return checked(finished, source, max_bad)
     writable_parent(path)
-    from .backbones import Encoder, load_backbone
+    from .backbones import Encoder, load_backbone, pick_device
 
+    if backbone == "cae" and weights is None and not random_weights:
+        from .autoencoder import train_autoencoder
+
+        weights = path.with_suffix(".cae.safetensors")
+        train_autoencoder(source, weights, device=pick_device(device), **(cae or {}))
     model = load_backbone(backbone, weights, random_weights)
     provenance = {
         "backbone": model.name,

@@ -23,12 +23,11 @@ from . import metrics
 from .datasets import Dataset
 from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
-from .factors import Array, Factors, best
+from .factors import Array, Factors, best, unit_rows
 from .features import FeatureStore
 from .files import replacing, writable_parent
 from .interactions import Split
 from .models import configure
-from .nearest import unit_rows
 from .pictures import Photos
 from .progress import Progress
 from .train import align, fit

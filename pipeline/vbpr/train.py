@@ -19,8 +19,10 @@ from .errors import VbprError, some
 from .factors import Factors
 from .features import FeatureStore
 from .files import Strings, locked, writable_parent
+from .images import ImageSource
 from .interactions import Split
 from .models import MODELS, TrainConfig
+from .models.dvbpr import DVBPR
 from .recommender import ItemFeatures
 
 
@@ -44,12 +46,14 @@ def prepare(
     data: Dataset,
     stores: Sequence[FeatureStore],
     *,
+    images: ImageSource | None = None,
     how: str = "auto",
     min_interactions: int = 5,
     k_core: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Read the interactions and split them, over a catalogue of every item that has features or interactions.
+    """Read the interactions and split them, over a catalogue of every item that has features (or, where the model reads
+    pictures, one of `images`) or interactions.
 
     Raises:
         VbprError: the features are of another data set, or lack items that have an image.
@@ -57,7 +61,7 @@ def prepare(
     interactions = data.interactions()
     if k_core:
         interactions = interactions.k_core(k_core)
-    catalogue = None
+    catalogue = None if images is None else images.item_ids
     for store in stores:
         usable = store.finished().item_ids[store.done]
         catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
@@ -94,9 +98,18 @@ class Training:
     without_features: list[str]
 
 
-def fit(split: Split, features: ItemFeatures | None, config: TrainConfig, checkpoint: Path | None = None) -> Factors:
+def fit(
+    split: Split,
+    features: ItemFeatures | None,
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    images: ImageSource | None = None,
+) -> Factors:
     """Fit one model; the factors know their configuration and learning curve."""
-    factors = MODELS[config.model].build(config, checkpoint).fit(split, features)
+    recommender = MODELS[config.model].build(config, checkpoint)
+    if isinstance(recommender, DVBPR):
+        recommender.images = images
+    factors = recommender.fit(split, features)
     about = {
         **factors.about,
         "model": config.model,
@@ -136,15 +149,19 @@ def train(
     if visual and not stores:
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
     started = time.monotonic()
-    split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
+    images = data.images() if MODELS[config.model].images else None
+    split = prepare(
+        data, stores, images=images, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed
+    )
     digests = [store.digest() for store in stores]
     matrix = align(stores, split.item_ids) if visual else None
     if config.dim and matrix is not None and config.dim > matrix.matrix.shape[1]:
         raise VbprError(f"--dim {config.dim} is more than the features' {matrix.matrix.shape[1]} columns; lower it")
-    identity = identity_of(split, digests, config)
+    pictures = [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
+    identity = identity_of(split, digests + pictures, config)
     with locked(path) if config.epochs else contextlib.nullcontext():
         checkpoint = path.with_name(f".{path.name}.checkpoint")
-        factors = fit(split, matrix, config.changed(identity=identity), checkpoint)
+        factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
         missing = [] if matrix is None else [str(i) for i in split.item_ids[~matrix.known]]
         about = {
             **factors.about,

@@ -11,6 +11,7 @@ from .baselines import Popularity, Random, VisualKNN
 from .bpr import BPR
 from .collaborative import EASE, Implicit, Spectral
 from .config import TrainConfig
+from .dvbpr import DVBPR
 from .vbpr import VBPR
 
 
@@ -23,12 +24,14 @@ class Model:
         about: one line for tables and help.
         defaults: where this model departs from TrainConfig's defaults.
         visual: whether it reads features.
+        images: whether it reads the pictures themselves: its `images` is set before `fit`.
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
     about: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
     visual: bool = True
+    images: bool = False
 
 
 MODELS: dict[str, Model] = {
@@ -85,6 +88,24 @@ MODELS: dict[str, Model] = {
     "popularity": Model(Popularity, "train interactions of each item", visual=False),
     "knn": Model(VisualKNN, "mean cosine to the features of the user's history"),
     "random": Model(Random, "chance", visual=False),
+    "dvbpr": Model(
+        DVBPR,
+        "DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU",
+        {
+            "dim": 50,
+            "epochs": 20,
+            "batch": 128,
+            "lr": 1e-4,
+            "schedule": "constant",
+            "reg_users": 1.0,
+            "reg_head": 1e-3 / 128,
+            "positives": "users",
+            "negatives": "uniform",
+            "patience": 0,
+        },
+        visual=False,
+        images=True,
+    ),
 }
 
 # The report's hyper-parameters. Its penalties are for a loss summed over the batch of 128; here it is a mean.
@@ -109,6 +130,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "negatives": "uniform",
         "patience": 0,
     },
+    "efficient": {
+        "images_per_step": 256,
+        "batch": 1024,
+        "lr": 3e-4,
+        "schedule": "linear",
+        "positives": "interactions",
+    },
 }
 
 
@@ -124,6 +152,8 @@ def configure(model: str, preset: str = "default", **given: Any) -> TrainConfig:
         raise VbprError(f"--preset {preset} is not known; choose from {', '.join(PRESETS)}")
     if preset == "report" and model != "visual":
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
+    if preset == "efficient" and model != "dvbpr":
+        raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
     values = {**MODELS[model].defaults, **PRESETS[preset], **{k: v for k, v in given.items() if v is not None}}
     return TrainConfig(model=model, **values)
 

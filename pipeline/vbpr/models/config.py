@@ -28,6 +28,9 @@ class TrainConfig:
         eval_every: epochs between validations. patience: validations without gain that end training (0: never).
         device: auto, cpu, cuda. precision: auto (bfloat16 where the machine multiplies it fast), float32, bfloat16.
         seed: of every random choice. checkpoint_minutes: between checkpoints.
+        network: of dvbpr: cnnf, or a backbone to fine-tune, from `network_weights` (a file, or `random`).
+        image_size: pixels of a side that cnnf sees. images_per_step: distinct images a step, for all triplets among
+            them; 0: two encodings a triplet, as published.
         identity: digest of all that a checkpoint must agree with: data, features, split, configuration.
     """
 
@@ -62,6 +65,10 @@ class TrainConfig:
     seed: int = 0
     checkpoint_minutes: float = 2.0
     identity: str = ""
+    network: str = "cnnf"
+    network_weights: str = ""
+    image_size: int = 224
+    images_per_step: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -73,6 +80,8 @@ class TrainConfig:
             ("eval_every", 1),
             ("patience", 0),
             ("axes", 0),
+            ("images_per_step", 0),
+            ("image_size", 32),
         ):
             if getattr(self, name) < least:
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")

@@ -1,0 +1,416 @@
+"""The convolutional autoencoder (CAE) that learns features from a catalogue's own images, without labels.
+
+    weights = train_autoencoder(data.images(), "artifacts/cae.safetensors")     # -> BACKBONES["cae"] loads them
+
+Two recipes. `report` is the published one, faults included: it saw the same 32 images at every epoch, squeezed them
+through a softmax of 147 numbers, and compared a sigmoid's output with targets in [-1, 1]. `improved` shuffles the whole
+catalogue, mirrors it, has a linear bottleneck and a tanh output, hides blocks of the picture that it must restore, and
+weights the garment above the white background; its features are the code and, from each stage of the encoder, every
+channel's mean and deviation, which tell texture and colour better than the code does.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from .errors import VbprError
+from .files import locked, replacing, writable_parent
+from .images import ImageSource, Preprocessing
+from .pixels import PixelCache
+from .progress import Progress, Stopped, stop_signals
+
+HALF = (0.5, 0.5, 0.5)
+HELD_OUT = 0.05  # share of the images that only measure the reconstruction
+SAVE_EVERY = 30.0  # seconds between checkpoints
+
+
+class ReportEncoder(nn.Sequential):
+    """(n, 3, 224, 224) -> (n, 147), a softmax: 305,107 parameters."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for c, w in zip((3, 16, 32, 32, 64), (16, 32, 32, 64, 64), strict=True):
+            layers += [nn.Conv2d(c, w, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(1600, 147), nn.Softmax(1))
+
+
+class ReportDecoder(nn.Sequential):
+    """(n, 147) -> (n, 3, 224, 224) in [0, 1]: 72,259 parameters with the 384 statistics that Keras counts."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = [nn.Unflatten(1, (3, 7, 7))]
+        for c, w in zip((3, 64, 64, 32), (64, 64, 32, 32), strict=True):
+            layers += [nn.ConvTranspose2d(c, w, 3, 2, 1, 1), nn.ReLU(), nn.BatchNorm2d(w)]
+        layers += [nn.ConvTranspose2d(32, 16, 3, 2, 1, 1), nn.ReLU()]
+        super().__init__(*layers, nn.Conv2d(16, 3, 3, padding=1), nn.Sigmoid())
+
+
+class Encoder(nn.Module):
+    """(n, 3, size, size) -> (n, D): five stages of stride 2; the features are the code and each stage's statistics."""
+
+    widths = (24, 48, 96, 160, 256)
+
+    def __init__(self, size: int = 64, code: int = 256) -> None:
+        super().__init__()
+        if size % 32:
+            raise VbprError(f"--image-size {size}: the autoencoder needs a multiple of 32")
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
+            for c, w in zip((3, *self.widths), self.widths, strict=False)
+        )
+        # not `code`: TorchScript, and OpenVINO through it, takes that name for a module's source text
+        self.bottleneck = nn.Linear(self.widths[-1] * (size // 32) ** 2, code)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(n, code): what the decoder sees."""
+        for stage in self.stages:
+            x = stage(x)
+        out: Tensor = self.bottleneck(x.flatten(1))
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = []
+        for stage in self.stages:
+            x = stage(x)
+            mean = x.mean((2, 3))
+            # not torch.std: its gradient and its result at one pixel a channel are not finite
+            parts += [mean, ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-8).sqrt()]
+        return torch.cat([self.bottleneck(x.flatten(1)), *parts], 1)
+
+
+class Decoder(nn.Module):
+    """(n, code) -> (n, 3, size, size) in [-1, 1]: nearest-neighbour upsampling and convolutions."""
+
+    widths = (96, 48, 24, 12)
+
+    def __init__(self, size: int = 64, code: int = 256) -> None:
+        super().__init__()
+        self.side, first = size // 32, Encoder.widths[-1]
+        self.open = nn.Linear(code, first * self.side**2)
+        layers: list[nn.Module] = []
+        for c, w in zip((first, *self.widths), self.widths, strict=False):
+            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(c, w, 3, 1, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()]
+        self.net = nn.Sequential(*layers, nn.Upsample(scale_factor=2), nn.Conv2d(self.widths[-1], 3, 3, 1, 1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(self.net(self.open(z).view(len(z), -1, self.side, self.side)))
+
+
+def report_loss(output: Tensor, target: Tensor) -> Tensor:
+    return F.mse_loss(output, target)
+
+
+def improved_loss(output: Tensor, target: Tensor) -> Tensor:
+    """MSE + L1, where anything but white (or nearly) counts three times."""
+    weight = 1 + 2 * (target.amin(1, keepdim=True) < 0.8).float()
+    d = output - target
+    return ((d.square() + d.abs()) * weight).sum() / (3 * weight.sum())
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How an autoencoder is built and trained.
+
+    Attributes:
+        build: image size -> (encoder, decoder). encode: what of the encoder the decoder is given.
+        size, epochs, batch, lr: defaults; `lr` is Adam's, linear to 0 where `decay`.
+        first: images that are ever shown (0: all). hidden: share of 8 x 8 blocks blanked. mirrored: at random.
+        interpolation: of the resize.
+    """
+
+    build: Callable[[int], tuple[nn.Module, nn.Module]]
+    encode: Callable[[Any, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    size: int
+    epochs: int
+    batch: int
+    lr: float
+    decay: bool = False
+    first: int = 0
+    hidden: float = 0.0
+    mirrored: bool = False
+    interpolation: str = "bilinear"
+
+
+RECIPES: dict[str, Recipe] = {
+    "improved": Recipe(
+        lambda size: (Encoder(size), Decoder(size)),
+        lambda encoder, x: encoder.encode(x),
+        improved_loss,
+        size=64,
+        epochs=8,
+        batch=64,
+        lr=2e-3,
+        decay=True,
+        hidden=0.25,
+        mirrored=True,
+    ),
+    "report": Recipe(
+        lambda size: (ReportEncoder(), ReportDecoder()),
+        lambda encoder, x: encoder(x),
+        report_loss,
+        size=224,
+        epochs=3,
+        batch=32,
+        lr=1e-3,
+        first=32,
+        interpolation="nearest",
+    ),
+}
+
+
+def preprocessing_of(recipe: str, size: int) -> Preprocessing:
+    return Preprocessing(size, 0.0, RECIPES[recipe].interpolation, HALF, HALF)
+
+
+def recipe_of(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        VbprError: unknown.
+    """
+    if name not in RECIPES:
+        raise VbprError(f"--recipe {name} is not known; choose from {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def train_autoencoder(
+    source: ImageSource,
+    out: Path | str,
+    *,
+    recipe: str = "improved",
+    epochs: int | None = None,
+    image_size: int | None = None,
+    device: torch.device | None = None,
+    seed: int = 0,
+) -> Path:
+    """Train on the images of a source; write the weights, and a picture of reconstructions beside them.
+
+    Weights that this very recipe, size and number of epochs have already made are kept, also when images were added.
+    A stopped or killed run resumes from its checkpoint.
+
+    Raises:
+        VbprError: an unknown recipe or size, images that cannot be used, or a loss that is not finite.
+        Stopped: Ctrl-C or SIGTERM.
+    """
+    r, path = recipe_of(recipe), Path(out)
+    size, epochs = image_size or r.size, epochs or r.epochs
+    if recipe == "report" and size != r.size:
+        raise VbprError(f"--recipe report sees {r.size} px as published; leave --image-size out, or use improved")
+    writable_parent(path)
+    identity = {"recipe": recipe, "size": size, "epochs": epochs, "seed": seed}
+    if path.exists() and identity_of(path) == identity:
+        return path
+    with locked(path):
+        how = preprocessing_of(recipe, size)
+        cache_path = path.with_name(f".{path.stem}.{size}.pixels")
+        cache = PixelCache.build(cache_path, source, how)
+        training = Training(r, size, epochs, cache, device or torch.device("cpu"), seed, identity, path)
+        training.run()
+        training.save_weights()
+        training.draw(path.with_suffix(".png"))
+        training.checkpoint.unlink(missing_ok=True)
+        for leftover in (cache_path, cache_path.with_name(cache_path.name + ".json")):
+            leftover.unlink(missing_ok=True)
+    return path
+
+
+def identity_of(path: Path) -> dict[str, Any]:
+    """What made a weights file of ours; empty for another file."""
+    try:
+        with safetensors.safe_open(path, "pt") as handle:
+            told = json.loads((handle.metadata() or {}).get("cae", "{}"))
+            return {key: told[key] for key in ("recipe", "size", "epochs", "seed")}
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+class Training:
+    """One training run: the networks, Adam, the order of images, and the checkpoint."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        size: int,
+        epochs: int,
+        cache: PixelCache,
+        device: torch.device,
+        seed: int,
+        identity: dict[str, Any],
+        path: Path,
+    ) -> None:
+        self.r, self.size, self.epochs, self.cache, self.device = recipe, size, epochs, cache, device
+        self.identity, self.path = identity, path
+        self.checkpoint = path.with_name(f".{path.name}.checkpoint")
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            encoder, decoder = recipe.build(size)
+        self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+        self.networks.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.adam = torch.optim.Adam(self.networks.parameters(), recipe.lr)
+        self.generator = torch.Generator().manual_seed(seed)
+        usable = np.flatnonzero(cache.usable)
+        if len(usable) < 10:
+            raise VbprError(f"{len(usable)} usable images are too few to train an autoencoder; it needs 10")
+        order = np.random.default_rng(seed).permutation(usable)
+        held = max(1, min(1000, int(HELD_OUT * len(usable))))
+        self.held, self.shown = np.sort(order[:held]), np.sort(order[held:])
+        if recipe.first:  # the published generator never got beyond its first batch; an epoch is as long all the same
+            self.shown = np.resize(self.shown[: recipe.first], len(self.shown))
+        # a small catalogue still makes sixteen steps an epoch, which normalisation needs to know its statistics
+        self.batch = recipe.batch if recipe.first else min(recipe.batch, max(8, len(self.shown) // 16))
+        self.steps = max(1, len(self.shown) // self.batch)
+        self.epoch, self.curve = 0, []  # type: ignore[var-annotated]
+        self.bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.saved = time.monotonic()
+
+    def pixels(self, rows: Any) -> Tensor:
+        """(n, 3, size, size) in [-1, 1]."""
+        x = torch.from_numpy(np.asarray(self.cache.rows[rows])).to(self.device)
+        return (x.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            out: Tensor = self.networks["decoder"](self.r.encode(self.networks["encoder"], x))
+        return out.float()
+
+    def run(self) -> None:
+        """Train to the end, from the checkpoint if there is one of this run."""
+        self.resume()
+        total = self.steps * self.batch
+        with Progress("train cae", total * self.epochs, "images") as bar, stop_signals() as stopping:
+            bar.advance(self.epoch * total)
+            while self.epoch < self.epochs:
+                order = self.shown[torch.randperm(len(self.shown), generator=self.generator).numpy()]
+                mean = 0.0
+                for s in range(self.steps):
+                    if self.r.decay:
+                        done = (self.epoch + s / self.steps) / self.epochs
+                        self.adam.param_groups[0]["lr"] = self.r.lr * max(0.02, 1 - done)
+                    mean += self.learn(order[s * self.batch : (s + 1) * self.batch]) / self.steps
+                    bar.advance(self.batch)
+                    if stopping():  # an epoch is minutes at most: what it has done so far is done again
+                        raise Stopped(f"stopped in epoch {self.epoch + 1}{self.words()}; run the same command again")
+                if not np.isfinite(mean):
+                    raise VbprError(f"the reconstruction loss of epoch {self.epoch + 1} is not finite{self.words()}")
+                self.epoch += 1
+                held = self.held_loss()
+                self.curve.append({"epoch": self.epoch, "loss": mean, "held_out": held})
+                bar.advance(0, f"loss {mean:.4f}, held out {held:.4f}")
+                if time.monotonic() - self.saved > SAVE_EVERY or self.epoch < self.epochs:
+                    self.save_checkpoint()
+
+    def learn(self, rows: Any) -> float:
+        x = self.pixels(rows)
+        if self.r.mirrored:
+            flip = torch.rand(len(x), generator=self.generator) < 0.5
+            x = torch.where(flip.to(x.device)[:, None, None, None], x.flip(3), x)
+        seen = x
+        if self.r.hidden:
+            keep = torch.rand(len(x), 1, self.size // 8, self.size // 8, generator=self.generator) >= self.r.hidden
+            seen = x * F.interpolate(keep.float().to(x.device), scale_factor=8)
+        loss = self.r.loss(self.reconstruct(seen), x)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.adam.step()
+        return float(loss.detach())
+
+    @torch.inference_mode()
+    def held_loss(self) -> float:
+        """The loss on images that are never trained on, whole."""
+        self.networks.eval()
+        total = 0.0
+        for a in range(0, len(self.held), 128):
+            x = self.pixels(self.held[a : a + 128])
+            total += float(self.r.loss(self.reconstruct(x), x)) * len(x)
+        self.networks.train()
+        return total / len(self.held)
+
+    def words(self) -> str:
+        return f"; {self.checkpoint} holds {self.epoch} finished epochs" if self.checkpoint.exists() else ""
+
+    def save_checkpoint(self) -> None:
+        tensors = {f"n/{key}": value for key, value in self.networks.state_dict().items()}
+        for n, state in self.adam.state_dict()["state"].items():
+            tensors |= {f"a/{n}/{key}": value for key, value in state.items()}
+        tensors["generator"] = self.generator.get_state()
+        told = {"identity": self.identity, "epoch": self.epoch, "curve": self.curve, "images": self.images()}
+        write(self.checkpoint, tensors, {"checkpoint": json.dumps(told)})
+        self.saved = time.monotonic()
+
+    def images(self) -> list[int]:
+        return [len(self.shown), len(self.held), int(self.shown.sum() % 2**31)]
+
+    def resume(self) -> None:
+        """Go on from the checkpoint of this very run; another one is ignored and overwritten."""
+        if not self.checkpoint.exists():
+            return
+        try:
+            with safetensors.safe_open(self.checkpoint, "pt") as handle:
+                told = json.loads(handle.metadata()["checkpoint"])
+                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+            return
+        if told["identity"] != self.identity or told["images"] != self.images():
+            return
+        self.networks.load_state_dict({key[2:]: value for key, value in tensors.items() if key.startswith("n/")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("a/"):
+                _, n, name = key.split("/")
+                state.setdefault(int(n), {})[name] = value
+        self.adam.load_state_dict(self.adam.state_dict() | {"state": state})
+        self.generator.set_state(tensors["generator"])
+        self.epoch, self.curve = told["epoch"], told["curve"]
+
+    def save_weights(self) -> None:
+        """The encoder's weights, with what made them: a file for `--weights`."""
+        told = {**self.identity, "curve": self.curve, "images": self.images()}
+        write(self.path, self.networks["encoder"].state_dict(), {"cae": json.dumps(told)})
+
+    @torch.inference_mode()
+    def draw(self, path: Path, count: int = 10) -> None:
+        """Held-out originals above, their reconstructions below."""
+        self.networks.eval()
+        x = self.pixels(self.held[:count])
+        y = self.reconstruct(x)
+        rows = [torch.cat(list(part.clamp(-1, 1)), 2) for part in (x, y)]
+        canvas = ((torch.cat(rows, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+        with replacing(path) as temporary:
+            Image.fromarray(canvas).save(temporary, "PNG")
+
+
+def write(path: Path, tensors: dict[str, Tensor], told: dict[str, str]) -> None:
+    with replacing(path) as temporary:
+        safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, told)
+
+
+def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
+    """(encoder to load weights into, recipe, image size) that a weights file was trained as; improved without one.
+
+    Raises:
+        VbprError: the file is not an autoencoder's.
+    """
+    if path is None:
+        return Encoder(), "improved", RECIPES["improved"].size
+    told = identity_of(path) if path.is_file() else {}
+    if not told and path.is_file():
+        raise VbprError(f"{path} holds no autoencoder of vbpr's; leave --weights out to train one on your images")
+    if not told:
+        raise VbprError(f"{path} does not exist; leave --weights out to train an autoencoder on your images")
+    recipe = recipe_of(str(told["recipe"]))
+    return recipe.build(int(told["size"]))[0], str(told["recipe"]), int(told["size"])
+
+
+__all__ = ["RECIPES", "Encoder", "ReportDecoder", "ReportEncoder", "load_encoder", "train_autoencoder"]

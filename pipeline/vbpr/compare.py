@@ -1,0 +1,489 @@
+"""Several methods on several data sets under one protocol: the report's table 7.1, with everything it left out.
+
+    compare([Dataset.resolve("data")], ["dvbpr", "cae", "inception", "popularity"], "artifacts/compare")
+
+A method is an entry of MODELS, `dvbpr-efficient`, or the name of a backbone: its features under the model `visual`.
+One split for all; exact AUC over every unseen item; intervals and paired tests by bootstrap over users, with Holm's
+correction over the pairs of methods. A finished cell (data set, method, seed) is kept, and not computed again.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backbones import artifact_name
+from .datasets import Dataset
+from .datasets.published import PUBLISHED, recognise
+from .errors import VbprError
+from .evaluate import PARTS, evaluate, interval
+from .extract import extract
+from .factors import Factors
+from .features import FeatureStore
+from .files import replacing
+from .interactions import Split
+from .metrics import mean_auc
+from .models import MODELS, TrainConfig, configure
+from .progress import console
+from .train import align, fit, identity_of
+
+Array = np.ndarray[Any, Any]
+MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map")
+RESAMPLES = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a comparison is run.
+
+    Attributes:
+        seeds: runs of each trained method, whose users' AUCs are averaged.
+        weights: of a backbone, by name: a file. random_weights: backbones without a file are untrained, and called so.
+        dvbpr: TrainConfig fields for dvbpr and dvbpr-efficient. cae: see `train_autoencoder`.
+        published: the published protocols too (None: where the data set is recognised).
+        split, split_seed, min_interactions: see `Split.make`.
+    """
+
+    seeds: int = 1
+    weights: dict[str, Path] = dataclasses.field(default_factory=dict)
+    random_weights: bool = False
+    dvbpr: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cae: dict[str, Any] = dataclasses.field(default_factory=dict)
+    published: bool | None = None
+    split: str = "auto"
+    split_seed: int = 0
+    min_interactions: int = 5
+    device: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of the table: a model, and the backbone whose features it reads (empty: none)."""
+
+    name: str
+    model: str
+    backbone: str
+    preset: str = "default"
+
+
+def methods_of(names: Sequence[str]) -> list[Method]:
+    """Methods by name; models that read features get the first backbone's.
+
+    Raises:
+        VbprError: no name, a repeated one, or a model that needs features where no backbone is named.
+    """
+    names = [name.strip() for name in names if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise VbprError("--models takes distinct names, as in --models dvbpr,cae,inception,popularity")
+    known = {**{name: name for name in MODELS}, "dvbpr-efficient": "dvbpr"}
+    backbones = [name for name in names if name not in known]
+    out = []
+    for name in names:
+        if name not in known:
+            out.append(Method(name, "visual", name))
+            continue
+        visual = MODELS[known[name]].visual
+        if visual and not backbones:
+            raise VbprError(f"--models {name} reads features; name a backbone too, as in --models lite0,{name}")
+        preset = "efficient" if name == "dvbpr-efficient" else "default"
+        out.append(Method(name, known[name], backbones[0] if visual else "", preset))
+    return out
+
+
+def compare(
+    data_sets: Sequence[Dataset], names: Sequence[str], out: Path | str, options: Options | None = None
+) -> dict[str, Any]:
+    """Run every cell that is not yet there and write compare.json, compare.md and compare.png into `out`.
+
+    Raises:
+        VbprError: an unknown method, data without images or interactions, or whatever extraction and training raise.
+        Stopped: Ctrl-C or SIGTERM; run again to resume.
+    """
+    options, folder, methods = options or Options(), Path(out), methods_of(names)
+    result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}
+    for data in data_sets:
+        result["data"].append(compare_on(data, methods, folder / slug(data), options))
+    for name, text in (("compare.json", json.dumps(result, indent=1) + "\n"), ("compare.md", markdown(result))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    draw(result, folder / "compare.png")
+    return result
+
+
+PROTOCOL = (
+    "Exact AUC over every item that a user has not taken, ties one half; users' mean; 95% bootstrap interval over "
+    "users. cold: held-out items with fewer than 5 train interactions; unseen: with none. Validation chooses the "
+    "epoch; the test items are asked once."
+)
+PUBLISHED_PROTOCOLS = {
+    "sampled-100": "share of 100 random unseen items that score strictly lower (DVBPR's code)",
+    "sampled-1": "one random unseen item a user, strictly lower (the report); standard error about .002",
+    "best-epoch-on-test": "exact AUC of the epoch that the test items themselves chose (the report): too high",
+}
+
+
+def slug(data: Dataset) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", data.title.lower()).strip("-")
+    return f"{name}-{hashlib.blake2b(data.name.encode(), digest_size=3).hexdigest()}"
+
+
+def compare_on(data: Dataset, methods: list[Method], folder: Path, options: Options) -> dict[str, Any]:
+    """All methods on one data set."""
+    interactions, images = data.interactions(), data.images()
+    split = Split.make(
+        interactions,
+        options.split,
+        min_interactions=options.min_interactions,
+        seed=options.split_seed,
+        catalogue=images.item_ids,
+    )
+    counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
+    known = recognise(*counts)
+    published = known is not None if options.published is None else options.published
+    rows, aucs = [], {}
+    for method in methods:
+        features, spent = features_of(method, data, folder, options)
+        cells = []
+        for seed in range(options.seeds if trained(method) else 1):
+            config = config_of(method, options).changed(seed=seed)
+            cells.append(cell(method, data, split, features, config, folder, published))
+        aucs[method.name] = {
+            part: np.mean([cell_["users"][part] for cell_ in cells], axis=0) for part in cells[0]["users"]
+        }
+        rows.append(row_of(method, cells, aucs[method.name], spent, known, features))
+    return {
+        "data": data.name,
+        "title": data.title,
+        "recognised": known,
+        "users": counts[0],
+        "items": counts[1],
+        "interactions": counts[2],
+        "split": split.rule,
+        "dropped_users": split.dropped_users,
+        "published_protocols": published,
+        "methods": rows,
+        "tests": paired_tests({name: parts["all"] for name, parts in aucs.items()}),
+    }
+
+
+def trained(method: Method) -> bool:
+    """Whether a seed changes it."""
+    return method.model not in ("popularity", "knn")
+
+
+def config_of(method: Method, options: Options) -> TrainConfig:
+    given = options.dvbpr if method.model == "dvbpr" else {}
+    return configure(method.model, method.preset, device=options.device, **given)
+
+
+def features_of(
+    method: Method, data: Dataset, folder: Path, options: Options
+) -> tuple[FeatureStore | None, dict[str, Any]]:
+    """The method's feature file, extracted if it is not there, and what that took: seconds, images encoded."""
+    if not method.backbone:
+        return None, {"seconds": 0.0, "images": 0}
+    name = method.backbone
+    path, weights = folder / f"{artifact_name(name)}.h5", options.weights.get(name)
+    note = path.with_suffix(".spent.json")
+    started = time.monotonic()
+    untrained = options.random_weights and weights is None and name != "cae"
+    done = extract(data, name, path, weights=weights, random_weights=untrained, device=options.device, cae=options.cae)
+    spent = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "images": 0}
+    if done.written:  # an interrupted run adds up
+        spent["seconds"] += time.monotonic() - started
+        spent["images"] = done.items - len(done.failures)
+        spent["images"] += passes(path.with_suffix(".cae.safetensors")) if name == "cae" else 0
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps(spent))
+    return FeatureStore(path), spent
+
+
+def passes(weights: Path) -> int:
+    """Images that an autoencoder's training encoded: its epochs times what it was shown."""
+    import safetensors
+
+    if not weights.exists():
+        return 0
+    with safetensors.safe_open(weights, "pt") as handle:
+        told = json.loads(handle.metadata()["cae"])
+    return int(told["epochs"] * told["images"][0])
+
+
+def cell(
+    method: Method,
+    data: Dataset,
+    split: Split,
+    features: FeatureStore | None,
+    config: TrainConfig,
+    folder: Path,
+    published: bool,
+) -> dict[str, Any]:
+    """One method, one data set, one seed: from its file if that is of this very computation."""
+    identity = identity_of(split, [] if features is None else [features.digest()], config.changed(identity=method.name))
+    path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
+    if path.exists():
+        try:
+            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            kept = {}
+        if kept.get("identity") == identity and (kept["published"] or not published):
+            return kept
+    console.print(f"{data.title}: {method.name}, seed {config.seed}")
+    images = data.images() if MODELS[config.model].images else None
+    matrix = None if features is None else align([features], split.item_ids)
+    if matrix is not None and config.model == "visual":
+        config = config.changed(dim=min(config.dim, matrix.matrix.shape[1]))
+    started = time.monotonic()
+    checkpoint = path.with_suffix(".checkpoint")
+    factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
+    seconds = time.monotonic() - started
+    metrics = evaluate(factors, device=config.device)
+    told: dict[str, Any] = {
+        "identity": identity,
+        "seconds": seconds,
+        "encoded": int(factors.about.get("encoded", 0)),
+        "summary": metrics.summary(),
+        "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
+        "scores_unseen": metrics.scores_unseen,
+        "published": {},
+    }
+    if published:
+        told["published"] = {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
+        if factors.about.get("curve"):
+            swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
+            config = config.changed(identity=identity + " oracle")
+            oracle = fit(swapped, matrix, config, checkpoint, images)
+            value = evaluate(oracle, "validation", config.device).summary()["all"]["auc"]
+            told["published"]["best-epoch-on-test"] = value
+    factors.save(path.with_suffix(".model.h5"))
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
+    return told
+
+
+def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:
+    """The published estimates: the share of `count` random unseen items that score strictly below the held-out one."""
+    rng = np.random.default_rng(seed)
+    held, seen = factors.test.tocoo(), factors.seen
+    n_items, total = len(factors.item_ids), 0.0
+    keys = np.repeat(np.arange(seen.shape[0], dtype=np.int64), np.diff(seen.indptr)) * n_items + seen.indices
+    for a in range(0, held.nnz, block):
+        u, i = held.row[a : a + block].astype(np.int64), held.col[a : a + block]
+        j = rng.integers(n_items, size=(len(u), count))
+        full = np.diff(seen.indptr)[u] >= n_items
+        while True:  # draw again what the user has seen
+            bad = np.isin(u[:, None] * n_items + j, keys, assume_unique=False) & ~full[:, None]
+            if not bad.any():
+                break
+            j[bad] = rng.integers(n_items, size=int(bad.sum()))
+        users = factors.users[u]
+        positive = (users * factors.items[i]).sum(1) + factors.bias[i]
+        negative = np.einsum("nk,nck->nc", users, factors.items[j]) + factors.bias[j]
+        total += float((positive[:, None] > negative).mean(1).sum())
+    return float(total / held.nnz)
+
+
+def row_of(
+    method: Method,
+    cells: list[dict[str, Any]],
+    auc: dict[str, Array],
+    spent: dict[str, Any],
+    known: str | None,
+    features: FeatureStore | None,
+) -> dict[str, Any]:
+    """A method's line: means over seeds, the interval of the users' mean AUC."""
+    row: dict[str, Any] = {"method": method.name, "model": method.model, "seeds": len(cells)}
+    if features is not None:
+        row["backbone"], row["weights"] = method.backbone, features.provenance["weights"]
+        row["random_weights"] = row["weights"] == "random"
+    for part in PARTS:
+        summaries = [c["summary"][part] for c in cells]
+        row[part] = {"users": summaries[0]["users"]}
+        if "auc" in summaries[0]:
+            row[part] |= {key: float(np.mean([s[key] for s in summaries])) for key in MEANS}
+            row[part]["auc_interval"] = interval(auc[part])
+    row["auc_by_seed"] = [c["summary"]["all"]["auc"] for c in cells]
+    row["seconds_once"], row["seconds"] = spent["seconds"], float(np.mean([c["seconds"] for c in cells]))
+    row["images_encoded"] = spent["images"] or cells[0]["encoded"]
+    names = cells[0]["published"]
+    row["published_protocols"] = {name: float(np.mean([c["published"][name] for c in cells])) for name in names}
+    row["report"] = PUBLISHED[known].auc.get(method.name) if known else None
+    return row
+
+
+def paired_tests(aucs: dict[str, Array], seed: int = 0) -> list[dict[str, Any]]:
+    """Every pair of methods: the difference of mean AUC, its bootstrap interval and p-value, Holm-corrected."""
+    out: list[dict[str, Any]] = []
+    for a, b in itertools.combinations(aucs, 2):
+        difference = aucs[a] - aucs[b]
+        rng = np.random.default_rng(seed)
+        means = np.array(
+            [difference[rng.integers(len(difference), size=len(difference))].mean() for _ in range(RESAMPLES)]
+        )
+        tail = min((means <= 0).sum(), (means >= 0).sum())
+        low, high = np.quantile(means, [0.025, 0.975])
+        out.append(
+            {
+                "a": a,
+                "b": b,
+                "difference": float(difference.mean()),
+                "interval": [float(low), float(high)],
+                "p": float(min(1, 2 * (tail + 1) / (RESAMPLES + 1))),
+            }
+        )
+    for test, p in zip(out, holm([test["p"] for test in out]), strict=True):
+        test["p_holm"] = p
+    return out
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction."""
+    order, worst = np.argsort(p, kind="stable"), 0.0
+    corrected = [0.0] * len(p)
+    for place, n in enumerate(order):
+        worst = max(worst, min(1.0, (len(p) - place) * p[n]))
+        corrected[int(n)] = worst
+    return corrected
+
+
+# ---------------------------------------------------------------------------------------------- showing it
+
+
+def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one data set's table."""
+    header = [
+        "method",
+        "AUC",
+        "95% interval",
+        "cold",
+        "unseen",
+        "NDCG@10",
+        "HR@10",
+        "once, s",
+        "train, s",
+        "images encoded",
+    ]
+    names = list(PUBLISHED_PROTOCOLS) if told["published_protocols"] else []
+    header += names + (["report"] if told["recognised"] else [])
+    rows = []
+    for row in told["methods"]:
+        low, high = row["all"]["auc_interval"]
+        cells = [
+            row["method"] + (" (RANDOM weights)" if row.get("random_weights") else ""),
+            f"{row['all']['auc']:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            *(f"{row[part]['auc']:.4f}" if "auc" in row[part] else "-" for part in ("cold", "unseen")),
+            f"{row['all']['ndcg@10']:.4f}",
+            f"{row['all']['hr@10']:.4f}",
+            f"{row['seconds_once']:,.0f}",
+            f"{row['seconds']:,.1f}",
+            f"{row['images_encoded']:,}",
+        ]
+        cells += [f"{row['published_protocols'][n]:.4f}" if n in row["published_protocols"] else "-" for n in names]
+        if told["recognised"]:
+            cells.append(f"{row['report']:.3f}" if row["report"] is not None else "-")
+        rows.append(cells)
+    return header, rows
+
+
+def heading(told: dict[str, Any]) -> str:
+    known = f", the published {told['recognised']}" if told["recognised"] else ""
+    counts = ", ".join(f"{told[name]:,} {name}" for name in ("users", "items", "interactions"))
+    return f"{told['title']}{known}: {counts}"
+
+
+def verdicts(told: dict[str, Any]) -> list[str]:
+    """A line a pair of methods."""
+    return [
+        f"{t['a']} - {t['b']}: {t['difference']:+.4f} ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f}), "
+        f"p {t['p_holm']:.3g} (Holm), {'different' if t['p_holm'] < 0.05 else 'not told apart'}"
+        for t in told["tests"]
+    ]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The tables and tests as a page."""
+    lines = ["# Comparison", "", result["protocol"], f"Seeds: {result['seeds']}.", ""]
+    for told in result["data"]:
+        header, rows = table_of(told)
+        lines += [f"## {heading(told)}", "", f"Split: {told['split']}.", ""]
+        lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
+        if told["published_protocols"]:
+            lines += ["", *(f"- {name}: {about}." for name, about in PUBLISHED_PROTOCOLS.items())]
+        if told["tests"]:
+            lines += ["", "Differences of mean AUC:", "", *(f"- {line}" for line in verdicts(told))]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """The tables on the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    terminal = Console()
+    for told in result["data"]:
+        header, rows = table_of(told)
+        table = Table(title=heading(told))
+        for column in header:
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for row in rows:
+            table.add_row(*row)
+        (terminal if terminal.is_terminal else Console(width=max(170, terminal.width))).print(table)
+        for line in verdicts(told):
+            print(line)
+    if any(told["published_protocols"] for told in result["data"]):
+        for name, about in PUBLISHED_PROTOCOLS.items():
+            print(f"{name}: {about}")
+
+
+COLOURS = {"all": "#2b5c8a", "cold": "#e08a2e", "unseen": "#7a7a7a"}
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Bars of AUC with intervals: a panel a data set, a group a method. Drawn with Pillow: nothing more to install."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    bar, gap, top, height, left, lowest = 26, 26, 40, 300, 60, 0.0
+    widths = [left + len(told["methods"]) * (3 * bar + gap) + gap for told in result["data"]]
+    canvas = Image.new("RGB", (max(360, sum(widths)), top + height + 90), "white")
+    pen, small, large = ImageDraw.Draw(canvas), ImageFont.load_default(12), ImageFont.load_default(15)
+
+    def y(value: float) -> float:
+        return top + height * (1 - (max(lowest, value) - lowest) / (1 - lowest))
+
+    x0 = 0
+    for told, width in zip(result["data"], widths, strict=True):
+        pen.text((x0 + left, 10), f"AUC on {told['title']}", "black", large)
+        for tick in np.arange(lowest, 1.01, 0.1):
+            pen.line((x0 + left, y(tick), x0 + width, y(tick)), "#dddddd")
+            pen.text((x0 + left - 30, y(tick) - 7), f"{tick:.1f}", "#444444", small)
+        pen.line((x0 + left, y(0.5), x0 + width, y(0.5)), "#aa0000")
+        for n, row in enumerate(told["methods"]):
+            x = x0 + left + gap + n * (3 * bar + gap)
+            for k, part in enumerate(PARTS):
+                if "auc" not in row[part]:
+                    continue
+                at, value = x + k * bar, row[part]["auc"]
+                low, high = row[part]["auc_interval"]
+                pen.rectangle((at, y(value), at + bar - 3, y(lowest)), COLOURS[part])
+                pen.line((at + bar // 2 - 1, y(low), at + bar // 2 - 1, y(high)), "black", 2)
+                pen.text((at - 1, y(high) - 15), f"{value:.2f}"[1:], "black", small)
+            pen.text((x, top + height + 8), row["method"][:14], "black", small)
+        x0 += width
+    for k, (part, colour) in enumerate(COLOURS.items()):
+        pen.rectangle((left + k * 90, top + height + 40, left + k * 90 + 12, top + height + 52), colour)
+        pen.text((left + k * 90 + 18, top + height + 39), part, "black", small)
+    pen.text((left, top + height + 62), "red line: chance; whiskers: 95% interval over users", "#444444", small)
+    with replacing(path) as temporary:
+        canvas.save(temporary, "PNG")
+
+
+__all__ = ["Method", "Options", "compare", "holm", "methods_of", "paired_tests", "print_comparison", "sampled_auc"]

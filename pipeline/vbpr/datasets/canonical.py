@@ -1,0 +1,173 @@
+"""Writing the canonical folder that every other stage reads: interactions.csv, items.csv, images.tar.
+
+The tables are written whole, under a temporary name; the tar grows member by member and can be taken up again.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import VbprError
+from ..files import locked, replacing, sync
+from ..progress import Progress, Stopped, stop_signals
+
+MARK = "conversion.json"
+PARTIAL = ".images.tar.partial"
+MAGIC = (
+    (b"\xff\xd8\xff", "jpg"),
+    (b"\x89PNG", "png"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What a conversion made.
+
+    Attributes:
+        path: the canonical folder.
+        counts: what was counted, in order: name -> number.
+        notes: sentences about what was missing or differs from what is published.
+    """
+
+    path: Path
+    counts: dict[str, int]
+    notes: list[str]
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write a CSV of columns."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def source_mark(source: Path) -> dict[str, Any]:
+    """What tells one source file from another without reading it."""
+    status = source.stat()
+    return {"source": source.name, "size": status.st_size, "modified": status.st_mtime_ns}
+
+
+def finished(out: Path, source: Path) -> Conversion | None:
+    """The conversion of this very source that lies there complete, if there is one.
+
+    Raises:
+        VbprError: the folder holds something else.
+    """
+    mark = out / MARK
+    if out.is_file():
+        raise VbprError(f"{out} is a file; give convert a folder to write")
+    if mark.exists():
+        told = json.loads(mark.read_text(encoding="utf-8"))
+        if {key: told.get(key) for key in source_mark(source)} != source_mark(source):
+            raise VbprError(f"{out} holds a conversion of another file ({told.get('source')}); choose an empty folder")
+        return Conversion(out, told["counts"], told["notes"]) if "counts" in told else None
+    if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise VbprError(f"{out} is not empty; choose an empty folder, so that nothing is overwritten")
+    return None
+
+
+def begin(out: Path, source: Path) -> None:
+    """Note whose conversion the folder is going to hold."""
+    with replacing(out / MARK) as temporary:
+        temporary.write_text(json.dumps(source_mark(source)) + "\n", encoding="utf-8")
+
+
+def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str]) -> Conversion:
+    """Note that it is complete."""
+    with replacing(out / MARK) as temporary:
+        told = source_mark(source) | {"counts": counts, "notes": notes}
+        temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return Conversion(out, counts, notes)
+
+
+def suffix_of(head: bytes) -> str:
+    """The file suffix of encoded image bytes; jpg where unknown, so that extract looks at it and says what it is."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return next((suffix for magic, suffix in MAGIC if head.startswith(magic)), "jpg")
+
+
+def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> None:
+    """Write images (item id, encoded bytes) into `images.tar`, in order, one in memory at a time; what an earlier run
+    left is kept.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM.
+        VbprError: the disk is full.
+    """
+    partial = out / PARTIAL
+    kept, end = members_of(partial)
+    try:
+        with locked(out / "images.tar"), partial.open("ab") as handle, stop_signals() as stopping:
+            handle.truncate(end)
+            with Progress("convert", total, "images") as bar:
+                bar.advance(len(kept))
+                for n, (item_id, data) in enumerate(images):
+                    name = f"{item_id}.{suffix_of(data[:16])}"
+                    if n < len(kept):
+                        if kept[n] != (name, len(data)):
+                            raise VbprError(f"{partial} is of another conversion; delete {out} and run again")
+                        continue
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    handle.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+                    handle.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
+                    bar.advance(1)
+                    if stopping():
+                        raise Stopped(
+                            f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume"
+                        )
+            handle.write(bytes(2 * tarfile.BLOCKSIZE))
+        sync(partial)
+        partial.replace(out / "images.tar")
+        sync(out)
+    except OSError as error:
+        why = error.strerror or error
+        raise VbprError(
+            f"{out} could not be written ({why}); free some space, then run the same command again"
+        ) from error
+
+
+def members_of(partial: Path) -> tuple[list[tuple[str, int]], int]:
+    """The whole members of an unfinished tar, (name, size), and where they end."""
+    found: list[tuple[str, int]] = []
+    end = 0
+    if not partial.exists():
+        return found, end
+    total = partial.stat().st_size
+    with partial.open("rb") as handle:
+        while end + tarfile.BLOCKSIZE <= total:
+            handle.seek(end)
+            try:
+                info = tarfile.TarInfo.frombuf(handle.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            except tarfile.HeaderError:
+                break
+            after = end + tarfile.BLOCKSIZE + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            if after > total:
+                break
+            found.append((info.name, info.size))
+            end = after
+    return found, end
+
+
+def spans(path: Path, wanted: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, bytes]]:
+    """(item id, bytes) of stretches of a file: (item id, offset, length)."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for item_id, offset, length in wanted:
+            yield item_id, os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["Conversion", "begin", "finish", "finished", "spans", "write_table", "write_tar"]

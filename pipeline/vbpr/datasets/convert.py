@@ -1,0 +1,62 @@
+"""Any known layout into the canonical folder: `convert("AmazonFashion6ImgPartitioned.npy", "data/amazon-fashion")`."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import VbprError
+from .amazon_reviews import convert_reviews
+from .canonical import Conversion
+from .dvbpr_npy import convert_npy
+from .tradesy import convert_tradesy
+
+
+@dataclasses.dataclass(frozen=True)
+class Converter:
+    """An entry of CONVERTERS.
+
+    Attributes:
+        takes: whether a file or folder is of this format, by its name.
+        run: (source, output folder) -> what was made.
+        about: one line for the help.
+    """
+
+    takes: Callable[[Path], bool]
+    run: Callable[[Path, Path], Conversion]
+    about: str
+
+
+def is_json(path: Path) -> bool:
+    return path.name.endswith((".json", ".json.gz"))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "dvbpr": Converter(
+        lambda path: path.suffix == ".npy", convert_npy, "*ImgPartitioned.npy: the original data sets of DVBPR"
+    ),
+    "tradesy": Converter(
+        lambda path: is_json(path) and path.name.startswith("tradesy"), convert_tradesy, "tradesy.json.gz"
+    ),
+    "amazon": Converter(is_json, convert_reviews, "reviews_*.json.gz of 2014, with meta_*.json.gz beside it"),
+}
+
+
+def convert(source: Path | str, out: Path | str) -> Conversion:
+    """Convert by the first converter that takes the source; a finished conversion is left as it is.
+
+    Raises:
+        VbprError: no such source, no converter for it, or a source that is damaged.
+    """
+    source, out = Path(source), Path(out)
+    if not source.exists():
+        raise VbprError(f"{source} does not exist")
+    for converter in CONVERTERS.values():
+        if converter.takes(source):
+            if not source.is_file():
+                raise VbprError(f"{source} is not a file")
+            return converter.run(source, out)
+    known = "; ".join(converter.about for converter in CONVERTERS.values())
+    raise VbprError(f"{source}: no converter knows this format; known are {known}")
+
+
+__all__ = ["CONVERTERS", "Conversion", "Converter", "convert"]

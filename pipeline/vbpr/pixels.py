@@ -1,0 +1,117 @@
+"""Decoded images kept as uint8 in one memory-mapped file, so that a network that looks at them many times decodes once.
+
+cache = PixelCache.build("artifacts/hm.224.pixels", data.images(), Preprocessing(224, 0, "nearest", ...)); cache.rows[7]
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import VbprError
+from .files import locked, replacing, writable_parent
+from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
+from .progress import Progress, Stopped, stop_signals
+
+PENDING, DONE, FAILED = 0, 1, 2
+GREY = 127  # what stands for an image that cannot be used
+BLOCK = 256
+
+
+class PixelCache:
+    """The images of a source at one size.
+
+    Attributes:
+        rows: (N, size, size, 3) uint8, in the order of the source; grey where `usable` is False.
+        usable: (N,) bool.
+        failures: (item id, reason) of each image that could not be used.
+    """
+
+    def __init__(self, rows: Pixels, usable: np.ndarray[Any, np.dtype[np.bool_]], failures: list[tuple[str, str]]):
+        self.rows, self.usable, self.failures = rows, usable, failures
+
+    @classmethod
+    def build(
+        cls, path: Path | str, source: ImageSource, how: Preprocessing, threads: int | None = None
+    ) -> "PixelCache":
+        """Open the cache at `path`, after decoding what it lacks; one of other images or another size is made anew.
+
+        Raises:
+            VbprError: no space, or no image can be used.
+            Stopped: Ctrl-C or SIGTERM; what was decoded is kept.
+        """
+        path = Path(path)
+        writable_parent(path)
+        n, each = len(source), how.size * how.size * 3
+        identity = hashlib.blake2b(f"{how.size} {how.crop} {how.interpolation}".encode(), digest_size=16)
+        identity.update("\0".join(source.item_ids).encode())
+        identity.update(np.fromiter((source.signature(i) for i in range(n)), np.uint64, n).tobytes())
+        mark = path.with_name(path.name + ".json")
+        with locked(path):
+            if not (path.exists() and mark.exists() and json.loads(mark.read_text())["images"] == identity.hexdigest()):
+                path.unlink(missing_ok=True)
+                allocate(path, n * (each + 1))
+                with replacing(mark) as temporary:
+                    temporary.write_text(json.dumps({"images": identity.hexdigest(), "size": how.size, "count": n}))
+            rows = np.memmap(path, np.uint8, "r+", 0, (n, how.size, how.size, 3))
+            state = np.memmap(path, np.uint8, "r+", n * each, (n,))
+            failures = fill(rows, state, source, how, threads, path)
+        usable = np.asarray(state == DONE)
+        if not usable.any():
+            raise VbprError(f"none of the {n:,} images of {source.name} could be used; give --data readable images")
+        return cls(np.memmap(path, np.uint8, "r", 0, (n, how.size, how.size, 3)), usable, failures)
+
+
+def allocate(path: Path, size: int) -> None:
+    """Take the space before any work is done."""
+    try:
+        with path.open("wb") as handle:
+            os.posix_fallocate(handle.fileno(), 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise VbprError(
+            f"{path} needs {size / 2**30:,.1f} GB ({error.strerror}); free some space, or lower --image-size"
+        ) from error
+
+
+def fill(
+    rows: Any, state: Any, source: ImageSource, how: Preprocessing, threads: int | None, path: Path
+) -> list[tuple[str, str]]:
+    """Decode the images that are not yet there; returns what could not be."""
+    failures: list[tuple[str, str]] = []
+
+    def decode(i: int) -> tuple[int, Pixels | str]:
+        try:
+            return i, prepare(source.read(i), how)
+        except BadImage as error:
+            return i, str(error)
+
+    pending = np.flatnonzero(np.asarray(state) != DONE)  # failed ones are tried again: it costs little
+    with (
+        Progress(f"decode at {how.size} px", len(pending), "images") as bar,
+        ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool,
+        stop_signals() as stopping,
+    ):
+        for a in range(0, len(pending), BLOCK):
+            block = pending[a : a + BLOCK]
+            for i, pixels in pool.map(decode, block.tolist()):
+                if isinstance(pixels, str):
+                    rows[i] = GREY
+                    failures.append((str(source.item_ids[i]), pixels))
+                else:
+                    rows[i] = pixels
+            rows.flush()
+            bad = {item for item, _ in failures}
+            state[block] = [FAILED if str(source.item_ids[i]) in bad else DONE for i in block]
+            state.flush()
+            bar.advance(len(block))
+            if stopping():
+                raise Stopped(f"stopped with {path} part full; run the same command again to resume")
+    return failures
+
+
+__all__ = ["PixelCache"]

@@ -1,0 +1,188 @@
+"""Comparison: from an original file to the table in one go, statistics against their definitions, cells kept."""
+
+import importlib.util
+import io
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from PIL import Image
+
+from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, print_comparison, sampled_auc
+from vbpr.datasets import Dataset
+from vbpr.datasets.convert import convert
+from vbpr.datasets.published import PUBLISHED
+from vbpr.errors import VbprError
+from vbpr.evaluate import evaluate
+from vbpr.factors import Factors
+from vbpr.models import configure
+from vbpr.train import train
+
+TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
+spec = importlib.util.spec_from_file_location("make_original", TOOL)
+assert spec is not None and spec.loader is not None
+make_original = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_original)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Dataset:
+    """24 users who each take one of three colours, 48 items, through the original's file format."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    items = {}
+    for i in range(48):
+        pixels = rng.integers(0, 60, (32, 32, 3), np.uint8)
+        pixels[..., i % 3] += 180
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=95)
+        items[i] = {b"asin": b"B%03d" % i, b"imgs": buffer.getvalue()}
+    parts = [{}, {}, {}]
+    for u in range(24):
+        taken = rng.choice(np.arange(u % 3, 48, 3), 8, replace=False).tolist()
+        for part, some in zip(parts, (taken[2:], taken[:1], taken[1:2]), strict=True):
+            part[u] = [{"reviewerID": f"A{u:02}", "unixReviewTime": 1, b"productid": i} for i in some]
+    source = folder / "AmazonMenWithImgPartitioned.npy"
+    make_original.write_original(source, parts, items)
+    convert(source, folder / "men")
+    return Dataset.resolve(str(folder / "men"))
+
+
+@pytest.fixture
+def small(monkeypatch) -> Options:
+    monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 16)
+    dvbpr = {"epochs": 1, "image_size": 32, "dim": 4, "precision": "float32"}
+    return Options(dvbpr=dvbpr, cae={"epochs": 1, "image_size": 32}, published=True, device="cpu")
+
+
+@pytest.mark.slow
+def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, small, tmp_path, monkeypatch, capsys):
+    names = ["dvbpr", "cae", "popularity", "knn", "dvbpr-efficient"]
+    result = compare([converted], names, tmp_path, small)
+    told = result["data"][0]
+    assert (told["users"], told["items"], told["interactions"]) == (24, 48, 24 * 8)
+    assert told["split"] == "the file's own split column" and told["recognised"] is None
+    rows = {row["method"]: row for row in told["methods"]}
+    assert list(rows) == names
+    assert rows["knn"]["all"]["auc"] > 0.8 > rows["popularity"]["all"]["auc"]  # colour is all there is to know
+    assert rows["dvbpr"]["images_encoded"] == 2 * 128 * (24 * 6 // 128) + 48
+    assert rows["cae"]["images_encoded"] == 48 + 46  # two are held out
+    assert set(rows["cae"]["published_protocols"]) == {"sampled-100", "sampled-1", "best-epoch-on-test"}
+    assert len(told["tests"]) == 10
+    page = (tmp_path / "compare.md").read_text()
+    assert all(f"| {name} |" in page for name in names)
+    assert json.loads((tmp_path / "compare.json").read_text()) == result
+    assert Image.open(tmp_path / "compare.png").size[0] > 300
+    print_comparison(result)
+    assert "dvbpr-efficient" in capsys.readouterr().out
+
+    def never(*_a, **_k):
+        raise AssertionError("a finished cell was computed again")
+
+    monkeypatch.setattr("vbpr.compare.fit", never)
+    assert compare([converted], names, tmp_path, small) == result
+
+
+def test_train_makes_a_model_file_of_dvbpr_without_features(converted, small, tmp_path):
+    config = configure("dvbpr", device="cpu", **small.dvbpr)
+    made = train(converted, [], config, tmp_path / "dvbpr.model.h5")
+    loaded = Factors.load(tmp_path / "dvbpr.model.h5")
+    assert np.array_equal(loaded.items, made.factors.items) and loaded.items.shape == (48, 4)
+    assert loaded.item_ids.tolist() == [f"B{i:03}" for i in range(48)]
+    assert 0 < evaluate(loaded, device="cpu").summary()["all"]["auc"] < 1
+    assert loaded.about["parameters"] > 2_000_000 and loaded.about["without_pictures"] == 0
+
+
+def factors_of(rng, users=40, items=30) -> Factors:
+    held = sp.csr_matrix(
+        (np.ones(users, np.float32), (np.arange(users), rng.integers(items, size=users))), (users, items)
+    )
+    train = sp.random(users, items, 0.2, "csr", np.float32, random_state=1)
+    train = train - train.multiply(held > 0)
+    train.eliminate_zeros()
+    train = train.tocsr()
+    train.data[:] = 1
+    train.sort_indices()
+    empty = sp.csr_matrix((users, items), dtype=np.float32)
+    ids = np.array([f"{n:03}" for n in range(60)])
+    u, i = (rng.standard_normal((n, 4)).astype(np.float32) for n in (users, items))
+    return Factors(u, i, np.zeros(items, np.float32), ids[:users], ids[:items], train, empty, held)
+
+
+def test_sampled_auc_estimates_the_exact_one():
+    """METHOD 5.12: within three standard errors of the exact figure."""
+    factors = factors_of(np.random.default_rng(0))
+    exact = evaluate(factors, device="cpu").summary()["all"]["auc"]
+    estimates = [sampled_auc(factors, 100, seed) for seed in range(40)]
+    assert abs(np.mean(estimates) - exact) < 3 * np.std(estimates) / 40**0.5
+    single = [sampled_auc(factors, 1, seed) for seed in range(200)]
+    assert abs(np.mean(single) - exact) < 3 * np.std(single) / 200**0.5
+
+
+def test_a_tie_is_not_a_win_in_the_published_protocols():
+    factors = factors_of(np.random.default_rng(0))
+    factors.items[:] = 0
+    assert sampled_auc(factors, 100) == 0 and evaluate(factors, device="cpu").summary()["all"]["auc"] == 0.5
+
+
+def test_holm_is_its_definition():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_paired_tests_find_real_differences_and_no_others():
+    rng = np.random.default_rng(0)
+    base = rng.random(500)
+    tests = paired_tests({"a": base, "b": base + rng.normal(0.05, 0.1, 500), "c": base + rng.normal(0, 0.1, 500)})
+    found = {(t["a"], t["b"]): t for t in tests}
+    assert found["a", "b"]["p_holm"] < 0.01 and found["a", "b"]["interval"][1] < 0
+    assert found["a", "c"]["p_holm"] > 0.01
+    same = paired_tests({"a": base, "b": base})[0]
+    assert same["difference"] == 0 and same["p"] == 1
+
+
+def test_names_become_methods():
+    made = {m.name: (m.model, m.backbone) for m in methods_of(["dvbpr", "cae", "lite0", "vbpr", "bprmf"])}
+    assert made == {
+        "dvbpr": ("dvbpr", ""), "cae": ("visual", "cae"), "lite0": ("visual", "lite0"), "vbpr": ("vbpr", "cae"),
+        "bprmf": ("bprmf", ""),
+    }  # fmt: skip
+    for names, words in ((["vbpr"], "backbone"), ([], "distinct"), (["cae", "cae"], "distinct")):
+        with pytest.raises(VbprError, match=words):
+            methods_of(names)
+
+
+def test_a_recognised_data_set_has_the_reports_figures_beside_ours(tmp_path):
+    part = {"users": 3, "auc": 0.7, "auc_interval": [0.6, 0.8], "ndcg@10": 0.1, "hr@10": 0.2}
+    row = {
+        "method": "inception", "all": part, "cold": part, "unseen": {"users": 0}, "seconds_once": 1, "seconds": 2,
+        "images_encoded": 5, "published_protocols": {"sampled-1": 0.69}, "report": 0.764, "random_weights": True,
+    }  # fmt: skip
+    told = {
+        "title": "x", "recognised": "Amazon Fashion", "users": 1, "items": 2, "interactions": 3, "split": "s",
+        "published_protocols": True, "methods": [row], "tests": [],
+    }  # fmt: skip
+    page = markdown({"protocol": "p", "seeds": 1, "data": [told]})
+    assert "| 0.764 |" in page and "inception (RANDOM weights)" in page and "the published Amazon Fashion" in page
+    draw({"data": [told]}, tmp_path / "bars.png")
+    pixels = np.asarray(Image.open(tmp_path / "bars.png"))
+    assert (pixels == [0x2B, 0x5C, 0x8A]).all(-1).sum() > 1000
+    assert all(p.auc["inception"] > p.auc["cae"] for p in PUBLISHED.values())
+
+
+def test_a_gpu_that_is_not_there_is_said(converted, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(VbprError, match="--device cuda"):
+        compare([converted], ["dvbpr"], tmp_path, Options(device="cuda", dvbpr={"image_size": 32}))
+
+
+def test_pairs_are_all_pairs():
+    names = ["a", "b", "c", "d"]
+    rng = np.random.default_rng(1)
+    tests = paired_tests({n: rng.random(20) for n in names})
+    assert [(t["a"], t["b"]) for t in tests] == list(itertools.combinations(names, 2))

@@ -1,0 +1,302 @@
+"""Foreign formats become the canonical folder; files that lie, or that carry code, are refused before anything runs."""
+
+import gzip
+import importlib.util
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vbpr.datasets import Dataset
+from vbpr.datasets.canonical import PARTIAL, write_tar
+from vbpr.datasets.convert import CONVERTERS, convert
+from vbpr.datasets.pickles import Span, read_pickle
+from vbpr.datasets.published import PUBLISHED, recognise
+from vbpr.errors import VbprError
+
+TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
+spec = importlib.util.spec_from_file_location("make_original", TOOL)
+assert spec is not None and spec.loader is not None
+make_original = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_original)
+
+HEADER = 128  # bytes before the pickle in a .npy of six objects
+
+
+def photo(n: int, kind: str = "JPEG") -> bytes:
+    pixels = np.random.default_rng(n).integers(0, 255, (40, 30, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def event(u: int, i: int) -> dict:
+    return {"reviewerID": f"A{u}", "asin": f"B00{i}", "unixReviewTime": 1000 + u, b"productid": i}
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> Path:
+    """Four users, six items: one without an image, one PNG, one without title, text and bytes keys mixed."""
+    items = {
+        i: {b"asin": b"B00%d" % i, b"title": b"Caf\xc3\xa9, %d" % i, b"categories": [[b"Clothing", b"Shoes"]],
+            b"c": np.arange(6) == i, b"imgs": photo(i)}
+        for i in range(6)
+    }  # fmt: skip
+    del items[1][b"imgs"], items[2][b"title"], items[3][b"categories"], items[4][b"c"]
+    items[5][b"imgs"] = photo(5, "PNG")
+    items[5]["title"] = items[5].pop(b"title").decode()
+    parts = [
+        {u: [event(u, (u + n) % 6) for n in range(3)] for u in range(4)},
+        {u: [event(u, (u + 3) % 6)] for u in range(4)},
+        {u: [event(u, (u + 4) % 6)] for u in range(4)},
+    ]
+    path = tmp_path / "AmazonFashion6ImgPartitioned.npy"
+    make_original.write_original(path, parts, items)
+    return path
+
+
+def test_the_fixture_is_what_numpy_reads_as_the_original(original):
+    told = np.load(original, allow_pickle=True, encoding="bytes")
+    assert told.shape == (6,) and told[4] == 4 and told[5] == 6
+    assert {type(key) for key in told[0][0][0]} == {str, bytes}
+    assert told[3][0][b"imgs"] == photo(0) and told[3][0][b"c"].tolist() == [True] + [False] * 5
+
+
+def test_the_reader_agrees_with_pickle(original):
+    whole = original.read_bytes()
+    ours, theirs = read_pickle(original, whole, HEADER).value, np.load(original, allow_pickle=True, encoding="bytes")
+    assert ours[:3] == list(theirs[:3]) and ours[4:] == list(theirs[4:])
+    for i in range(6):
+        for key, value in theirs[3][i].items():
+            mine = ours[3][i][key]
+            if isinstance(mine, Span):
+                assert whole[mine.offset : mine.offset + mine.length] == value
+            elif isinstance(value, np.ndarray):
+                assert (mine.value == value).all()
+            else:
+                assert mine == value
+
+
+def test_conversion_keeps_interactions_split_items_and_bytes_of_images(original, tmp_path):
+    done = convert(original, tmp_path / "out")
+    assert done.counts == {
+        "users": 4, "items": 6, "interactions": 20, "train": 12, "validation": 4, "test": 4, "images": 5
+    }  # fmt: skip
+    assert any("B001" in note for note in done.notes)
+    assert any("45,184 are published" in note for note in done.notes)
+    data = Dataset(tmp_path / "out")
+    told = data.interactions()
+    assert len(told) == 20 and set(told.splits) == {0, 1, 2} and set(told.times) == {1000, 1001, 1002, 1003}
+    items = data.items()
+    assert items["title"]["B000"] == "Café, 0" and items["title"]["B002"] == "" and items["title"]["B005"] == "Café, 5"
+    assert items["category"]["B000"] == "Shoes" and items["categories"]["B000"] == "Clothing > Shoes"
+    assert items["class"]["B003"] == "3" and items["class"]["B004"] == ""
+    images = data.images()
+    assert images.item_ids.tolist() == ["B000", "B002", "B003", "B004", "B005"]
+    assert images.read(0) == photo(0) and images.read(4) == photo(5, "PNG")
+    with tarfile.open(tmp_path / "out" / "images.tar") as archive:
+        assert archive.getnames()[-1] == "B005.png"
+
+
+def test_a_finished_conversion_is_left_alone_and_another_source_is_refused(original, tmp_path):
+    first = convert(original, tmp_path / "out")
+    stamp = (tmp_path / "out" / "images.tar").stat().st_mtime_ns
+    assert convert(original, tmp_path / "out") == first
+    assert (tmp_path / "out" / "images.tar").stat().st_mtime_ns == stamp
+    os.utime(original, (1, 1))
+    with pytest.raises(VbprError, match="another file"):
+        convert(original, tmp_path / "out")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 511, 512, 700, 5000])
+def test_a_killed_conversion_resumes_to_the_same_bytes(tmp_path, cut):
+    images = [(f"B{n}", photo(n)) for n in range(4)]
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    write_tar(tmp_path / "whole", images, 4)
+    whole = (tmp_path / "whole" / "images.tar").read_bytes()
+    (tmp_path / "cut" / PARTIAL).write_bytes(whole[:cut])
+    write_tar(tmp_path / "cut", images, 4)
+    assert (tmp_path / "cut" / "images.tar").read_bytes() == whole
+
+
+def evil(body: bytes) -> bytes:
+    """A .npy of six objects with this pickle."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|O", "fortran_order": False, "shape": (6,)})
+    return buffer.getvalue() + body
+
+
+class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_pickle_with_code_is_refused_by_name_before_anything_runs(tmp_path, protocol):
+    source, marker = tmp_path / "evil.npy", tmp_path / "ran"
+    body = pickle.dumps([Bomb(marker)] * 6, protocol)
+    source.write_bytes(evil(body))
+    with pytest.raises(VbprError, match=r"posix\.mkdir"):
+        convert(source, tmp_path / "out")
+    assert not marker.exists() and not (tmp_path / "out").exists()
+    pickle.loads(body)  # the oracle: it was live
+    assert marker.exists()
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+F8 = b"cnumpy\ndtype\nU\x02f8\x85R"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80\x02" + ARRAY + b"(K\x01J\xff\xff\xff\x7f\x85" + F8 + b"\x89U\x08aaaaaaaatb.",  # 16 GB announced, 8 bytes
+        b"\x80\x02" + ARRAY + b"(K\x01J\xff\xff\xff\xff\x85" + F8 + b"\x89U\x08aaaaaaaatb.",  # a negative shape
+        b"\x80\x02" + ARRAY + b"(K\x01K\x01\x85cnumpy\ndtype\nU\x01O\x85R\x89U\x08aaaaaaaatb.",  # bytes as pointers
+        b"\x80\x02cnumpy\ndtype\nU\x06(9,9)O\x85R.",  # a type with structure
+        b"\x80\x02cnumpy\nndarray\n}U\x0c__setstate__K\x01sb.",  # a state for an allowed name
+        b"\x80\x02T\xff\xff\xff\x7fabc.",  # a string of 2 GB in a file of a few bytes
+        b"\x80\x02K\x01r\xff\xff\xff\x7fj\xfe\xff\xff\x7f.",  # memo places far apart
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # LONG4
+        b"\x80\x02]K\x01a" + b"s" * 9 + b".",
+        b"\x80\x02" + b"(" * 100_000,
+        b"\x80\x02]" + b"q\x00h\x00a" * 3,  # holds itself, and never stops
+        b"\x80\x02Pabc\n.",  # a persistent id
+        b"\x80\x02\x82\x01.",  # a registered extension
+        b"",
+    ],
+)
+def test_forged_pickles_are_refused(tmp_path, body):
+    source = tmp_path / "forged.npy"
+    source.write_bytes(evil(body))
+    with pytest.raises(VbprError, match=r"forged\.npy"):
+        convert(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_truncation_is_refused(original, tmp_path):
+    whole, source = original.read_bytes(), tmp_path / "cut.npy"
+    for length in [*range(200), *range(200, len(whole), 97), len(whole) - 1]:
+        source.write_bytes(whole[:length])
+        with pytest.raises(VbprError, match=r"cut\.npy"):
+            convert(source, tmp_path / "out")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_bytes_never_end_in_anything_but_data_or_a_fault(original, data):
+    whole = bytearray(original.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        whole[data.draw(st.integers(HEADER, min(len(whole) - 1, HEADER + 1500)))] = data.draw(st.integers(0, 255))
+    try:
+        read_pickle("damaged.npy", bytes(whole), HEADER)
+    except VbprError as error:
+        assert "damaged.npy" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p, i: p[0][0][0].update({b"productid": 99}), "productid"),
+        (lambda p, i: p.__setitem__(1, {77: []}), "key 77"),
+        (lambda p, i: p[0].__setitem__(0, "text"), "lists"),
+        (lambda p, i: i.__setitem__(2, []), "table"),
+    ],
+)
+def test_a_file_of_another_structure_is_refused(tmp_path, change, words):
+    parts = [{u: [event(u, u)] for u in range(3)} for _ in range(3)]
+    items = {i: {b"asin": b"B00%d" % i} for i in range(3)}
+    change(parts, items)
+    source = tmp_path / "odd.npy"
+    make_original.write_original(source, parts, items)
+    with pytest.raises(VbprError, match=words):
+        convert(source, tmp_path / "out")
+
+
+def test_plain_arrays_and_unknown_files_are_refused(tmp_path):
+    np.save(tmp_path / "numbers.npy", np.zeros(6))
+    with pytest.raises(VbprError, match=r"float64|<f8"):
+        convert(tmp_path / "numbers.npy", tmp_path / "out")
+    (tmp_path / "a.xyz").touch()
+    with pytest.raises(VbprError, match="no converter"):
+        convert(tmp_path / "a.xyz", tmp_path / "out")
+    with pytest.raises(VbprError, match="does not exist"):
+        convert(tmp_path / "none.npy", tmp_path / "out")
+    (tmp_path / "b.json").write_text('{"reviewerID": "A", "asin": "B", "unixReviewTime": 1}')
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").touch()
+    with pytest.raises(VbprError, match="not empty"):
+        convert(tmp_path / "b.json", tmp_path / "full")
+
+
+def zipped(path: Path, lines: list[str]) -> Path:
+    with gzip.open(path, "wt", encoding="utf-8") as handle:
+        handle.write("\n".join(lines))
+    return path
+
+
+def test_amazon_reviews_in_json_and_in_python_literals(tmp_path):
+    source = zipped(
+        tmp_path / "reviews_Clothing_5.json.gz",
+        [
+            json.dumps({"reviewerID": "A1", "asin": "007", "unixReviewTime": 5}),
+            str({"reviewerID": "A2", "asin": "008", "unixReviewTime": 6}),
+        ],
+    )
+    zipped(
+        tmp_path / "meta_Clothing.json.gz",
+        [str({"asin": "007", "title": "It's a hat", "categories": [["Clothing", "Hats"]]}), str({"asin": "999"})],
+    )
+    assert convert(source, tmp_path / "out").counts == {"users": 2, "items": 2, "interactions": 2}
+    data = Dataset(tmp_path / "out")
+    assert data.interactions().item_ids.tolist() == ["007", "008"]
+    assert data.items()["title"] == {"007": "It's a hat"} and data.items()["category"] == {"007": "Hats"}
+
+
+@pytest.mark.parametrize("line", ["__import__('os').mkdir('ran')", "[1]", "(" * 5000, "{'asin': 'B'}", "{'a': 1"])
+def test_review_lines_are_never_evaluated(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    good = json.dumps({"reviewerID": "A1", "asin": "007", "unixReviewTime": 5})
+    with pytest.raises(VbprError, match="line 2"):
+        convert(zipped(tmp_path / "reviews.json.gz", [good, line]), tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_truncated_gzip_is_refused(tmp_path):
+    whole = zipped(tmp_path / "whole.json.gz", [json.dumps({"n": n}) for n in range(50)]).read_bytes()
+    (tmp_path / "cut.json.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(VbprError, match=r"cut\.json\.gz"):
+        convert(tmp_path / "cut.json.gz", tmp_path / "out")
+
+
+def test_tradesy_counts_purchases_and_wishes_once(tmp_path):
+    lists = {"bought": ["1", "2"], "want": ["2", "3"], "selling": ["9"], "sold": []}
+    source = zipped(tmp_path / "tradesy.json.gz", [str({"uid": "5", "lists": lists})])
+    assert convert(source, tmp_path / "out").counts == {"users": 1, "items": 3, "interactions": 3}
+    assert CONVERTERS["tradesy"].takes(source)
+
+
+def test_published_sets_are_known_by_their_counts():
+    for name, p in PUBLISHED.items():
+        assert recognise(p.users, p.items, p.interactions) == name
+    assert recognise(1, 2, 3) is None
+
+
+def test_numbers_read_as_pickle_reads_them():
+    for value in (0, 255, 256, -1, 2**31 - 1, -(2**31), 2**40, -(2**63), 1.5, True, False, None, "é", b"\xff", (1, 2)):
+        for protocol in (2, 4):
+            assert read_pickle("x", pickle.dumps(value, protocol)) == value
+    assert struct.calcsize("<Q") == 8
