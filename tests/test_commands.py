@@ -189,7 +189,7 @@ def test_features_of_another_backbone(refused, board, board_features, tmp_path):
         (["train", "--model", "vsual", "--data", "sample"], "did you mean visual"),
         (["train", "--model", "random", "--data", "nowhere"], "does not exist"),
         (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--precision", "half"], "--precision"),
-        (["similar", "a.h5"], "one of --item ID and --image PHOTO"),
+        (["similar", "a.h5"], "one of --item ID"),
     ],
 )
 def test_other_mistakes(refused, tmp_path, monkeypatch, command, words):

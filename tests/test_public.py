@@ -14,7 +14,12 @@ from conftest import ROOT, run_python
 
 NAMES = [
     "BACKBONES",
+    "BPRMF",
     "Dataset",
+    "VBPR",
+    "Visual",
+    "add_items",
+    "encode_photo",
     "Factors",
     "FeatureStore",
     "Interactions",

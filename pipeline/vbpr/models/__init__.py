@@ -12,6 +12,7 @@ from .bpr import BPR
 from .collaborative import EASE, Implicit, Spectral
 from .config import TrainConfig
 from .dvbpr import DVBPR
+from .hybrid import Hybrid
 from .vbpr import VBPR
 
 
@@ -40,6 +41,11 @@ MODELS: dict[str, Model] = {
         VBPR,
         "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
         {"factors": 64, "item_bias": True, "shrink": 5.0},
+    ),
+    "hybrid": Model(
+        Hybrid,
+        "our best: visual, spectral and latent rankers blended in units of their deviation",
+        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "shrink": 5.0},
     ),
     "bprmf": Model(
         BPR,

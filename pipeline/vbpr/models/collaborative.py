@@ -112,12 +112,21 @@ class Spectral:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`."""
-        user = np.maximum(1, np.diff(split.train.indptr)) ** -0.5
-        item = np.maximum(1, split.item_counts) ** -0.5
-        x = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
-        rank = min(self.config.factors, min(x.shape) - 1)
-        left, values, right = leading(x, rank, self.config.seed)
-        return factors_of(split, left * values, right.T / item[:, None])
+        return spectral(split, self.config.factors, self.config.seed)
+
+
+def spectral(split: Split, rank: int, seed: int, exponent: float = 0.5, power: float = 1.0) -> Factors:
+    """score(u, i) = n_i^q (U S^p V')_ui of the leading rank of n_u^-1/2 X n_i^-q.
+
+    Args:
+        exponent: q, how far an item's popularity is taken out before the decomposition (and put back after it).
+        power: p, how much more the strong directions count than the weak.
+    """
+    user = np.maximum(1, np.diff(split.train.indptr)) ** -0.5
+    item = np.maximum(1, split.item_counts) ** -exponent
+    x = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
+    left, values, right = leading(x, min(rank, min(x.shape) - 1), seed)
+    return factors_of(split, left * values**power, right.T / item[:, None])
 
 
 def leading(matrix: Any, rank: int, seed: int) -> tuple[Array, Array, Array]:
@@ -141,4 +150,4 @@ def times(matrix: Any, basis: Array) -> Array:
 SWEEPS = 6
 
 
-__all__ = ["EASE", "Implicit", "Spectral"]
+__all__ = ["EASE", "Implicit", "Spectral", "spectral"]

@@ -1,0 +1,60 @@
+"""A hybrid for popular, cold and never-seen items at once: the visual ranker and three collaborative ones, blended.
+
+    score = V / sd(V) + .45 S1 / sd(S1) + .2 S2 / sd(S2) + .35 M / sd(M),   sd over the catalogue, for each user
+
+V: the visual ranker (bpr.py). S1, S2: spectral filters (collaborative.py), one that keeps popularity and the strong
+directions and one that does not. M: the mean of a few latent BPR models, their item side shrunk by how often an item
+was bought. The weights were chosen by validation; unseen items live by V alone.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from ..factors import Factors
+from ..interactions import Split
+from ..recommender import ItemFeatures
+from .bpr import BPR
+from .collaborative import spectral
+from .config import TrainConfig
+from .vbpr import LATENT, blend
+
+WEIGHTS = {"visual": 1.0, "spectral": 0.45, "low-pass": 0.2, "latent": 0.35}
+SEEDS = 4  # latent models averaged
+
+
+class Hybrid:
+    """The blend, fitted part by part; a killed run resumes at the part it was in."""
+
+    def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
+        self.config, self.checkpoint = config, checkpoint
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        """See `Recommender.fit`."""
+        c = self.config
+        visual = c.changed(factors=0, item_bias=False)
+        latent = [c.changed(**LATENT, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
+        parts = {
+            "visual": BPR(visual, self.beside("visual")).fit(split, features),
+            "spectral": spectral(split, 4 * c.factors, c.seed, exponent=0.25, power=2.0),
+            "low-pass": spectral(split, 2 * c.factors, c.seed),
+            "latent": mean([BPR(one, self.beside(f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]),
+        }
+        return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
+
+    def beside(self, part: str) -> Path | None:
+        return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
+
+
+def mean(models: list[Factors]) -> Factors:
+    """The model whose scores are the mean of these models' scores: their factors side by side."""
+    return dataclasses.replace(
+        models[0],
+        users=np.hstack([model.users for model in models]) / np.float32(len(models)),
+        items=np.hstack([model.items for model in models]),
+        bias=np.mean([model.bias for model in models], axis=0),
+    )
+
+
+__all__ = ["Hybrid"]
