@@ -1,6 +1,6 @@
-"""Ranking quality on one data set: every model, several splits and training seeds, exact AUC on all, cold, unseen items.
+"""Ranking quality on one data set: models, several splits and training seeds, exact AUC on all, cold, unseen items.
 
-    python bench/quality.py --data ../shared/data/hm-july --features artifacts/hm.h5 --split-seeds 0 1 2
+python bench/quality.py --data ../shared/data/hm-july --features artifacts/hm.h5 --split-seeds 0 1 2
 """
 
 import argparse

@@ -47,9 +47,7 @@ def test_the_readme_shows_the_two_commands():
     assert {"extract", "train"} <= set(first)
 
 
-@pytest.mark.parametrize(
-    "line", ["trian --features a.h5", "train --featuers a.h5", "recommend", "train --dim five"]
-)
+@pytest.mark.parametrize("line", ["trian --features a.h5", "train --featuers a.h5", "recommend", "train --dim five"])
 def test_the_check_itself_refuses_what_does_not_exist(line):
     with pytest.raises(Exception):  # noqa: B017
         check(line.split())

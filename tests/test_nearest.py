@@ -50,7 +50,7 @@ def test_other_weights_and_unusable_photos_are_refused(board_model, tmp_path):
     other = [near.backbone[0] | {"weights_digest": "0" * 32}]
     with pytest.raises(VbprError, match="give those weights with --weights"):
         encode_photo(tmp_path / "bad.jpg", other)
-    with pytest.raises(VbprError, match="one feature file"):
+    with pytest.raises(VbprError, match="cannot read a photo"):
         encode_photo(tmp_path / "bad.jpg", [])
 
 
