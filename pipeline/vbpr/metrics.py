@@ -19,8 +19,8 @@ from torch import Tensor
 
 Array = np.ndarray[Any, Any]
 
-# Scores of a block: 4 MB, which stays in a core's share of the cache while it is counted.
-USER_BLOCK, ITEM_BLOCK = 512, 2048
+# Scores of a block: 2 MB, which stays in a core's share of the cache while it is counted.
+USER_BLOCK, ITEM_BLOCK = 256, 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,13 +75,14 @@ def held_out_ranks(
     item_block = min(item_block, len(bias))
     # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
     padding = -len(bias) % item_block
-    columns = torch.nn.functional.pad(items.T, (0, padding)).contiguous()
+    padded = torch.nn.functional.pad(items, (0, 0, 0, padding))
+    columns = padded.view(-1, item_block, items.shape[1]).transpose(1, 2).contiguous()
     padded_bias = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
     counted = [np.zeros(held.nnz, np.int64) for _ in range(3)]  # above, ties, and twice the places lost to other held
 
     @torch.inference_mode()
     def count(start: int) -> None:
-        block = Block(users, columns, padded_bias, held, observed, who[start : start + user_block], item_block)
+        block = Block(users, padded, columns, padded_bias, held, observed, who[start : start + user_block], item_block)
         for nth in range(block.most):
             at, numbers = block.count(nth)
             for total, number in zip(counted, numbers, strict=True):
@@ -103,6 +104,7 @@ class Block:
     def __init__(
         self,
         users: Tensor,
+        items: Tensor,
         columns: Tensor,
         bias: Tensor,
         held: sp.csr_matrix,
@@ -110,7 +112,7 @@ class Block:
         rows: Array,
         item_block: int,
     ) -> None:
-        self.columns, self.bias, self.rows, self.item_block = columns, bias, rows, item_block
+        self.items, self.columns, self.bias, self.rows, self.item_block = items, columns, bias, rows, item_block
         self.held, self.device = held, users.device
         self.users = users[torch.from_numpy(rows).to(self.device)]
         self.counts = np.diff(held.indptr)[rows]
@@ -133,7 +135,11 @@ class Block:
         item = np.zeros(len(self.rows), np.int64)
         item[mine] = self.held.indices[at]
         wanted = torch.from_numpy(np.resize(item, max(len(item), self.item_block))).to(self.device)
-        target = torch.addmm(self.bias[wanted], self.users, self.columns[:, wanted])[:, : len(item)].diagonal().clone()
+        target = (
+            torch.addmm(self.bias[wanted], self.users, self.items[wanted].T.contiguous())[:, : len(item)]
+            .diagonal()
+            .clone()
+        )
         own, numbers = self.compare(target, item)
         if not torch.equal(own, target):  # another kernel, another last bit: take the score of the pass itself
             _, numbers = self.compare(own, item)
@@ -151,22 +157,24 @@ class Block:
         wanted = torch.from_numpy(item).to(self.device)
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)
+        place = self.seen_row * self.item_block + self.seen_at % self.item_block
+        score = torch.empty(len(place), dtype=target.dtype, device=self.device)
         edges = np.arange(0, len(self.bias) + self.item_block, self.item_block)
         entry = np.searchsorted(self.seen_item, edges)
         for b, a in enumerate(edges[:-1].tolist()):
             block = slice(a, a + self.item_block)
-            torch.addmm(self.bias[block], self.users, self.columns[:, block], out=s)
+            torch.addmm(self.bias[block], self.users, self.columns[b], out=s)
             above += torch.gt(s, limit, out=mask).sum(1).long()
             not_below += torch.ge(s, limit, out=mask).sum(1).long()
             seen = slice(int(entry[b]), int(entry[b + 1]))
-            row, column = self.seen_row[seen], self.seen_at[seen]
-            score = s[row, column - a]
-            higher, as_high = (score > target[row]).long(), (score >= target[row]).long()
-            above.index_add_(0, row, higher, alpha=-1)
-            not_below.index_add_(0, row, as_high, alpha=-1)
-            lost.index_add_(0, row, (higher + as_high) * self.seen_held[seen])
-            itself = column == wanted[row]
-            own[row[itself]] = score[itself]
+            torch.take(s, place[seen], out=score[seen])
+        row = self.seen_row
+        higher, as_high = (score > target[row]).long(), (score >= target[row]).long()
+        above.index_add_(0, row, higher, alpha=-1)
+        not_below.index_add_(0, row, as_high, alpha=-1)
+        lost.index_add_(0, row, (higher + as_high) * self.seen_held)
+        itself = self.seen_at == wanted[row]
+        own[row[itself]] = score[itself]
         return own, [above, not_below, lost]
 
 

@@ -202,14 +202,15 @@ class Projection:
     """Features prepared for training: standardised, each row (if `unit`) of length one, turned into their principal
     axes, each axis divided by its deviation to the power `whiten`, and all scaled to a mean square length of 1 a row.
 
-    x = z @ turn, (D, d) turn: after the length still one linear map, so a fitted head folds back onto raw features.
+    x = z @ turn, (D, d) turn (a number where there is nothing to turn): after the length still one linear map, so a
+    fitted head folds back onto raw features.
     """
 
     def __init__(self, features: ItemFeatures, config: TrainConfig, device: torch.device) -> None:
         self.features, self.device, self.unit = features, device, config.unit
         dim = len(features.mean)
         if not config.whiten:
-            self.turn = torch.eye(dim, device=device) * (1.0 if config.unit else dim**-0.5)
+            self.turn = torch.tensor(1.0 if config.unit else dim**-0.5, device=device)
             return
         gram = torch.zeros(dim, dim, device=device)
         rows = np.flatnonzero(features.known)
@@ -234,16 +235,17 @@ class Projection:
     def __call__(self, dtype: torch.dtype) -> Tensor:
         """(I, d) prepared features on the device, made in blocks."""
         n = len(self.features.matrix)
-        out = torch.empty(n, self.turn.shape[1], dtype=dtype, device=self.device)
-        narrow = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-        turn = self.turn.to(narrow)
-        for a in range(0, n, 8192):
-            out[a : a + 8192] = (self.rows(np.arange(a, min(n, a + 8192))).to(narrow) @ turn).to(dtype)
+        width = self.turn.shape[1] if self.turn.ndim else len(self.features.mean)
+        out = torch.empty(n, width, dtype=dtype, device=self.device)
+        turn = self.turn.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
+        for a in range(0, n, 4096):
+            z = self.rows(np.arange(a, min(n, a + 4096)))
+            out[a : a + 4096] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
         return out
 
     def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
         """Fold a fitted E (its last row beta, if there is one) back onto raw features; `columns` is the model's K."""
-        folded = (e.float() @ self.turn.T).cpu().numpy()
+        folded = (e.float() @ self.turn.T if self.turn.ndim else e.float() * self.turn).cpu().numpy()
         beta = folded[-1] if visual_bias else np.zeros(folded.shape[1], np.float32)
         weight = np.zeros((columns, folded.shape[1]), np.float32)
         k = len(folded) - visual_bias
@@ -324,9 +326,11 @@ class BPR:
         if projection is not None and features is not None:
             head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
             # exact float32 vectors: what training read was rounded
-            exact, visual = head.apply(features.standardised(np.arange(len(items))))
-            k = c.dim
-            items[:, :k] = exact[:, :k]
+            visual = np.empty(len(items), np.float32)
+            for a in range(0, len(items), 4096):
+                rows = np.arange(a, min(len(items), a + 4096))
+                exact, visual[rows] = head.apply(features.standardised(rows))
+                items[rows, : c.dim] = exact[:, : c.dim]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
             bias = visual + latent
         return Factors(
