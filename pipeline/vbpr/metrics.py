@@ -76,7 +76,7 @@ def held_out_ranks(
     # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
     padding = -len(bias) % item_block
     padded = torch.nn.functional.pad(items, (0, 0, 0, padding))
-    columns = padded.view(-1, item_block, items.shape[1]).transpose(1, 2).contiguous()
+    columns = padded.view(len(padded) // item_block, item_block, items.shape[1]).transpose(1, 2).contiguous()
     padded_bias = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
     counted = [np.zeros(held.nnz, np.int64) for _ in range(3)]  # above, ties, and twice the places lost to other held
 
