@@ -31,7 +31,12 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	$(BIN)/python bench/evaluate.py
+	$(BIN)/python bench/train.py
+	$(BIN)/python bench/extract.py --backbone inception --images 400
+	$(BIN)/python bench/nearest.py
+	$(BIN)/vbpr extract --backbone lite0 --data sample --out artifacts/demo/lite0.h5
+	$(BIN)/python bench/quality.py --data sample --features artifacts/demo/lite0.h5
 
 torture: $(READY)
 	$(BIN)/python tools/torture.py --kills 200
