@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.resources
 import importlib.util
+import socket
 import threading
 import time
 import warnings
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
+import huggingface_hub.constants
 import numpy as np
 import safetensors
 import safetensors.torch
@@ -125,6 +127,10 @@ def preprocessing_of(module: nn.Module) -> Preprocessing:
 
 
 def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
+    try:
+        socket.getaddrinfo("huggingface.co", 443)
+    except OSError:  # no network: only what the hub's cache holds, rather than half a minute of retries
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         with contextlib.redirect_stderr(None):
             module = timm.create_model(model_name, pretrained=True, num_classes=0)
