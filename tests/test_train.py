@@ -86,7 +86,8 @@ def same(a, b):
 def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features, tmp_path, model, how):
     options = {"epochs": 50, "patience": 0, "checkpoint_minutes": 0.0}
     whole = run(board, [board_features], tmp_path / "whole.h5", model, **options).factors
-    out, checkpoint = tmp_path / "m.h5", tmp_path / ".m.h5.checkpoint"
+    out = tmp_path / "m.h5"
+    checkpoint = tmp_path / (".m.h5.checkpoint" + ("-visual" if model == "vbpr" else ""))  # vbpr trains part by part
     pid = os.fork()
     if not pid:
         code = 1
@@ -106,7 +107,7 @@ def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features
     assert checkpoint.exists() and not out.exists()
     again = run(board, [board_features], out, model, **options).factors
     assert same(whole, again) and again.about["curve"] == whole.about["curve"]
-    assert not checkpoint.exists()
+    assert not list(tmp_path.glob(".m.h5.checkpoint*"))
 
 
 def test_a_checkpoint_of_another_run_is_ignored(board, board_features, tmp_path):

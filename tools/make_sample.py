@@ -275,11 +275,11 @@ def main() -> None:
     write_csv(args.out / "interactions.csv", "user_id,item_id,timestamp", events)
     with h5py.File(args.out / "oracle.h5", "w") as file:
         for name, values in (("users", tastes), ("items", attributes), ("bias", bias)):
-            file.create_dataset(name, data=values, compression="gzip", compression_opts=9, shuffle=True)
+            file.create_dataset(name, data=values)
         for name, ids in (("user_ids", user_ids), ("item_ids", item_ids), ("attributes", ATTRIBUTES)):
             text = [value.encode() for value in ids]
             kind = h5py.string_dtype("utf-8", max(map(len, text)))
-            file.create_dataset(name, data=np.array(text, kind), compression="gzip", compression_opts=9)
+            file.create_dataset(name, data=np.array(text, kind))
     (args.out / "README.md").write_text(README.format(**figures), encoding="utf-8")
     print(README.format(**figures))
 
