@@ -103,7 +103,7 @@ for _ in range(kills):
         while not (out.exists() and (FeatureStore(out).state == 1).any()):
             time.sleep(0.002)
     else:
-        time.sleep(random.uniform(0, took))
+        time.sleep(random.uniform(0, took / 20))
     os.kill(pid, signal.SIGKILL if how == "KILL" else signal.SIGINT)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     if out.exists():
