@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import VbprError
-from .factors import Factors
+from .factors import Factors, Head
 from .interactions import Split
 
 Array = np.ndarray[Any, Any]
@@ -55,6 +55,29 @@ class ItemFeatures:
         return np.where(self.known[rows, None], (np.asarray(self.matrix[rows], np.float32) - self.mean) / self.scale, 0)
 
 
+def factors_of(
+    split: Split,
+    users: Array,
+    items: Array,
+    bias: Array | None = None,
+    head: Head | None = None,
+    about: dict[str, Any] | None = None,
+) -> Factors:
+    """Factors fitted under a split, as float32; without a bias it is zero."""
+    return Factors(
+        np.ascontiguousarray(users, np.float32),
+        np.ascontiguousarray(items, np.float32),
+        np.zeros(len(items), np.float32) if bias is None else np.ascontiguousarray(bias, np.float32),
+        split.user_ids,
+        split.item_ids,
+        split.train,
+        split.validation,
+        split.test,
+        head,
+        about or {},
+    )
+
+
 class Recommender(Protocol):
     """A model that can be fitted."""
 
@@ -67,4 +90,4 @@ class Recommender(Protocol):
         ...
 
 
-__all__ = ["ItemFeatures", "Recommender"]
+__all__ = ["ItemFeatures", "Recommender", "factors_of"]

@@ -35,6 +35,20 @@ class Model:
     images: bool = False
 
 
+# What DVBPR and the report published. Their penalties are for a loss summed over the batch of 128; here it is a mean.
+PUBLISHED: dict[str, Any] = {
+    "dim": 50,
+    "epochs": 20,
+    "batch": 128,
+    "lr": 1e-4,
+    "schedule": "constant",
+    "reg_users": 1.0,
+    "reg_head": 1e-3 / 128,
+    "positives": "users",
+    "negatives": "uniform",
+    "patience": 0,
+}
+
 MODELS: dict[str, Model] = {
     "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features"),
     "vbpr": Model(
@@ -97,44 +111,23 @@ MODELS: dict[str, Model] = {
     "dvbpr": Model(
         DVBPR,
         "DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU",
-        {
-            "dim": 50,
-            "epochs": 20,
-            "batch": 128,
-            "lr": 1e-4,
-            "schedule": "constant",
-            "reg_users": 1.0,
-            "reg_head": 1e-3 / 128,
-            "positives": "users",
-            "negatives": "uniform",
-            "patience": 0,
-        },
+        PUBLISHED,
         visual=False,
         images=True,
     ),
 }
 
-# The report's hyper-parameters. Its penalties are for a loss summed over the batch of 128; here it is a mean.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "report": {
-        "dim": 50,
+        **PUBLISHED,
         "factors": 0,
         "item_bias": False,
         "visual_bias": False,
         "history": False,
         "unit": False,
         "whiten": 0.0,
-        "epochs": 20,
-        "batch": 128,
         "shared_negatives": 0,
-        "lr": 1e-4,
-        "schedule": "constant",
-        "reg_users": 1.0,
-        "reg_head": 1e-3 / 128,
-        "positives": "users",
-        "negatives": "uniform",
-        "patience": 0,
     },
     "efficient": {
         "images_per_step": 256,

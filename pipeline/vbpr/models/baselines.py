@@ -5,7 +5,7 @@ import numpy as np
 from ..errors import VbprError
 from ..factors import Factors, Head
 from ..interactions import Split
-from ..recommender import ItemFeatures
+from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 
 
@@ -17,15 +17,7 @@ class Popularity:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         empty = np.zeros((split.train.shape[0], 0), np.float32), np.zeros((split.train.shape[1], 0), np.float32)
-        return Factors(
-            *empty,
-            split.item_counts.astype(np.float32),
-            split.user_ids,
-            split.item_ids,
-            split.train,
-            split.validation,
-            split.test,
-        )
+        return factors_of(split, *empty, split.item_counts)
 
 
 class VisualKNN:
@@ -41,17 +33,7 @@ class VisualKNN:
         head = Head(features.mean, features.scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32), unit=True)
         items, _ = head.apply(features.standardised(np.arange(len(split.item_ids))))
         users = np.asarray(split.train @ items) / np.maximum(1, np.diff(split.train.indptr))[:, None]
-        return Factors(
-            users.astype(np.float32),
-            items,
-            np.zeros(len(items), np.float32),
-            split.user_ids,
-            split.item_ids,
-            split.train,
-            split.validation,
-            split.test,
-            head,
-        )
+        return factors_of(split, users, items, head=head)
 
 
 class Random:
@@ -63,17 +45,7 @@ class Random:
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         rng = np.random.default_rng(self.seed)
         users, items = (rng.standard_normal((n, 8), np.float32) for n in split.train.shape)
-        return Factors(
-            users,
-            items,
-            np.zeros(len(items), np.float32),
-            split.user_ids,
-            split.item_ids,
-            split.train,
-            split.validation,
-            split.test,
-            about={"scores_unseen": False},
-        )
+        return factors_of(split, users, items, about={"scores_unseen": False})
 
 
 __all__ = ["Popularity", "Random", "VisualKNN"]

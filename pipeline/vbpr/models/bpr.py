@@ -30,7 +30,7 @@ from ..files import replacing
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
 from ..progress import Progress, Stopped, stop_signals
-from ..recommender import ItemFeatures
+from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from .config import TrainConfig
 
@@ -333,18 +333,8 @@ class BPR:
                 items[rows, : c.dim] = exact[:, : c.dim]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
             bias = visual + latent
-        return Factors(
-            users,
-            items,
-            np.ascontiguousarray(bias, np.float32),
-            split.user_ids,
-            split.item_ids,
-            split.train,
-            split.validation,
-            split.test,
-            head,
-            {"curve": state.curve, "scores_unseen": head is not None},
-        )
+        about = {"curve": state.curve, "scores_unseen": head is not None}
+        return factors_of(split, users, items, bias, head, about)
 
 
 CHUNK = 64  # batches drawn at a time

@@ -16,27 +16,13 @@ import torch
 from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
-from ..recommender import ItemFeatures
+from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 
 Array = np.ndarray[Any, Any]
 
+HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone
 EASE_ITEMS = 25_000  # EASE inverts an (I, I) matrix: 2.5 GB and about a minute at this size
-
-
-def factors_of(split: Split, users: Array, items: Array, bias: Array | None = None) -> Factors:
-    """Factors of a model that knows an item by its history alone."""
-    return Factors(
-        np.ascontiguousarray(users, np.float32),
-        np.ascontiguousarray(items, np.float32),
-        np.zeros(len(items), np.float32) if bias is None else bias,
-        split.user_ids,
-        split.item_ids,
-        split.train,
-        split.validation,
-        split.test,
-        about={"scores_unseen": False},
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +54,7 @@ class Implicit:
             else:
                 model = BayesianPersonalizedRanking(learning_rate=c.lr, **common)
             model.fit(split.train, show_progress=False)
-        return factors_of(split, model.user_factors, model.item_factors)
+        return factors_of(split, model.user_factors, model.item_factors, about=HISTORY_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +86,7 @@ class EASE:
         left, values, right = leading(b, min(self.config.factors, len(taken) - 1), self.config.seed)
         items = np.zeros((n, len(values)), np.float32)
         items[taken] = right.T
-        return factors_of(split, x @ (left * values), items)
+        return factors_of(split, x @ (left * values), items, about=HISTORY_ONLY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +112,7 @@ def spectral(split: Split, rank: int, seed: int, exponent: float = 0.5, power: f
     item = np.maximum(1, split.item_counts) ** -exponent
     x = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
     left, values, right = leading(x, min(rank, min(x.shape) - 1), seed)
-    return factors_of(split, left * values**power, right.T / item[:, None])
+    return factors_of(split, left * values**power, right.T / item[:, None], about=HISTORY_ONLY)
 
 
 def leading(matrix: Any, rank: int, seed: int) -> tuple[Array, Array, Array]:
