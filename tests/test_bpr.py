@@ -1,5 +1,6 @@
 """The closed-form gradients against finite differences and against autograd."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vbpr.models import PRESETS, TrainConfig
-from vbpr.models.bpr import Adam, Batch, Inputs, gradients
+from vbpr.models.bpr import Adam, Batch, Inputs, gradients, shared_loss
 
 USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
 CONFIG = TrainConfig(reg_users=0.3, reg_items=0.2, reg_bias=0.7, reg_head=0.05)
@@ -25,7 +26,7 @@ def setting(history=True, latent=True, visual=True, beta=True, seed=0):
     if visual:
         p |= {"theta": normal(USERS, K), "E": normal(K + beta, D)}
         if history:
-            p["A"] = normal(K, D)
+            p |= {"A": normal(K, D), "y": normal(ITEMS, K)}
     if latent:
         p |= {"gamma_u": normal(USERS, M), "gamma_i": normal(ITEMS, M), "b": normal(ITEMS)}
     degree = torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
@@ -42,6 +43,15 @@ def batches():
     allowed[2, 1] = allowed[5, 3] = 0
     shared = Batch(u, i, torch.tensor([5, 6, 7, 3]), torch.tensor([1.0, 3, 1, 2], dtype=torch.float64), allowed)
     return {"own": own, "shared": shared}
+
+
+PAST = [[], [0], [8, 2], [1], [7, 8, 1, 0], [2, 3], [1, 2]]  # of each positive of `batches`: one has no other item
+
+
+def with_past(batch):
+    starts = np.cumsum([0] + [len(past) for past in PAST[:-1]])
+    items = torch.tensor([item for past in PAST for item in past])
+    return dataclasses.replace(batch, past=(items, torch.from_numpy(starts)))
 
 
 def objective(p, q, batch, c):
@@ -64,6 +74,8 @@ def objective(p, q, batch, c):
     if "A" in p:
         rest = (q.degree[u] - 1).clamp(min=1).sqrt()[:, None]
         taste = ((q.h[u] - q.x[i]) / rest) @ p["A"].T
+        sums = [(q.shrink[past, None] * p["y"][past]).sum(0) for past in PAST]
+        taste = taste + torch.stack(sums) / rest
     xi = score(u, taste, i)
     if shared:
         columns = [score(u, taste, item.expand(len(u))) for item in j]
@@ -81,6 +93,8 @@ def objective(p, q, batch, c):
         squares = p["gamma_i"].square().sum(1)
         penalty = penalty + c.reg_items / 2 * (squares[i].mean() + (share * squares[j]).sum())
         penalty = penalty + c.reg_bias / 2 * (p["b"][i].square().mean() + (share * p["b"][j].square()).sum() / 10)
+    if "y" in p:
+        penalty = penalty + c.reg_items / 2 * p["y"][i].square().sum(1).mean()
     for name in ("E", "A"):
         if name in p:
             penalty = penalty + c.reg_head / 2 * p[name].square().sum()
@@ -103,7 +117,7 @@ def dense(p, grads):
 )
 def test_gradients_equal_finite_differences(mode, parts):
     p, q = setting(**parts)
-    batch = batches()[mode]
+    batch = with_past(batches()[mode]) if "y" in p else batches()[mode]
     loss, grads = gradients(p, q, batch, CONFIG)
     assert float(loss) == pytest.approx(float(objective(p, q, batch, CONFIG)[0]), rel=1e-12)
     assert grads.keys() == p.keys()
@@ -126,6 +140,7 @@ def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
     batch = batches()[mode]
     if mode == "shared":  # every item in the batch: then lazy Adam is Adam
         batch = Batch(batch.u, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64), 1.0)
+    batch = with_past(batch)
     twin = {name: value.clone().requires_grad_() for name, value in p.items()}
     ours, theirs = Adam(p), torch.optim.Adam(list(twin.values()), lr=0.05)
     for _ in range(5):
@@ -215,3 +230,27 @@ def test_loss_at_start_is_ln_2_when_nothing_is_known():
     shared = Batch(batch.u, batch.i, torch.arange(5, 9), torch.ones(4))
     assert float(gradients(zero, q, shared, CONFIG)[0]) == pytest.approx(math.log(2))
     assert np.isfinite(float(sum(objective(zero, q, shared, CONFIG))))
+
+
+@pytest.mark.parametrize("kind", ["bpr", "softmax", "warp"])
+def test_losses_and_their_gradients(kind):
+    """Against each one's definition, written for a single positive; warp's rank weight is not differentiated."""
+    g = torch.Generator().manual_seed(3)
+    z = torch.randn(6, 4, generator=g, dtype=torch.float64).requires_grad_()
+    weight = torch.tensor([1.0, 2, 1, 3], dtype=torch.float64)
+    allowed = torch.ones(6, 4, dtype=torch.float64)
+    allowed[2, 1] = allowed[4] = 0  # one positive has no negative at all
+    total = torch.zeros((), dtype=torch.float64)
+    for row, ok in zip(z, allowed, strict=True):
+        drawn = torch.repeat_interleave(row[ok > 0], weight[ok > 0].long())  # each negative as often as it was drawn
+        if kind == "bpr":
+            total = total - F.logsigmoid(-drawn).sum() / weight.sum()
+        elif kind == "softmax":
+            total = total - F.log_softmax(torch.cat([drawn.new_zeros(1), drawn]), 0)[0]
+        elif len(violators := drawn[drawn > -1]):
+            rank = 100 * len(violators) / len(drawn)
+            total = total + math.log(1 + rank) / math.log(101) * (1 + violators).mean()
+    loss, grad = shared_loss(z.detach(), weight, allowed, kind, 100)
+    assert float(loss) == pytest.approx(float(total.detach() / 6), rel=1e-12)
+    (total / 6).backward()
+    torch.testing.assert_close(grad, z.grad, rtol=1e-10, atol=1e-14)

@@ -1,5 +1,7 @@
 """One contract for every entry of MODELS, on the checkerboard; and what each model is, exactly."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -249,17 +251,49 @@ def test_projection_is_one_linear_map_of_length_one(features, whiten):
 
     from vbpr.models.bpr import Projection
 
-    x = Projection(features, small("visual", whiten=whiten), torch.device("cpu"))(torch.float32)
+    projection = Projection(features, small("visual", whiten=whiten), torch.device("cpu"))
+    x = projection(torch.empty(len(features.matrix), projection.width))
     assert float(x.square().sum(1).mean()) == pytest.approx(1, rel=1e-2)
     if whiten == 1.0:
         covariance = (x.T @ x / len(x)).numpy()
         np.testing.assert_allclose(covariance, np.eye(len(covariance)) / len(covariance), atol=2e-3)
 
 
-@pytest.mark.parametrize("options", [{"shared_negatives": 0}, {"positives": "users"}, {"history": False}, {"axes": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shared_negatives": 0},
+        {"positives": "users"},
+        {"history": False},
+        {"history_factors": False},
+        {"axes": 3},
+        {"negatives": "in-batch"},
+        {"loss": "softmax"},
+        {"loss": "warp"},
+    ],
+    ids=repr,
+)
 def test_every_option_of_training_still_learns_colours(split, features, options):
     config = small("visual", **{"dim": 3, "lr": 0.05} | options)
     assert evaluate(fit(split, features, config)).summary()["all"]["auc"] > 0.9
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_features_mapped_from_the_disk_train_the_same_bits(split, features, history, tmp_path):
+    config = small("visual", history=history)
+    in_memory = fit(split, features, config)
+    mapped = fit(split, features, config.changed(memory_limit=1e-6), tmp_path / "checkpoint")
+    assert np.array_equal(in_memory.users, mapped.users) and np.array_equal(in_memory.items, mapped.items)
+    assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_mapped_features_need_room_on_the_disk(split, features, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(VbprError, match=r"no room for .* prepared features .*--axes"):
+        fit(split, features, small("visual", memory_limit=1e-6), tmp_path / "checkpoint")
 
 
 def test_report_preset_trains(split, features):
@@ -277,6 +311,10 @@ def test_report_preset_trains(split, features):
         (lambda: configure("visual", lr=float("nan")), "--lr is nan"),
         (lambda: configure("visual", schedule="cosine"), "linear, constant"),
         (lambda: configure("visual", precision="float8"), "--precision float8"),
+        (lambda: configure("visual", loss="hinge"), "bpr, softmax, warp"),
+        (lambda: configure("visual", loss="warp", shared_negatives=0), "--shared-negatives 256"),
+        (lambda: configure("visual", negatives="in-batch", shared_negatives=0), "--shared-negatives 256"),
+        (lambda: configure("visual", memory_limit=-1), "--memory-limit is -1"),
     ],
 )
 def test_impossible_configurations_are_refused(call, words):

@@ -60,8 +60,8 @@ class Head:
 
 def unit_rows(rows: Array) -> Array:
     """Rows scaled to length one; a row of zeros stays."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.ascontiguousarray(rows / np.maximum(length, 1e-12), np.float32)
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from .errors import VbprError
 from .factors import Factors, Head
@@ -52,7 +53,11 @@ class ItemFeatures:
 
     def standardised(self, rows: Array) -> Array:
         """(n, D) float32, mean 0 and deviation 1 a column; items without features have the mean, that is 0."""
-        return np.where(self.known[rows, None], (np.asarray(self.matrix[rows], np.float32) - self.mean) / self.scale, 0)
+        # torch widens float16 several times as fast as NumPy
+        z = torch.from_numpy(self.matrix[rows]).float().sub_(torch.from_numpy(self.mean))
+        z.div_(torch.from_numpy(self.scale))
+        z[torch.from_numpy(~self.known[rows])] = 0
+        return z.numpy()
 
 
 def factors_of(

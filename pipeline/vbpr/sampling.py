@@ -100,15 +100,20 @@ class TripletSampler:
             j = torch.where(popular, self.columns[self.below(len(self.columns), n)], j)
         return j
 
-    def allowed(self, u: Tensor, j: Tensor) -> Tensor:
-        """(B,) users, (N,) distinct items -> (B, N) bool: whether j is outside the train items of u."""
-        slot = torch.full((self.items,), -1, dtype=torch.long, device=self.device)
-        slot[j] = torch.arange(len(j), device=self.device)
+    def histories(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) users -> the train items of each, one after the other: (m,) places in u, (m,) items."""
         degree = self.degree[u]
         row = torch.repeat_interleave(torch.arange(len(u), device=self.device), degree)
         first = torch.cumsum(degree, 0) - degree
-        entry = self.start[u][row] + torch.arange(len(row), device=self.device) - first[row]
-        column = slot[self.columns[entry]]
+        entry = (self.start[u] - first)[row] + torch.arange(len(row), device=self.device)
+        return row, self.columns[entry]
+
+    def allowed(self, u: Tensor, j: Tensor, histories: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(n,) users, (N,) distinct items -> (n, N) bool: whether j is outside the train items of u."""
+        row, item = histories or self.histories(u)
+        slot = torch.full((self.items,), -1, dtype=torch.long, device=self.device)
+        slot[j] = torch.arange(len(j), device=self.device)
+        column = slot[item]
         inside = column >= 0
         mask = torch.ones(len(u), len(j), dtype=torch.bool, device=self.device)
         mask[row[inside], column[inside]] = False

@@ -1,9 +1,12 @@
 """Bayesian personalised ranking (Rendle et al. 2009) of visual and latent factors: one engine for visual, vbpr, bprmf.
 
-    x_ui = (theta_u + A h_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i;  loss -ln sigma(x_ui - x_uj)
+    x_ui = (theta_u + A h_u + g_u) . (E f_i) + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i
+    loss = -ln sigma(x_ui - x_uj)
 
 f_i: the item's standardised features in their principal axes. h_u: the sum of those that u took, over the root of
-their number, so that A and E start as the same projection and a user has a taste before the first step.
+their number, so that A and E start as the same projection and a user has a taste before the first step. g_u: the sum
+over the same items, over the same root, of s_i y_i, what taking an item says of a taste beyond its looks (SVD++; Koren
+2008). An item's own triplets leave it out of h_u and g_u.
 s_i = n_i / (n_i + c): what an item's few buyers say of it counts little, and its image carries it. A batch holds B
 positives and N negatives that all of them share, so that B + N encodings form B x N triplets; with N = 0 each positive
 has a negative of its own, and features enter as the difference f_i - f_j. Gradients are in closed form; users and items
@@ -11,21 +14,26 @@ outside the batch are not touched (lazy Adam).
 """
 
 import dataclasses
+import functools
 import json
+import os
+import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.torch
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import VbprError
-from ..factors import Factors, Head, unit_rows
+from ..factors import Factors, Head
 from ..files import replacing
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
@@ -37,8 +45,7 @@ from .config import TrainConfig
 Array = np.ndarray[Any, Any]
 Params = dict[str, Tensor]
 Gradients = dict[str, tuple[Tensor | None, Tensor]]  # rows (None: all of them), gradient
-ROWS = ("theta", "gamma_u", "gamma_i", "b")
-CURVE_USERS = 5000  # users whose validation items make the learning curve
+CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +54,16 @@ class Inputs:
 
     Attributes:
         x: (I, d) prepared features, or None. h: (U, d) sums of x over the train items of each user, or None.
-        degree: (U,) train items a user. shrink: (I,) s_i.
+        degree: (U,) train items a user. shrink: (I,) s_i. taken: the train items of all users, and where each's begin.
+        mapped: whether x and h lie on the disk.
     """
 
     x: Tensor | None
     h: Tensor | None
     degree: Tensor
     shrink: Tensor
+    taken: tuple[Tensor, Tensor] | None = None
+    mapped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Batch:
 
     Attributes:
         weight: (N,) how often each shared negative was drawn. allowed: (B, N) 0 where u took j, else 1.
+        past: what each u took but i itself: items, and (B,) where each positive's begin among them.
     """
 
     u: Tensor
@@ -69,14 +80,15 @@ class Batch:
     j: Tensor
     weight: Tensor | None = None
     allowed: Tensor | float = 1.0
+    past: tuple[Tensor, Tensor] | None = None
 
 
 def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tensor, Gradients]:
     """The mean loss of a batch's triplets (without penalties) and the gradients with them.
 
     The objective is mean(-ln sigma) + reg_users/2 mean(|theta_u|^2 + |gamma_u|^2) + reg_items/2 (mean |gamma_i|^2 +
-    mean |gamma_j|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 + |beta|^2), means over
-    the batch: only its own users and items are penalised.
+    mean |gamma_j|^2 + mean |y_i|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 +
+    |beta|^2), means over the batch: only its own users and items are penalised.
     """
     u, i, j, weight = batch.u, batch.i, batch.j, batch.weight
     n, shared = len(u), weight is not None
@@ -93,6 +105,10 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             root = (q.degree[u] - 1).clamp_(min=1).rsqrt_()[:, None]
             taste = q.h.index_select(0, u).sub_(fi)  # all that u took but i itself
             left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype) * root
+        if batch.past is not None:
+            past, starts = batch.past
+            sum_y = F.embedding_bag(past, p["y"], starts, mode="sum", per_sample_weights=q.shrink[past])
+            left[0] = left[0] + sum_y * root
         if wide > k:
             left.append(torch.ones(n, 1, dtype=left[0].dtype, device=u.device))
         if shared:
@@ -115,9 +131,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
 
     if weight is not None:
         z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
-        w = weight * batch.allowed / (n * weight.sum())
-        loss = (F.softplus(z) * w).sum()
-        g = torch.sigmoid(z).mul_(w)
+        loss, g = shared_loss(z, weight, batch.allowed, c.loss, len(q.shrink))
         positive = g.sum(1, keepdim=True)
         d_left, d_i, d_j = g @ rj - positive * ri, -positive * lhs, g.T @ lhs
         share_j = weight / weight.sum()
@@ -137,7 +151,13 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
         out["E"] = None, de + c.reg_head * p["E"]
         out["theta"] = u, d_left[:, :k] + c.reg_users / n * p["theta"][u]
         if q.h is not None:
-            out["A"] = None, ((d_left[:, :k] * root).to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
+            d_taste = d_left[:, :k] * root
+            out["A"] = None, (d_taste.to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
+            if batch.past is not None:
+                past, starts = batch.past
+                row = torch.searchsorted(starts, torch.arange(len(past), device=u.device), right=True) - 1
+                items, d_past = summed(past, row, d_taste, q.shrink[past])
+                out["y"] = torch.cat([items, i]), torch.cat([d_past, c.reg_items / n * p["y"][i]])
     if "gamma_u" in p:
         m = p["gamma_u"].shape[1]
         out["gamma_u"] = u, d_left[:, wide : wide + m] + c.reg_users / n * p["gamma_u"][u]
@@ -161,6 +181,31 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             ),
         )
     return loss, out
+
+
+def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | float, kind: str, items: int) -> tuple[Tensor, Tensor]:
+    """The mean loss of positives against shared negatives and its gradient by z.
+
+    bpr: the mean of -ln sigma(-z). softmax: the positive's cross entropy among its negatives (sampled softmax). warp:
+    the mean hinge of the negatives within a margin of 1, weighted by the logarithm of the rank that their share
+    suggests among `items` (Weston et al. 2011, with all negatives of the batch in place of draws until one violates).
+
+    Args:
+        z: (B, N) x_uj - x_ui. weight, allowed: see `Batch`.
+    """
+    n, counts = len(z), weight * allowed
+    if kind == "softmax":
+        odds = z + counts.log()
+        total = torch.logaddexp(torch.logsumexp(odds, 1, keepdim=True), z.new_zeros(()))
+        return total.mean(), (odds - total).exp_().div_(n)
+    if kind == "warp":
+        inside = counts * (z > -1)
+        found = inside.sum(1, keepdim=True)
+        rank = items * found / counts.sum(1, keepdim=True).clamp(min=1)
+        g = inside * (rank.log1p() / np.log1p(items) / found.clamp(min=1) / n)
+        return (g * (1 + z)).sum(), g
+    w = counts / (n * weight.sum())
+    return (F.softplus(z) * w).sum(), torch.sigmoid(z).mul_(w)
 
 
 def difference(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -189,13 +234,24 @@ class Adam:
                 v.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
                 p.addcdiv_(m, v.sqrt().div_(correction).add_(self.eps), value=-rate)
                 continue
-            unique, place = torch.unique(rows, return_inverse=True)
-            total = torch.zeros((len(unique), *grad.shape[1:]), dtype=grad.dtype, device=grad.device)
-            total.index_add_(0, place, grad)
-            first = m[unique].lerp_(total, 1 - self.beta1)
-            second = v[unique].mul_(self.beta2).addcmul_(total, total, value=1 - self.beta2)
-            m[unique], v[unique] = first, second
-            p[unique] -= rate * first / second.sqrt().div_(correction).add_(self.eps)
+            unique, total = summed(rows, torch.arange(len(rows), device=rows.device), grad)
+            first = m.index_select(0, unique).lerp_(total, 1 - self.beta1)
+            second = v.index_select(0, unique).mul_(self.beta2).addcmul_(total, total, value=1 - self.beta2)
+            m.index_copy_(0, unique, first)
+            v.index_copy_(0, unique, second)
+            spread = second.sqrt_().div_(correction).add_(self.eps)
+            p.index_copy_(0, unique, p.index_select(0, unique).addcdiv_(first, spread, value=-rate))
+
+
+def summed(rows: Tensor, source: Tensor, grad: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Distinct rows, ascending, and for each the sum over its entries of `weight` x grad[source]."""
+    order = torch.argsort(rows, stable=True)
+    unique, counts = torch.unique_consecutive(rows[order], return_counts=True)
+    flat = grad.reshape(len(grad), -1)
+    weight = torch.ones_like(flat[:1, 0]).expand(len(order)) if weight is None else weight[order]
+    starts = counts.cumsum(0) - counts
+    total = F.embedding_bag(source[order], flat, starts, mode="sum", per_sample_weights=weight.contiguous())
+    return unique, total.reshape(len(unique), *grad.shape[1:])
 
 
 class Projection:
@@ -215,8 +271,8 @@ class Projection:
         gram = torch.zeros(dim, dim, device=device)
         rows = np.flatnonzero(features.known)
         sample = rows[np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:CORRELATION_ROWS])]
-        for a in range(0, len(sample), 8192):
-            z = self.rows(sample[a : a + 8192])
+        for a in range(0, len(sample), ROWS):
+            z = self.rows(sample[a : a + ROWS])
             gram += z.T @ z
         values, vectors = torch.linalg.eigh(gram / len(sample))
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
@@ -229,18 +285,21 @@ class Projection:
 
     def rows(self, rows: Array) -> Tensor:
         """(n, D) float32 standardised features of some items, on the device."""
-        z = self.features.standardised(rows)
-        return torch.from_numpy(unit_rows(z) if self.unit else z).to(self.device)
+        z = torch.from_numpy(self.features.standardised(rows)).to(self.device)
+        return F.normalize(z, dim=1, eps=1e-12) if self.unit else z
 
-    def __call__(self, dtype: torch.dtype) -> Tensor:
-        """(I, d) prepared features on the device, made in blocks."""
-        n = len(self.features.matrix)
-        width = self.turn.shape[1] if self.turn.ndim else len(self.features.mean)
-        out = torch.empty(n, width, dtype=dtype, device=self.device)
+    @property
+    def width(self) -> int:
+        """d, columns of prepared features."""
+        return self.turn.shape[1] if self.turn.ndim else len(self.features.mean)
+
+    def __call__(self, out: Tensor) -> Tensor:
+        """Fill `out`, (I, d) on the device, with the prepared features, in blocks."""
+        n, dtype = out.shape[0], out.dtype
         turn = self.turn.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
-        for a in range(0, n, 4096):
-            z = self.rows(np.arange(a, min(n, a + 4096)))
-            out[a : a + 4096] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
+        for a in range(0, n, ROWS):
+            z = self.rows(np.arange(a, min(n, a + ROWS)))
+            out[a : a + ROWS] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
         return out
 
     def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
@@ -253,6 +312,7 @@ class Projection:
         return Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
 
 
+ROWS = 512  # of raw features at a time: what is done to them stays in the cache
 CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough
 
 
@@ -280,11 +340,12 @@ class BPR:
             device,
             generator,
             positives=c.positives,
-            negatives=c.negatives,
+            negatives="uniform" if c.negatives == "in-batch" else c.negatives,
             popularity_share=c.popularity_share,
         )
         projection = Projection(features, c, device) if c.dim and features is not None else None
-        inputs = make_inputs(split, projection, c, device)
+        inputs = make_inputs(split, projection, c, device, None if self.checkpoint is None else self.checkpoint.parent)
+        read_ahead = ReadAhead(inputs)
         p = initial(split, inputs, c, generator)
         adam = Adam(p)
         steps = max(1, len(sampler) // c.batch)
@@ -296,8 +357,8 @@ class BPR:
                 total = torch.zeros((), device=device)
                 for a in range(0, steps, CHUNK):
                     count = min(CHUNK, steps - a)
-                    batches = draw(sampler, split, c, count)
-                    for s, batch in enumerate(batches):
+                    batches = draw(sampler, c, count, "y" in p)
+                    for s, batch in enumerate(read_ahead(batches)):
                         loss, grads = gradients(p, inputs, batch, c)
                         done = (epoch * steps + a + s) / (c.epochs * steps)
                         adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
@@ -327,8 +388,8 @@ class BPR:
             head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
             # exact float32 vectors: what training read was rounded
             visual = np.empty(len(items), np.float32)
-            for a in range(0, len(items), 4096):
-                rows = np.arange(a, min(len(items), a + 4096))
+            for a in range(0, len(items), ROWS):
+                rows = np.arange(a, min(len(items), a + ROWS))
                 exact, visual[rows] = head.apply(features.standardised(rows))
                 items[rows, : c.dim] = exact[:, : c.dim]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
@@ -340,21 +401,76 @@ class BPR:
 CHUNK = 64  # batches drawn at a time
 
 
-def make_inputs(split: Split, projection: Projection | None, c: TrainConfig, device: torch.device) -> Inputs:
+def make_inputs(
+    split: Split, projection: Projection | None, c: TrainConfig, device: torch.device, folder: Path | None = None
+) -> Inputs:
     degree = torch.from_numpy(np.diff(split.train.indptr)).float().to(device)
     count = torch.from_numpy(split.item_counts).float().to(device)
     shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
+    taken = tuple(torch.from_numpy(a).long().to(device) for a in (split.train.indices, split.train.indptr[:-1]))
     if projection is None:
         return Inputs(None, None, degree, shrink)
-    x = projection(c.torch_dtype(device))
-    return Inputs(x, history(split.train, x) if c.history else None, degree, shrink)
+    dtype = c.torch_dtype(device)
+    users, items = split.train.shape
+    mapped = 0 < c.memory_limit * 1e9 < (items + users * c.history) * projection.width * dtype.itemsize
+    if mapped and device.type != "cpu":
+        raise VbprError("--memory-limit maps features from disk for --device cpu; on a GPU lower --axes instead")
+    empty = functools.partial(mapped_rows, folder) if mapped else torch.empty
+    x = projection(empty((items, projection.width), dtype=dtype, device=device))
+    h = None
+    if c.history:
+        h = empty((users, projection.width), dtype=dtype, device=device)
+        for a in range(0, users, ROWS * 8):
+            start, end = split.train.indptr[a], split.train.indptr[min(users, a + ROWS * 8)]
+            starts = taken[1][a : a + ROWS * 8] - int(start)
+            h[a : a + ROWS * 8] = F.embedding_bag(taken[0][start:end], x, starts, mode="sum")
+    return Inputs(x, h, degree, shrink, (taken[0], taken[1]), mapped)
 
 
-def history(train: sp.csr_matrix, x: Tensor) -> Tensor:
-    """(U, d) the sum of x over each user's train items, in the type of x."""
-    offsets = torch.from_numpy(train.indptr[:-1]).long().to(x.device)
-    indices = torch.from_numpy(train.indices).long().to(x.device)
-    return F.embedding_bag(indices, x, offsets, mode="sum")
+def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor whose rows lie on the disk: a file in `folder` that has no name any more, and goes with the process."""
+    size = shape[0] * shape[1]
+    with tempfile.NamedTemporaryFile(prefix=".prepared-", dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+        except OSError as error:
+            raise VbprError(
+                f"no room for {size * dtype.itemsize / 1e9:.1f} GB of prepared features beside the model: "
+                f"{error.strerror}; free some, lower --axes, or write the model to another disk with --out"
+            ) from error
+        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
+
+
+class ReadAhead:
+    """Touches the mapped rows of the batches to come, so that the disk is read while the machine computes."""
+
+    def __init__(self, q: Inputs) -> None:
+        self.q = q
+        self.pool = ThreadPoolExecutor(4, "read-ahead") if q.mapped else None
+
+    def __call__(self, batches: list[Batch]) -> Iterator[Batch]:
+        """The batches, each after its rows were asked for, `AHEAD` batches early."""
+        waiting: deque[tuple[Batch, Future[None] | None]] = deque()
+        for batch in batches:
+            waiting.append((batch, self.pool.submit(self.touch, batch) if self.pool else None))
+            if len(waiting) > AHEAD:
+                yield self.ready(*waiting.popleft())
+        while waiting:
+            yield self.ready(*waiting.popleft())
+
+    @staticmethod
+    def ready(batch: Batch, touched: "Future[None] | None") -> Batch:
+        if touched is not None:
+            touched.result()
+        return batch
+
+    def touch(self, batch: Batch) -> None:
+        for rows, matrix in ((batch.i, self.q.x), (batch.j, self.q.x), (batch.u, self.q.h)):
+            if matrix is not None:
+                matrix[:, :: 4096 // matrix.itemsize].index_select(0, rows)  # one number of each page
+
+
+AHEAD = 8
 
 
 def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
@@ -375,6 +491,8 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
             e = normal(c.dim, d, scale=1.0)
         p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
         p["theta"] = normal(n_users, c.dim, scale=0.01)
+        if c.history and c.history_factors:
+            p["y"] = torch.zeros(n_items, c.dim, device=device)
     if c.factors:
         p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
         p["gamma_i"] = normal(n_items, c.factors, scale=0.1)
@@ -394,6 +512,10 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
         theta = p["theta"]
         if q.h is not None:
             theta = theta + blocks(q.h / q.degree.clamp(min=1).sqrt()[:, None].to(q.h.dtype), p["A"], q.x.dtype)
+        if "y" in p and q.taken is not None:
+            items_y, starts = q.taken
+            sum_y = F.embedding_bag(items_y, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items_y])
+            theta = theta + sum_y * q.degree.clamp(min=1).rsqrt()[:, None]
         users.append(theta)
         encoded = blocks(q.x, p["E"], q.x.dtype)
         items.append(encoded[:, : c.dim])
@@ -413,27 +535,34 @@ def blocks(x: Tensor, weight: Tensor, dtype: torch.dtype, size: int = 16384) -> 
     return torch.cat([(x[a : a + size].to(dtype) @ w).to(weight.dtype) for a in range(0, len(x), size)])
 
 
-def draw(sampler: TripletSampler, split: Split, c: TrainConfig, count: int) -> list[Batch]:
+def draw(sampler: TripletSampler, c: TrainConfig, count: int, with_past: bool) -> list[Batch]:
     """The next `count` batches."""
     if not c.shared_negatives:
-        u, i, j = sampler.draw(count * c.batch)
-        return [Batch(*(t[a : a + c.batch] for t in (u, i, j))) for a in range(0, count * c.batch, c.batch)]
-    u, i = sampler.positives(count * c.batch)
-    j = sampler.candidates(count * c.shared_negatives)
-    return [
-        shared_batch(
-            sampler,
-            u[b * c.batch : (b + 1) * c.batch],
-            i[b * c.batch : (b + 1) * c.batch],
-            j[b * c.shared_negatives : (b + 1) * c.shared_negatives],
-        )
-        for b in range(count)
-    ]
+        drawn = (t.view(count, -1) for t in sampler.draw(count * c.batch))
+        return [
+            Batch(u, i, j, past=others(i, *sampler.histories(u)) if with_past else None)
+            for u, i, j in zip(*drawn, strict=True)
+        ]
+    u, i = (t.view(count, -1) for t in sampler.positives(count * c.batch))
+    if c.negatives == "in-batch":  # what others of the batch took: as popular as the positives are
+        shared = [items[: c.shared_negatives] for items in i]
+    else:
+        shared = sampler.candidates(count * c.shared_negatives).view(count, -1)
+    return [shared_batch(sampler, *b, with_past) for b in zip(u, i, shared, strict=True)]
 
 
-def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor) -> Batch:
+def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor, with_past: bool) -> Batch:
     distinct, weight = torch.unique(j, return_counts=True)
-    return Batch(u, i, distinct, weight.float(), sampler.allowed(u, distinct))
+    histories = sampler.histories(u)
+    allowed = sampler.allowed(u, distinct, histories)
+    return Batch(u, i, distinct, weight.float(), allowed, others(i, *histories) if with_past else None)
+
+
+def others(i: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+    """Histories without i itself, and where each begins."""
+    rest = item != i[row]
+    row, item = row[rest], item[rest]
+    return item, torch.searchsorted(row, torch.arange(len(i), device=i.device))
 
 
 class CurveSample:
@@ -441,7 +570,8 @@ class CurveSample:
 
     def __init__(self, split: Split, seed: int = 0) -> None:
         users = np.flatnonzero(np.diff(split.validation.indptr))
-        users = np.sort(np.random.default_rng(seed).permutation(users)[:CURVE_USERS])
+        most = min(CURVE_USERS, max(500, CURVE_PAIRS // split.train.shape[1]))
+        users = np.sort(np.random.default_rng(seed).permutation(users)[:most])
         self.users = users
         self.held, self.observed = split.validation[users], split.observed[users]
 

@@ -16,17 +16,21 @@ class TrainConfig:
     Attributes:
         model: entry of MODELS.
         dim: K of the visual part; factors: K of the latent part; 0 switches a part off.
-        item_bias, visual_bias: whether b_i and beta are learnt. history: whether a user starts from what they took.
-        shrink: c in s_i = n_i / (n_i + c), the weight of an item's own latent factors and bias.
+        item_bias, visual_bias: whether b_i and beta are learnt. history: whether a user starts from what they took;
+            history_factors: also from a free vector y_i of each item taken.
+        shrink: c in s_i = n_i / (n_i + c), the weight of an item's own latent factors, vector and bias.
         unit: whether each image's standardised features are scaled to length one.
         whiten: 0 standardised features, 1 fully whitened ones, between: partly. axes: principal axes kept (0: all).
         latent_weight: of the latent part where both parts are trained apart (`vbpr`); joint: train them together.
         epochs: of |train| positives. batch: positives a step. shared_negatives: N a step (0: one own negative each).
         lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
         reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
-        positives: interactions or users. negatives: uniform or popularity, for `popularity_share` of the draws.
+        loss: bpr, or with shared negatives softmax or warp; see `bpr.shared_loss`.
+        positives: interactions or users. negatives: uniform; popularity, for `popularity_share` of the draws; or
+            in-batch, the first N positives of the batch itself.
         eval_every: epochs between validations. patience: validations without gain that end training (0: never).
         device: auto, cpu, cuda. precision: auto (bfloat16 where the machine multiplies it fast), float32, bfloat16.
+        memory_limit: GB that prepared features may take; more than that lie in a file on the disk (0: no limit).
         seed: of every random choice. checkpoint_minutes: between checkpoints.
         network: of dvbpr: cnnf, or a backbone to fine-tune, from `network_weights` (a file, or `random`).
         image_size: pixels of a side that cnnf sees. images_per_step: distinct images a step, for all triplets among
@@ -40,7 +44,8 @@ class TrainConfig:
     item_bias: bool = False
     visual_bias: bool = True
     history: bool = True
-    shrink: float = 0.0
+    history_factors: bool = True
+    shrink: float = 5.0
     latent_weight: float = 0.45
     joint: bool = False
     unit: bool = True
@@ -55,6 +60,7 @@ class TrainConfig:
     reg_items: float = 0.02
     reg_bias: float = 0.02
     reg_head: float = 1.6e-4
+    loss: str = "bpr"
     positives: str = "interactions"
     negatives: str = "popularity"
     popularity_share: float = 0.25
@@ -62,6 +68,7 @@ class TrainConfig:
     patience: int = 5
     device: str = "auto"
     precision: str = "auto"
+    memory_limit: float = 0.0
     seed: int = 0
     checkpoint_minutes: float = 2.0
     identity: str = ""
@@ -85,12 +92,21 @@ class TrainConfig:
         ):
             if getattr(self, name) < least:
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink"):
+        for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "memory_limit"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
-        for name, choices in (("schedule", ("linear", "constant")), ("precision", ("auto", "float32", "bfloat16"))):
+        for name, choices in (
+            ("schedule", ("linear", "constant")),
+            ("precision", ("auto", "float32", "bfloat16")),
+            ("loss", ("bpr", "softmax", "warp")),
+        ):
             if getattr(self, name) not in choices:
                 raise VbprError(f"--{name} {getattr(self, name)} is not known; choose from {', '.join(choices)}")
+
+        if not self.shared_negatives and (self.loss != "bpr" or self.negatives == "in-batch"):
+            raise VbprError(
+                "--loss softmax or warp and --negatives in-batch need negatives to share: --shared-negatives 256"
+            )
 
     def torch_device(self) -> torch.device:
         return pick_device(self.device)
