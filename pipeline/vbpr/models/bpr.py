@@ -547,7 +547,7 @@ def draw(sampler: TripletSampler, c: TrainConfig, count: int, with_past: bool) -
     if c.negatives == "in-batch":  # what others of the batch took: as popular as the positives are
         shared = [items[: c.shared_negatives] for items in i]
     else:
-        shared = sampler.candidates(count * c.shared_negatives).view(count, -1)
+        shared = list(sampler.candidates(count * c.shared_negatives).view(count, -1))
     return [shared_batch(sampler, *b, with_past) for b in zip(u, i, shared, strict=True)]
 
 

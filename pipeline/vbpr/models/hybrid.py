@@ -32,16 +32,20 @@ class Hybrid:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`."""
+        parts = self.parts(split, features)
+        return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
+
+    def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
+        """What is blended, each fitted on its own; the names are those of WEIGHTS."""
         c = self.config
         visual = c.changed(factors=0, item_bias=False)
         latent = [c.changed(**LATENT, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
-        parts = {
+        return {
             "visual": BPR(visual, self.beside("visual")).fit(split, features),
             "spectral": spectral(split, 4 * c.factors, c.seed, exponent=0.25, power=2.0),
             "low-pass": spectral(split, 2 * c.factors, c.seed),
             "latent": mean([BPR(one, self.beside(f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]),
         }
-        return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
 
     def beside(self, part: str) -> Path | None:
         return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
