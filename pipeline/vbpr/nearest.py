@@ -214,23 +214,25 @@ class Nearest:
 
         queries = np.ascontiguousarray(queries, np.float32)
         k = min(k, len(self.item_ids))
+        wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:
-            if len(queries) >= GPU_QUERIES and k <= GPU_K and self.gpu is not None:
+            if len(queries) >= GPU_QUERIES and wide <= GPU_K and self.gpu is not None:
                 with GPU:
-                    scores, found = self.gpu.search(queries, k)
+                    scores, found = self.gpu.search(queries, wide)
             else:
-                how = parameters(self.index, self.kind, max(self.effort, k), None)
-                scores, found = self.index.search(queries, k, params=how)
-            return found, scores
+                how = parameters(self.index, self.kind, max(self.effort, wide), None)
+                scores, found = self.index.search(queries, wide, params=how)
+            return found[:, :k], scores[:, :k]
         some = np.flatnonzero(allowed)
         if len(some) <= SUBSET:
             return among(queries, self.rows(some), some, k)
         bits = np.packbits(allowed, bitorder="little")
         chosen = faiss.IDSelectorBitmap(len(self.item_ids), faiss.swig_ptr(bits))
         # an approximate search meets only so many allowed items: look at more where fewer are allowed
-        effort = min(4096, int(max(self.effort, k) * len(allowed) / len(some)))
-        scores, found = self.index.search(queries, k, params=parameters(self.index, self.kind, effort, chosen))
-        return found, scores
+        effort = min(4096, int(max(self.effort, wide) * len(allowed) / len(some)))
+        how = parameters(self.index, self.kind, effort, chosen)
+        scores, found = self.index.search(queries, wide, params=how)
+        return found[:, :k], scores[:, :k]
 
     def search_items(
         self, item_ids: Sequence[str], k: int = 10, allowed: Array | None = None, block: int = 4096
@@ -450,10 +452,11 @@ class PhotoEncoder:
     ) -> None:
         """
         Args:
+            weights: a file instead of the recorded one, when that has moved; its tensors must be the same.
             engine: torch starts at once; auto may compile for seconds, which only many images pay back.
 
         Raises:
-            VbprError: nothing recorded, or other weights than the recorded ones.
+            VbprError: nothing recorded, or its weights are gone or not those any more.
         """
         from .backbones import Encoder, load_backbone
 
@@ -463,7 +466,13 @@ class PhotoEncoder:
             raise VbprError("--weights fits a model on one feature file; this one has several")
         self.batch, self.parts = batch, []
         for made in recorded:
-            backbone = load_backbone(made["backbone"], weights, weights is None and made["weights"] == "random")
+            file = weights if weights is not None else made.get("weights_file")
+            if file is not None and not Path(file).exists():
+                raise VbprError(
+                    f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
+                    "that file with --weights"
+                )
+            backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
             same = (
                 backbone.digest == made.get("weights_digest") and str(backbone.preprocessing) == made["preprocessing"]
             )

@@ -142,7 +142,7 @@ class Answers:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  (one object a process)
     def of_category(self, category: str | None) -> Array | None:
-        return allowed(self.factors.item_ids, self.meta, category)
+        return allowed(self.factors.item_ids, self.meta, category or None)
 
     def similar(self, query: Array, k: int, category: str | None, leave_out: int = -1) -> dict[str, Any]:
         assert self.near is not None
@@ -236,7 +236,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     async def fold_in(asked: Liked) -> Answer:
         """Recommendations for someone unknown, from items that they like."""
         vectors_needed()
-        at = np.array([item_of(item_id) for item_id in asked.liked])
+        at = np.array([item_of(item_id) for item_id in dict.fromkeys(asked.liked)])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
             asked.k,
