@@ -478,7 +478,7 @@ def serve(
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         app = create_app(answers, max_upload=max_upload, hosts=["127.0.0.1", "localhost", "[::1]"] if own else None)
-        config = uvicorn.Config(app, log_level="warning", limit_concurrency=512, timeout_keep_alive=30)
+        config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
 
 
