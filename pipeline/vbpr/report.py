@@ -128,7 +128,7 @@ def spread(factors: Factors, page: "Page") -> dict[str, Any]:
     taken = np.bincount(factors.train.indices, minlength=len(factors.item_ids))
     edges = [0, 1, COLD, 10, 20, 50, np.inf]
     names = ["none", f"1 to {COLD - 1}", f"{COLD} to 9", "10 to 19", "20 to 49", "50 and more"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, low, high in zip(names, edges, edges[1:], strict=False):
         some = (taken >= low) & (taken < high)
         parts = [some.mean(), taken[some].sum() / max(1, taken.sum()), times[some].sum() / max(1, times.sum())]
