@@ -113,3 +113,57 @@ def test_the_commands_index_and_ask_by_item_items_photo_and_file(model, tmp_path
     assert run("similar", made() / "small.h5", "--item", "item-01", "--unseen-by", "user/00") == 2
     assert "knows no users" in capsys.readouterr().err
     assert run("index", model, "--kind", "tree") == 2
+
+
+def test_vectors_wider_than_the_axes_lose_nothing_that_matters(monkeypatch):
+    monkeypatch.setattr(vbpr.nearest, "AXES", 32)
+    rng = np.random.default_rng(3)
+    size = np.arange(1, 101) ** -0.6
+    vectors = unit_rows(
+        (rng.standard_normal((40, 100)) * size)[rng.integers(40, size=5000)]
+        + 0.6 * size * rng.standard_normal((5000, 100))
+    )
+    for kind in ("hnsw", "ivfpq"):
+        near, queries = near_of(vectors[:4800], kind), vectors[4800:]
+        exact = among(queries, vectors[:4800], np.arange(4800), 10)[0]
+        found, scores = near.search_many(queries, 10)
+        assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)]) > 0.97
+        full = np.einsum("qd,qkd->qk", queries, vectors[found])  # by every column, not by the axes alone
+        np.testing.assert_allclose(scores, full, atol=2e-3)
+        longer = near.extended(np.array(["new"]), vectors[4800:4801], "x")
+        assert longer.search(vectors[4800:4801], 1)[0][0] == "new"
+
+
+def test_many_queries_go_to_the_gpu_and_few_do_not(monkeypatch):
+    import faiss
+
+    class Elsewhere:
+        def search(self, queries, k):
+            asked.append(len(queries))
+            return near.index.search(queries, k)
+
+    asked, vectors = [], clustered()
+    near = near_of(vectors, "flat")
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: Elsewhere(), raising=False)
+    few, many = near.search_many(vectors[:1], 5)[0], near.search_many(vectors[:100], 5)[0]
+    assert asked == [100]
+    np.testing.assert_array_equal(many[:1], few)
+    near.search_many(vectors[:100], 3000)
+    near_of(vectors, "hnsw").search_many(vectors[:100], 5)
+    assert asked == [100]
+
+
+def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch):
+    import faiss
+
+    def full(*_):
+        raise RuntimeError("out of memory")
+
+    vectors = clustered()
+    near = near_of(vectors, "flat")
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", full, raising=False)
+    assert near.search_many(vectors[:100], 1)[0].ravel().tolist() == list(range(100))

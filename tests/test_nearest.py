@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
-from vbpr import Factors, FeatureStore, Nearest, VbprError
+from small import made
+from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
 from vbpr.nearest import encode_photo
 
 
@@ -57,3 +61,25 @@ def test_other_weights_and_unusable_photos_are_refused(board_model, tmp_path):
 def test_unknown_items_suggest_near_ones(board_model):
     with pytest.raises(VbprError, match="did you mean red-07"):
         Nearest.of(board_model).query_item("red-7")
+
+
+def test_weights_from_a_file_are_found_again_and_must_be_the_same(tmp_path):
+    weights, other = tmp_path / "w.safetensors", tmp_path / "other.safetensors"
+    for seed, path in enumerate((weights, other)):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), path)
+    data = Dataset.resolve(made() / "data")
+    extract(data, "test_resnet", tmp_path / "f.h5", weights=weights, engine="torch")
+    train(data, [tmp_path / "f.h5"], configure("visual", dim=4, epochs=1), tmp_path / "m.model.h5")
+    photo = made() / "data" / "images" / "item-03.png"
+    near = Nearest.of(tmp_path / "f.h5")
+    assert near.search(near.query_features(encode_photo(photo, near.backbone)), 1)[0][0] == "item-03"
+    recorded = Nearest.of(tmp_path / "m.model.h5").backbone
+    assert encode_photo(photo, recorded).shape == (1, near.encode.mean.size)
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(VbprError, match=r"w\.safetensors, which is not there; give that file with --weights"):
+        encode_photo(photo, recorded)
+    encode_photo(photo, recorded, moved)
+    other.rename(weights)
+    with pytest.raises(VbprError, match="give those weights with --weights"):
+        encode_photo(photo, recorded)

@@ -65,6 +65,7 @@ def test_a_photo_of_an_item_finds_it(client):
     assert found[0]["item_id"] == "item-11" and found[0]["score"] == pytest.approx(1, abs=1e-3)
 
 
+JSON = {"headers": {"content-type": "application/json"}}
 HOSTILE = [
     ("GET", "/users/nobody/recommendations", {}, 404),
     ("GET", "/users/user%2F03/recommendations?k=0", {}, 422),
@@ -79,11 +80,24 @@ HOSTILE = [
     ("GET", "/items/item-01/photo?side=100000", {}, 422),
     ("GET", "/templates/page.html", {}, 404),
     ("DELETE", "/health", {}, 405),
+    ("BREW", "/health", {}, 405),
+    ("GET", "/users/user%2F03/recommendations?k=" + "9" * 400, {}, 422),
+    ("GET", "/users/%F0%9F%92%A9%E2%80%AE/recommendations", {}, 404),
+    ("GET", "/users/%ED%A0%80", {}, 404),
+    ("GET", "/users/user%2F03/recommendations?category=%00", {}, 400),
+    ("POST", "/users/fold-in", {"content": b'{"liked": ["item-01"], "k": NaN}', **JSON}, 422),
+    ("POST", "/users/fold-in", {"content": b'{"liked": ["item-01"], "k": ' + b"9" * 5000 + b"}", **JSON}, 400),
+    ("POST", "/users/fold-in", {"content": b'{"liked": ["\\ud800"]}', **JSON}, 422),
+    ("POST", "/users/fold-in", {"content": b'{"liked": ["\xff"]}', **JSON}, 400),
+    ("POST", "/users/fold-in", {"content": b"<a/>", "headers": {"content-type": "application/xml"}}, 422),
+    ("POST", "/similar", {"data": {"photos": "text"}}, 422),
+    ("POST", "/similar", {"files": [("photos", ("a.svg", b"<svg/>"))]}, 422),
+    ("POST", "/similar", {"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400),
     ("POST", "/users/fold-in", {"content": b"{"}, 422),
     ("POST", "/users/fold-in", {"json": {"liked": []}}, 422),
     ("POST", "/users/fold-in", {"json": {"liked": ["item-01"] * 1000}}, 422),
     ("POST", "/users/fold-in", {"json": {"liked": ["none"]}}, 404),
-    ("POST", "/users/fold-in", {"content": b"[" * 100_000, "headers": {"content-type": "application/json"}}, 400),
+    ("POST", "/users/fold-in", {"content": b"[" * 100_000, **JSON}, 400),
     ("POST", "/similar", {}, 422),
     ("POST", "/similar", {"content": b"zz", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400),
     ("POST", "/similar", {"files": [("photos", ("a.jpg", b"no image"))]}, 422),
@@ -157,3 +171,12 @@ def test_counts_are_of_what_was_asked(client):
     for n in np.arange(5):
         client.get(f"/items/item-0{n}")
     assert count() == before + 5
+
+
+def test_likes_said_twice_count_once_and_an_empty_category_is_none(client):
+    def ask(liked):
+        return client.post("/users/fold-in", json={"liked": liked}).json()
+
+    assert ask(["item-01", "item-01", "item-04"]) == ask(["item-01", "item-04"])
+    path = "/users/user%2F03/recommendations"
+    assert client.get(f"{path}?category=").json() == client.get(path).json()

@@ -284,14 +284,13 @@ def recommend(
     from .asking import allowed as allow
     from .asking import read_ids
     from .factors import Factors
-    from .pictures import Photos, Row, save_grid
-    from .tables import print_items
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
     factors = Factors.load(model)
-    photos = Photos(dataset_of(data, factors.about), factors.about.get("added", []))
-    mask = allow(factors.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
+    dataset = dataset_of(data, factors.about)
+    columns = dataset.items() if category else {}
+    mask = allow(factors.item_ids, columns, category, read_ids(allowed) if allowed else None)
     if users is not None or everyone:
         if out is None or out.suffix.lower() != ".parquet":
             raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
@@ -303,13 +302,17 @@ def recommend(
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
         print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
         return
+    from .pictures import Photos, Row, save_grid
+    from .tables import print_items
+
+    photos = Photos(dataset, factors.about.get("added", []))
     if user is not None:
         at = factors.user_index(user)
         took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
         who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
         items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity)
     else:
-        took = factors.item_indices(liked or [])
+        took = factors.item_indices(list(dict.fromkeys(liked or [])))
         parts = [factors.items[took]]
         if image:
             from .nearest import encode_photos

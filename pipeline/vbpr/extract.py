@@ -84,7 +84,7 @@ def extract(
         "backbone": model.name,
         "weights": model.weights,
         "weights_digest": model.digest,
-        "weights_file": request["weights_file"],
+        "weights_file": None if weights is None else str(Path(weights).resolve()),
         "dim": model.dim,
         "preprocessing": str(model.preprocessing),
         "precision": precision,

@@ -8,8 +8,10 @@ FAISS itself loads most damaged indexes without a word, so its bytes are not han
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,11 @@ Array = np.ndarray[Any, Any]
 KINDS = ("auto", "flat", "hnsw", "ivfpq")
 METRICS = ("cosine", "inner")
 FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
-RECALL, SAMPLE = 0.985, 256  # approximate indexes search as hard as this recall@10 on so many items needs
+AXES, CANDIDATES = 128, 10  # wider vectors are searched over so many axes; candidates compared by all, times k
+RECALL, SAMPLE = 0.99, 512  # approximate indexes search as hard as this recall@10 on so many items needs
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
+GPU_QUERIES, GPU_K = 32, 2048  # fewer queries do not pay for the copy to the GPU; FAISS's own limit there
+GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +65,6 @@ class Nearest:
     reason: str = ""
     recall: float = 1.0
     source: str = ""
-    gpu: Any = None
 
     @classmethod
     def of(cls, path: Path | str, kind: str = "flat", metric: str = "cosine") -> "Nearest":
@@ -78,7 +82,7 @@ class Nearest:
         if metric == "cosine":
             vectors = unit_rows(vectors)
         index, chosen = build(vectors, kind)
-        return cls(ids, index, **about, metric=metric, source=digest(path), gpu=on_gpu(index, chosen["kind"]), **chosen)
+        return cls(ids, index, **about, metric=metric, source=digest(path), **chosen)
 
     @classmethod
     def open(cls, path: Path | str, index: Path | str | None = None) -> "Nearest":
@@ -115,7 +119,7 @@ class Nearest:
             made = of_features(store, store.done)[1]
         else:
             made = of_model(Factors.load(path))
-        return cls(ids, index, **made, **about, gpu=on_gpu(index, about["kind"]))
+        return cls(ids, index, **made, **about)
 
     def save(self, path: Path | str) -> None:
         """Write the index file, atomically."""
@@ -134,18 +138,28 @@ class Nearest:
         """The same index with items appended, now of the model file with digest `source`."""
         rows = unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
         self.index.add(rows)
-        return dataclasses.replace(
-            self, item_ids=np.concatenate([self.item_ids, item_ids]), source=source, gpu=on_gpu(self.index, self.kind)
-        )
+        return dataclasses.replace(self, item_ids=np.concatenate([self.item_ids, item_ids]), source=source)
+
+    @functools.cached_property
+    def gpu(self) -> Any:
+        """A copy of an exact index on the GPU; None without a GPU, without room there, or of another kind."""
+        import faiss
+
+        if self.kind != "flat" or not getattr(faiss, "get_num_gpus", int)():
+            return None
+        try:
+            return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, self.index)
+        except RuntimeError:  # out of the GPU's memory: the processor answers
+            return None
 
     # ------------------------------------------------------------------------------------------ asking
 
     def rows(self, at: Array) -> Array:
-        """(n, K) the indexed vectors at these positions (of ivfpq: as float16 keeps them)."""
+        """(n, K) the indexed vectors at these positions (as float16 keeps them, where it decides among candidates)."""
         import faiss
 
         store = faiss.downcast_index(self.index)
-        if self.kind == "ivfpq":
+        if isinstance(store, faiss.IndexRefine):
             store = faiss.downcast_index(store.refine_index)
         return np.asarray(store.reconstruct_batch(np.asarray(at, np.int64)))
 
@@ -200,21 +214,25 @@ class Nearest:
 
         queries = np.ascontiguousarray(queries, np.float32)
         k = min(k, len(self.item_ids))
+        wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:
-            if self.gpu is not None and k <= 2048:  # FAISS's limit on a GPU
-                scores, found = self.gpu.search(queries, k)
+            if len(queries) >= GPU_QUERIES and wide <= GPU_K and self.gpu is not None:
+                with GPU:
+                    scores, found = self.gpu.search(queries, wide)
             else:
-                scores, found = self.index.search(queries, k, params=parameters(self.kind, max(self.effort, k), None))
-            return found, scores
+                how = parameters(self.index, self.kind, max(self.effort, wide), None)
+                scores, found = self.index.search(queries, wide, params=how)
+            return found[:, :k], scores[:, :k]
         some = np.flatnonzero(allowed)
         if len(some) <= SUBSET:
             return among(queries, self.rows(some), some, k)
         bits = np.packbits(allowed, bitorder="little")
         chosen = faiss.IDSelectorBitmap(len(self.item_ids), faiss.swig_ptr(bits))
         # an approximate search meets only so many allowed items: look at more where fewer are allowed
-        effort = min(4096, int(max(self.effort, k) * len(allowed) / len(some)))
-        scores, found = self.index.search(queries, k, params=parameters(self.kind, effort, chosen))
-        return found, scores
+        effort = min(4096, int(max(self.effort, wide) * len(allowed) / len(some)))
+        how = parameters(self.index, self.kind, effort, chosen)
+        scores, found = self.index.search(queries, wide, params=how)
+        return found[:, :k], scores[:, :k]
 
     def search_items(
         self, item_ids: Sequence[str], k: int = 10, allowed: Array | None = None, block: int = 4096
@@ -297,7 +315,7 @@ def choose(n: int, dim: int) -> tuple[str, str]:
     """The kind of index for n vectors, and why."""
     if n <= FLAT_ITEMS:
         return "flat", f"{n:,} items: up to {FLAT_ITEMS:,}, exact search takes milliseconds"
-    size = n * (4 * dim + 264)
+    size = n * (136 + (4 * dim if dim <= AXES else 4 * AXES + 2 * dim))
     if n <= HNSW_ITEMS and size <= HNSW_BYTES:
         return "hnsw", f"{n:,} items: more than {FLAT_ITEMS:,}, and the graph fits in {size / 2**30:.1f} GB"
     return "ivfpq", f"{n:,} items: a graph would take {size / 2**30:.0f} GB"
@@ -310,67 +328,97 @@ def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
     n, dim = vectors.shape
     kind, reason = choose(n, dim) if kind == "auto" else (kind, "as asked for")
     vectors = np.ascontiguousarray(vectors, np.float32)
-    index = BUILDERS[kind](n, dim)
-    if not index.is_trained:
-        index.train(vectors[np.sort(np.random.default_rng(0).permutation(n)[: max(20_000, 40 * lists_of(n))])])
-    index.add(vectors)
-    if kind == "flat":
-        return index, {"kind": kind, "effort": 0, "reason": reason, "recall": 1.0}
-    sample = vectors[np.sort(np.random.default_rng(1).permutation(n)[:SAMPLE])]
-    k = min(10, n)
-    exact = among(sample, vectors, np.arange(n), k)[0]
+    index, held = BUILDERS[kind](vectors), 0 if kind == "flat" else min(SAMPLE, n // 10)
+    rest, queries = vectors[: n - held], vectors[n - held :]
+    index.add(rest)
+    if not held:
+        return index, {"kind": kind, "effort": 0 if kind == "flat" else 64, "reason": reason, "recall": 1.0}
+    # As queries, items that the index does not have yet: it finds those that it has with less effort than a new photo.
+    exact = among(queries, rest, np.arange(len(rest)), 10)[0]
     for effort in EFFORTS[kind]:
-        found = index.search(sample, k, params=parameters(kind, effort, None))[1]
-        recall = float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(found, exact, strict=True)]))
+        found = index.search(queries, 10, params=parameters(index, kind, effort, None))[1]
+        recall = float(np.mean([np.isin(e[e >= 0], f).mean() for e, f in zip(exact, found, strict=True)]))
         if recall >= RECALL:
             break
+    index.add(queries)
     return index, {"kind": kind, "effort": effort, "reason": reason, "recall": recall}
 
 
-def flat(n: int, dim: int) -> Any:
+def sampled(n: int, count: int, seed: int = 0) -> Array:
+    """Positions of at most `count` of n rows, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+
+
+def flat(vectors: Array) -> Any:
     import faiss
 
-    return faiss.IndexFlatIP(dim)
+    return faiss.IndexFlatIP(vectors.shape[1])
 
 
-def hnsw(n: int, dim: int) -> Any:
+def hnsw(vectors: Array) -> Any:
+    """A graph; of wide vectors over their main axes alone, where float16 vectors decide among what it finds."""
     import faiss
 
-    index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = 100
+    dim = vectors.shape[1]
+    graph = faiss.IndexHNSWFlat(min(dim, AXES), 16, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 100
+    return graph if dim <= AXES else refined(over_axes(graph, vectors), dim)
+
+
+def ivfpq(vectors: Array) -> Any:
+    """Lists and codes find candidates; float16 vectors decide among them."""
+    import faiss
+
+    n, dim = vectors.shape
+    axes, lists = min(dim, AXES), int(max(1, min(2 * n**0.5, n / 39)))
+    codes = next(m for m in range(max(1, min(64, axes // 2)), 0, -1) if axes % m == 0)
+    bits = 8 if n >= 10_000 else 4
+    base = faiss.index_factory(axes, f"IVF{lists},PQ{codes}x{bits}", faiss.METRIC_INNER_PRODUCT)
+    index = refined(base if dim == axes else over_axes(base, vectors), dim)
+    index.train(vectors[sampled(n, max(20_000, 40 * lists))])
     return index
 
 
-def ivfpq(n: int, dim: int) -> Any:
-    """Lists and 8-bit codes find ten times the candidates; float16 vectors decide among them."""
+def over_axes(base: Any, vectors: Array) -> Any:
+    """An index of vectors (n, dim) turned onto the axes that hold most of their inner products."""
     import faiss
 
-    lists = lists_of(n)
-    codes = next(m for m in range(max(1, min(64, dim // 2)), 0, -1) if dim % m == 0)
-    bits = 8 if n >= 10_000 else 4
-    spec = f"IVF{lists},PQ{codes}x{bits},Refine(SQfp16)"
-    return faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+    some = vectors[sampled(len(vectors), 20_000)]
+    axes = np.linalg.eigh(some.T @ some)[1][:, : -AXES - 1 : -1].T
+    turn = faiss.LinearTransform(vectors.shape[1], AXES, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), turn.A)
+    turn.is_trained = True
+    return faiss.IndexPreTransform(turn, base)
 
 
-def lists_of(n: int) -> int:
-    return int(max(1, min(2 * n**0.5, n / 39)))
+def refined(base: Any, dim: int) -> Any:
+    import faiss
+
+    whole = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexRefine(base, whole)
 
 
-BUILDERS: dict[str, Callable[[int, int], Any]] = {"flat": flat, "hnsw": hnsw, "ivfpq": ivfpq}
-EFFORTS = {"hnsw": (16, 24, 32, 48, 64, 96, 128, 192, 256, 512, 1024), "ivfpq": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)}
+BUILDERS: dict[str, Callable[[Array], Any]] = {"flat": flat, "hnsw": hnsw, "ivfpq": ivfpq}
+EFFORTS = {
+    "hnsw": (16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 1024),
+    "ivfpq": (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512),
+}
 
 
-def parameters(kind: str, effort: int, chosen: Any) -> Any:
+def parameters(index: Any, kind: str, effort: int, chosen: Any) -> Any:
     """FAISS's search parameters: how hard to search, and a selector of the items that may come back."""
     import faiss
 
     given = {} if chosen is None else {"sel": chosen}
+    if kind == "flat":
+        return faiss.SearchParameters(**given) if given else None
     if kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=effort, **given)
-    if kind == "ivfpq":
+        base = faiss.SearchParametersHNSW(efSearch=effort, **given)
+    else:
         base = faiss.SearchParametersIVF(nprobe=effort, **given)
-        return faiss.IndexRefineSearchParameters(k_factor=16.0, base_index_params=base, **given)
-    return faiss.SearchParameters(**given) if given else None
+    if not isinstance(index, faiss.IndexRefine):
+        return base
+    return faiss.IndexRefineSearchParameters(k_factor=CANDIDATES, base_index_params=base, **given)
 
 
 def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Array, Array]:
@@ -383,16 +431,6 @@ def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Arr
         scores[:, :top], at = faiss.knn(queries, np.ascontiguousarray(vectors), top, faiss.METRIC_INNER_PRODUCT)
         found[:, :top] = positions[at]
     return found, scores
-
-
-def on_gpu(index: Any, kind: str) -> Any:
-    """A copy of an exact index on the GPU, or None: without a GPU, or where a graph already answers in microseconds."""
-    import faiss
-
-    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-    if kind != "flat" or not gpus:
-        return None
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
 
 
 # ---------------------------------------------------------------------------------------------- photos
@@ -414,10 +452,11 @@ class PhotoEncoder:
     ) -> None:
         """
         Args:
+            weights: a file instead of the recorded one, when that has moved; its tensors must be the same.
             engine: torch starts at once; auto may compile for seconds, which only many images pay back.
 
         Raises:
-            VbprError: nothing recorded, or other weights than the recorded ones.
+            VbprError: nothing recorded, or its weights are gone or not those any more.
         """
         from .backbones import Encoder, load_backbone
 
@@ -427,7 +466,13 @@ class PhotoEncoder:
             raise VbprError("--weights fits a model on one feature file; this one has several")
         self.batch, self.parts = batch, []
         for made in recorded:
-            backbone = load_backbone(made["backbone"], weights, weights is None and made["weights"] == "random")
+            file = weights if weights is not None else made.get("weights_file")
+            if file is not None and not Path(file).exists():
+                raise VbprError(
+                    f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
+                    "that file with --weights"
+                )
+            backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
             same = (
                 backbone.digest == made.get("weights_digest") and str(backbone.preprocessing) == made["preprocessing"]
             )

@@ -128,17 +128,19 @@ def spread(factors: Factors, page: "Page") -> dict[str, Any]:
     taken = np.bincount(factors.train.indices, minlength=len(factors.item_ids))
     edges = [0, 1, COLD, 10, 20, 50, np.inf]
     names = ["none", f"1 to {COLD - 1}", f"{COLD} to 9", "10 to 19", "20 to 49", "50 and more"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, low, high in zip(names, edges, edges[1:], strict=False):
         some = (taken >= low) & (taken < high)
         parts = [some.mean(), taken[some].sum() / max(1, taken.sum()), times[some].sum() / max(1, times.sum())]
         covered = (times[some] > 0).mean() if some.any() else 0.0
         rows.append({"name": name, "items": int(some.sum()), "parts": [float(p) for p in (*parts, covered)]})
+    longest = max(part for row in rows for part in row["parts"][1:3])
     half = np.sort(times)[::-1].cumsum()
     return {
         "coverage": float((times > 0).mean()),
         "half": int(np.searchsorted(half, half[-1] / 2) + 1) if half[-1] else 0,
         "rows": rows,
+        "longest": longest or 1.0,
         "most": page.items(
             best(times.astype(np.float32), SHOWN), [f"{n:,} users" for n in np.sort(times)[::-1][:SHOWN]]
         ),
@@ -330,7 +332,8 @@ def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, A
     about = factors.about
     text = (importlib.resources.files("vbpr") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    made = {k: v for k, v in about.items() if k not in ("curve", "config", "features", "versions", "added")}
+    apart = ("title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added")
+    made = {key: value for key, value in about.items() if key not in apart}
     return environment.from_string(text).render(
         title=about.get("title", about.get("model", "model")),
         data=about.get("data_title") or dataset.title,

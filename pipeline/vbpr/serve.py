@@ -142,7 +142,7 @@ class Answers:
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  (one object a process)
     def of_category(self, category: str | None) -> Array | None:
-        return allowed(self.factors.item_ids, self.meta, category)
+        return allowed(self.factors.item_ids, self.meta, category or None)
 
     def similar(self, query: Array, k: int, category: str | None, leave_out: int = -1) -> dict[str, Any]:
         assert self.near is not None
@@ -236,7 +236,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     async def fold_in(asked: Liked) -> Answer:
         """Recommendations for someone unknown, from items that they like."""
         vectors_needed()
-        at = np.array([item_of(item_id) for item_id in asked.liked])
+        at = np.array([item_of(item_id) for item_id in dict.fromkeys(asked.liked)])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
             asked.k,
@@ -478,7 +478,7 @@ def serve(
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         app = create_app(answers, max_upload=max_upload, hosts=["127.0.0.1", "localhost", "[::1]"] if own else None)
-        config = uvicorn.Config(app, log_level="warning", limit_concurrency=512, timeout_keep_alive=30)
+        config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
 
 

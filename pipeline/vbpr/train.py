@@ -85,7 +85,14 @@ def prepare(
     return Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
 
 
-RECORDED = ("backbone", "weights", "weights_digest", "preprocessing", "precision")  # what a photo must go through
+RECORDED = (
+    "backbone",
+    "weights",
+    "weights_digest",
+    "weights_file",
+    "preprocessing",
+    "precision",
+)  # what a photo must go through
 
 
 @dataclasses.dataclass(frozen=True)

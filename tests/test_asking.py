@@ -1,0 +1,53 @@
+"""Every command of docs/asking.md does what it says, on a small catalogue with the ids that stand for ID and ITEM."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from small import draw, made
+from test_docs import ROOT, shown
+
+COMMANDS = list(shown(ROOT / "docs" / "asking.md"))
+IDS = {"--user ID": "--user user/03", "--unseen-by USER": "--unseen-by user/03", "ITEM": "item-03", "ID": "item-06"}
+IDS["Dress"] = "red"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asking")
+    (folder / "artifacts").mkdir()
+    for name in ("h5", "model.h5"):
+        shutil.copy(made() / f"small.{name}", folder / "artifacts" / f"inc.{name}")
+    for name in ("photo", "front", "back"):
+        Image.open(made() / "data" / "images" / "item-02.png").save(folder / f"{name}.jpg")
+    (folder / "users.txt").write_text("user/00\nuser/01\n")
+    (folder / "ids.txt").write_text("item-00\nitem-01\n")
+    (folder / "new-images").mkdir()
+    draw(folder / "new-images" / "fresh.png", "green", np.random.default_rng(5))
+    return folder
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[" ".join(words) for words in COMMANDS])
+def test_a_command_of_the_page_runs(words, place, cli, monkeypatch):
+    monkeypatch.chdir(place)
+    if words[0] == "serve":
+        uvicorn = pytest.importorskip("uvicorn", reason="the serve extra is not installed")
+        monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: print("served", len(sockets)))
+        words = [*words, "--port", "0"]
+    line = " ".join(words)
+    for written, real in IDS.items():
+        line = re.sub(rf"(?<!\S){written}(?!\S)", real, line)
+    code, out, err = cli(*line.split())
+    assert code == 0, out + err
+    for option in ("--out", "--grid"):
+        if option in words:
+            assert (place / words[words.index(option) + 1]).stat().st_size > 0
+    wanted = {"index": "exact search", "report": "inc.model.html", "serve": "served 1", "add-items": "1 items added"}
+    assert wanted.get(words[0], "") in out
+
+
+def test_the_page_shows_every_command_that_asks():
+    assert {words[0] for words in COMMANDS} == {"recommend", "similar", "index", "add-items", "report", "serve"}
