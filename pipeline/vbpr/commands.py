@@ -218,7 +218,7 @@ def train(
     print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
     if done.without_features:
         print(
-            f"{len(done.without_features):,} items have no image and get the mean features: "
+            f"{len(done.without_features):,} items lack features and get the mean: "
             f"{some(done.without_features, len(done.without_features))}"
         )
     curve = [point for point in f.about.get("curve", []) if point.get("part", "visual") == "visual"]
