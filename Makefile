@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/extract.py --backbone inception --images 400
 	$(BIN)/python bench/nearest.py
+	$(BIN)/python bench/peers.py --planted 3000 9000 30000
 	$(BIN)/vbpr extract --backbone lite0 --data sample --out artifacts/demo/lite0.h5
 	$(BIN)/python bench/quality.py --data sample --features artifacts/demo/lite0.h5
 
