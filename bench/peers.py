@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from common import PeakMemory, machine, planted, table
+from common import PeakMemory, machine, planted, table, write_page
 
 from vbpr.datasets import Dataset
 from vbpr.evaluate import evaluate
@@ -314,6 +314,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds of training that a peer gets")
     parser.add_argument("--runs", nargs="+", choices=list(runs(1)), default=list(runs(1)))
     parser.add_argument("--peers", type=Path, default=Path("artifacts/peers"), help="folder for Cornac")
+    parser.add_argument("--page", type=Path, help="write the tables between this script's marks in a page")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -325,15 +326,22 @@ def main() -> None:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.peers), *PEERS]
         subprocess.run(pip, check=True)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{save(args, Path(folder))}; {machine()}\n", flush=True)
-        told = {name: measured(name, args, Path(folder)) for name in args.runs}
-    print("\n" + table([row(name, told, args) for name in told]))
-    print("\n" + table([quality(name, one) for name, one in told.items()]))
-    print(NOTES)
+        heading = f"{save(args, Path(folder))}; {machine()}"
+        print(heading, flush=True)
+        told: dict[str, dict[str, Any]] = {}
+        for name in args.runs:
+            told[name] = measured(name, args, Path(folder))
+            print(row(name, told, args) | quality(name, told[name]), flush=True)
+    speed = table([row(name, told, args) for name in told])
+    text = "\n\n".join([heading, speed, table([quality(name, one) for name, one in told.items()]), NOTES])
+    if args.page is None:
+        print("\n" + text)
+    else:
+        write_page(args.page, "bench/peers.py", text)
 
 
-NOTES = """
-seconds: ours, the whole fit of the default; a peer's, up to its best epoch. A batch of B positives and N shared
+NOTES = """\
+Seconds: ours, the whole fit of the default; a peer's, up to its best epoch. A batch of B positives and N shared
 negatives forms B x N triplets: positives/s compares what was drawn, with one negative for each. memory: peak above
 features and interactions. to AUC: seconds to the same validation AUC, the lower of the two bests, by this row and by
 the peer. evaluation: seconds, exact over all items for all metrics by ours; Cornac's own for AUC alone; implicit's own
@@ -349,8 +357,6 @@ def measured(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     told: dict[str, Any] = json.loads((folder / "told.json").read_text())
-    best = max(auc for _, auc in told["curve"])
-    print(f"{name}: {told['triplets']:,.0f} triplets/s, best validation AUC {best:.4f}", flush=True)
     return told
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, table
+from common import machine, table, write_page
 
 import vbpr
 from vbpr import metrics
@@ -77,7 +77,6 @@ MEASURES: dict[str, tuple[str, Any]] = {part: (part, metrics.mean_auc) for part 
     "HR@10": ("all", lambda ranks: metrics.hit_rate(ranks, 10)),
 }
 RESAMPLES = 2000
-BEGIN, END = "<!-- bench/quality.py: begin -->", "<!-- bench/quality.py: end -->"
 
 
 def main() -> None:
@@ -104,10 +103,7 @@ def main() -> None:
     if args.page is None:
         print("\n" + text)
         return
-    page = args.page.read_text(encoding="utf-8")
-    before, rest = page.split(BEGIN)
-    with replacing(args.page) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    write_page(args.page, "bench/quality.py", text)
 
 
 def section(
