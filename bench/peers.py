@@ -30,7 +30,7 @@ from common import PeakMemory, machine, planted, table, write_page
 
 from vbpr.datasets import Dataset
 from vbpr.evaluate import evaluate
-from vbpr.factors import Factors
+from vbpr.factors import Factors, unit_rows
 from vbpr.features import FeatureStore
 from vbpr.interactions import Split
 from vbpr.metrics import held_out_ranks, mean_auc
@@ -41,13 +41,21 @@ from vbpr.train import align, fit, prepare
 
 PEERS = ("cornac==3.0.1", "powerlaw==2.0.0")  # powerlaw: what Cornac imports; the rest is installed with vbpr
 EPOCHS = (1, 2, 3, 5, 7, 10, 15, 20)  # that ours is trained for, up to its default
-TEXTBOOK = {  # VBPR as it was published, and as Cornac has it
+CORNACS = {  # VBPR as it was published, with the values that Cornac's has by default
     "joint": True,
-    "shared_negatives": 0,
-    "negatives": "uniform",
     "history": False,
     "whiten": 0.0,
     "shrink": 0.0,
+    "shared_negatives": 0,
+    "negatives": "uniform",
+    "batch": 100,
+    "lr": 0.005,
+    "schedule": "constant",
+    "epochs": 10,
+    "reg_users": 0.01,
+    "reg_items": 0.01,
+    "reg_bias": 0.01,
+    "reg_head": 0.0,
 }
 
 
@@ -71,8 +79,8 @@ class Shape:
 class Watch:
     """A clock that stands still while the validation AUC is taken; keeps the factors of the best."""
 
-    def __init__(self, split: Split, limit: float, scores_unseen: bool = False) -> None:
-        self.split, self.limit, self.about = split, limit, {"scores_unseen": scores_unseen}
+    def __init__(self, split: Split, limit: float, every: int = 1, scores_unseen: bool = False) -> None:
+        self.split, self.limit, self.every, self.about = split, limit, every, {"scores_unseen": scores_unseen}
         self.out: float = 0.0
         self.curve: list[tuple[float, float]] = []
         self.best: tuple[Any, ...] = ()
@@ -92,7 +100,7 @@ class Watch:
         factors = factors_of(self.split, *copies, about=self.about)
         auc = validation_auc(factors)
         if not self.curve or auc > max(value for _, value in self.curve):
-            self.best = (factors, seconds, len(self.curve) + 1)
+            self.best = (factors, seconds, (len(self.curve) + 1) * self.every)
         self.curve.append((seconds, auc))
         self.out += time.perf_counter() - now
 
@@ -168,11 +176,12 @@ def cornac_set(split: Split, matrix: sp.csr_matrix, features: np.ndarray | None 
     return data
 
 
-def cornac_vbpr(standardised: bool = False, mended: bool = False) -> Callable[..., dict[str, Any]]:
+def cornac_vbpr(raw: bool = False, mended: bool = False) -> Callable[..., dict[str, Any]]:
     """With Cornac's own defaults but for K.
 
     Args:
-        standardised: each feature column to mean 0 and deviation 1, else as they are in the file.
+        raw: features as they are in the file; else standardised and each row of length one, as ours has them, with
+            which it does better.
         mended: its scores of a batch are a (B,) vector plus a (B, 1) one, which makes a (B, B) matrix: every triplet's
             score gets every other's visual bias. Mended, they stay a vector.
     """
@@ -187,7 +196,7 @@ def cornac_vbpr(standardised: bool = False, mended: bool = False) -> Callable[..
             assert source != inspect.getsource(module), "Cornac's VBPR has changed"
             exec(compile(source, module.__file__, "exec"), module.__dict__)
         split, n = shape.split, np.arange(len(shape.split.item_ids))
-        x = shape.features.standardised(n) if standardised else np.asarray(shape.features.matrix, np.float32)
+        x = np.asarray(shape.features.matrix, np.float32) if raw else unit_rows(shape.features.standardised(n))
         data = cornac_set(split, split.train, x)
         held: list[list[torch.Tensor]] = []
 
@@ -235,8 +244,8 @@ def cornac_bpr(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
 
     data, split, start = cornac_set(shape.split, shape.split.train), shape.split, {}
     with PeakMemory() as memory:
-        watch = Watch(split, args.limit)
-        for step in range(20):
+        watch = Watch(split, args.limit, every=10)
+        for step in range(20):  # of ten iterations each
             threads = torch.get_num_threads()
             model = BPR("BPR", 64, 10, 0.05, 0.01, num_threads=threads, seed=step, init_params=start).fit(data)
             start = {"U": model.u_factors, "V": model.i_factors, "Bi": model.i_biases}
@@ -261,7 +270,7 @@ def implicit_bpr(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
             watch.look(model.user_factors, model.item_factors)
 
     with PeakMemory() as memory:
-        watch = Watch(split, args.limit)
+        watch = Watch(split, args.limit, every=10)
         model.fit(split.train, show_progress=False, callback=callback)
     start = time.perf_counter()
     ranking_metrics_at_k(model, split.train, split.test, show_progress=False, num_threads=torch.get_num_threads())
@@ -290,11 +299,11 @@ def runs(dim: int) -> dict[str, Run]:
     both = {"dim": dim, "factors": dim}
     return {
         "Cornac VBPR": Run("cornac", cornac_vbpr()),
-        "Cornac VBPR, standardised": Run("cornac", cornac_vbpr(standardised=True)),
+        "Cornac VBPR, raw features": Run("cornac", cornac_vbpr(raw=True)),
         "Cornac VBPR, mended": Run("cornac", cornac_vbpr(mended=True)),
         "visual": Run("vbpr", ours("visual", dim=dim), "Cornac VBPR"),
         "vbpr": Run("vbpr", ours("vbpr", **both), "Cornac VBPR"),
-        "vbpr, as published": Run("vbpr", ours("vbpr", **both, **TEXTBOOK), "Cornac VBPR"),
+        "vbpr, Cornac's values": Run("vbpr", ours("vbpr", **both, **CORNACS), "Cornac VBPR"),
         "implicit BPR": Run("implicit", implicit_bpr),
         "Cornac BPR": Run("cornac", cornac_bpr),
         "bprmf": Run("vbpr", ours("bprmf"), "implicit BPR"),
