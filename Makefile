@@ -12,7 +12,7 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vbpr needs Python 3.11 or newer; run make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,openvino,report,serve,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,openvino,report,serve,tune,dev]'
 	touch $(READY)
 
 demo: $(READY)
@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/extract.py --backbone inception --images 400
 	$(BIN)/python bench/nearest.py
+	$(BIN)/python bench/peers.py --planted 3000 9000 30000
 	$(BIN)/vbpr extract --backbone lite0 --data sample --out artifacts/demo/lite0.h5
 	$(BIN)/python bench/quality.py --data sample --features artifacts/demo/lite0.h5
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vbpr.files import replacing
 from vbpr.interactions import Interactions, Split, csr
 
 
@@ -104,3 +105,11 @@ def table(rows: list[dict[str, object]]) -> str:
     lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
     lines += ["| " + " | ".join(str(row.get(name, "")) for name in names) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def write_page(page: Path, script: str, text: str) -> None:
+    """Put a script's output between its two marks in a page."""
+    begin, end = (f"<!-- {script}: {mark} -->" for mark in ("begin", "end"))
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    with replacing(page) as temporary:
+        temporary.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")

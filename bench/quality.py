@@ -1,58 +1,279 @@
-"""Ranking quality on one data set: models, several splits and training seeds, exact AUC on all, cold, unseen items.
+"""Ranking quality: every model on several data sets, splits and seeds, with intervals, paired tests and ablations.
 
-python bench/quality.py --data ../shared/data/hm-july --features artifacts/hm.h5 --split-seeds 0 1 2
+    python bench/quality.py --data FOLDER sample --features hm.h5 sample.h5 --page docs/results.md
+
+Exact AUC on all, cold and unseen items. Each cell (data, split, seed, configuration) is kept as a JSON file under
+`--cells`, and computed again only when its configuration, features or the code of the models changes. One thread unless
+OMP_NUM_THREADS says otherwise. `--page` writes the tables between two marks of that page; else they are printed.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import argparse
+import ast
+import contextlib
+import functools
+import hashlib
+import json
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from common import machine, table
+from common import machine, table, write_page
 
+import vbpr
+from vbpr import metrics
+from vbpr.compare import holm, paired_tests
 from vbpr.datasets import Dataset
-from vbpr.evaluate import evaluate
+from vbpr.errors import VbprError
+from vbpr.evaluate import PARTS, evaluate
 from vbpr.features import FeatureStore
-from vbpr.models import MODELS, configure
-from vbpr.train import align, fit, prepare
+from vbpr.files import replacing
+from vbpr.interactions import Split
+from vbpr.models import MODELS, TrainConfig, configure
+from vbpr.recommender import ItemFeatures
+from vbpr.train import align, fit, identity_of, prepare
 
-DEFAULT = ["popularity", "knn", "visual", "bprmf", "als", "bpr", "spectral", "vbpr", "hybrid"]
+Array = np.ndarray[Any, Any]
+
+DEFAULT = ["popularity", "knn", "visual", "bprmf", "als", "bpr", "ease", "spectral", "vbpr", "hybrid"]
+
+# What each ingredient brings: of a model, a name and the options that take it away or change it.
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "visual": {
+        "without the history term": {"history": False},
+        "without the vectors of items taken": {"history_factors": False},
+        "without the visual bias": {"visual_bias": False},
+        "256 axes": {"axes": 256},
+        "without whitening": {"whiten": 0.0},
+        "wholly whitened": {"whiten": 1.0},
+        "rows not of length one": {"unit": False},
+        "uniform negatives": {"negatives": "uniform"},
+        "half of the negatives by popularity": {"popularity_share": 0.5},
+        "all negatives by popularity": {"popularity_share": 1.0},
+        "one own negative each": {"shared_negatives": 0},
+        "in-batch negatives": {"negatives": "in-batch"},
+        "sampled softmax": {"loss": "softmax"},
+        "WARP": {"loss": "warp"},
+        "K 50": {"dim": 50},
+        "without the head's penalty": {"reg_head": 0.0},
+    },
+    "vbpr": {
+        "parts trained together": {"joint": True},
+        "without shrinkage": {"shrink": 0.0},
+        "K 50 + 50": {"dim": 50, "factors": 50},
+    },
+    "bprmf": {
+        "without shrinkage": {"shrink": 0.0},
+        "a quarter of the negatives by popularity": {"negatives": "popularity"},
+        "one own negative each": {"shared_negatives": 0},
+    },
+}
+
+# What is averaged over users: part of the evaluation, and how a user's value comes from the ranks.
+MEASURES: dict[str, tuple[str, Any]] = {part: (part, metrics.mean_auc) for part in PARTS} | {
+    "NDCG@10": ("all", lambda ranks: metrics.ndcg(ranks, 10)),
+    "Recall@20": ("all", lambda ranks: metrics.recall(ranks, 20)),
+    "HR@10": ("all", lambda ranks: metrics.hit_rate(ranks, 10)),
+}
+RESAMPLES = 2000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="sample")
-    parser.add_argument("--features", type=Path, nargs="+", required=True)
-    parser.add_argument("--models", nargs="+", default=DEFAULT)
-    parser.add_argument("--split", default="auto")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=["sample"])
+    parser.add_argument("--features", nargs="+", required=True, help="one a data set; A.h5,B.h5 for two side by side")
+    parser.add_argument("--models", nargs="*", default=DEFAULT, choices=list(MODELS))
+    parser.add_argument("--ablations", nargs="*", default=list(ABLATIONS), choices=list(ABLATIONS), metavar="MODEL")
+    parser.add_argument("--splits", nargs="+", default=["random", "time"])
     parser.add_argument("--split-seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training")
+    parser.add_argument("--cells", type=Path, default=Path("artifacts/quality"))
+    parser.add_argument("--page", type=Path)
     args = parser.parse_args()
-    data, stores = Dataset.resolve(args.data), [FeatureStore(path) for path in args.features]
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in args.models}
-    for split_seed in args.split_seeds:
-        split = prepare(data, stores, how=args.split, seed=split_seed)
-        features = align(stores, split.item_ids)
-        for name in args.models:
-            for seed in args.seeds:
-                start = time.perf_counter()
-                factors = fit(split, features if MODELS[name].visual else None, configure(name, seed=seed))
-                seconds = time.perf_counter() - start
-                summary = evaluate(factors).summary()
-                row = {part: summary[part].get("auc", np.nan) for part in ("all", "cold", "unseen")}
-                row |= {key: summary["all"][key] for key in ("ndcg@10", "recall@20", "hr@10", "coverage@10")}
-                results[name].append(row | {"seconds": seconds})
-                print(f"split {split_seed} seed {seed} {name}: {row}", flush=True)
-    rows = []
-    for name, runs in results.items():
-        cells: dict[str, object] = {"model": name}
-        for key in runs[0]:
-            values = np.array([run[key] for run in runs])
-            spread = f" ({values.std():.3f})" if key in ("all", "cold", "unseen") and len(values) > 1 else ""
-            cells[key] = "-" if np.isnan(values).any() else f"{values.mean():.{1 if key == 'seconds' else 3}f}{spread}"
-        rows.append(cells)
-    print(f"\n{data.title}; means over splits {args.split_seeds} and seeds {args.seeds} (deviation); {machine()}\n")
-    print(table(rows))
+    if len(args.data) != len(args.features):
+        parser.error("give --features one file for each of --data")
+    sections = []
+    for place, (name, files) in enumerate(zip(args.data, args.features, strict=True)):
+        data, stores = Dataset.resolve(name), [FeatureStore(file) for file in files.split(",")]
+        for how in args.splits:
+            ablations = args.ablations if place == 0 and how == args.splits[0] else []
+            sections += section(data, stores, how, ablations, args)
+    text = "\n".join([*sections, f"{machine()}; seconds: fitting, wall clock."])
+    if args.page is None:
+        print("\n" + text)
+        return
+    write_page(args.page, "bench/quality.py", text)
+
+
+def section(
+    data: Dataset, stores: Sequence[FeatureStore], how: str, ablations: list[str], args: argparse.Namespace
+) -> list[str]:
+    """The tables of one data set under one split rule, as lines of Markdown."""
+    wanted = {name: (name, {}) for name in args.models} | {name: (name, {}) for name in ablations}
+    changed = {f"{model}, {what}": (model, given) for model in ablations for what, given in ABLATIONS[model].items()}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted | changed}
+    rules, counts = [], (0, 0, 0)
+    try:
+        for split_seed in args.split_seeds:
+            split = prepare(data, stores, how=how, seed=split_seed)
+            rules.append(split.rule)
+            counts = (len(split.user_ids), len(split.item_ids), split.train.nnz)
+            features = align(stores, split.item_ids)
+            for name, (model, given) in (wanted | changed).items():
+                for seed in args.seeds:
+                    config = configure(model, seed=seed, **given)
+                    runs[name].append(cell(args.cells, f"{data.title} {how} {name}", split, features, stores, config))
+    except VbprError as error:
+        if "timestamp" not in str(error):
+            raise
+        print(f"{data.title}: no split by {how}, for it has no times", flush=True)
+        return []
+    users, items, pairs = counts
+    lines = [f"### {data.title}: {rules[0].split(', seed')[0]}", ""]
+    seeds = f"split seeds {args.split_seeds}, training seeds {args.seeds}"
+    lines += [f"{users:,} users, {items:,} items, {pairs:,} train interactions; means over {seeds}.", ""]
+    if args.models:
+        lines += [table([row(name, runs[name]) for name in args.models]), ""]
+        best = max(args.models, key=lambda name: np.mean([run["mean"]["all"] for run in runs[name]]))
+        lines += [*against(best, {name: runs[name] for name in args.models}), ""]
+    for model in ablations:
+        variants = [f"{model}, {what}" for what in ABLATIONS[model]]
+        lines += [f"#### Ingredients of `{model}`", ""]
+        lines += [table([ablated(name, runs[name], runs[model]) for name in [model, *variants]]), ""]
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------- cells
+
+
+def cell(
+    folder: Path,
+    label: str,
+    split: Split,
+    features: ItemFeatures,
+    stores: Sequence[FeatureStore],
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """Fit and evaluate one configuration on the test items; from its file if that is of this very computation."""
+    identity = identity_of(split, [CODE, *(store.digest() for store in stores)], config)
+    path = folder / f"{identity}.json"
+    with contextlib.suppress(OSError, ValueError):
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    start = time.perf_counter()
+    factors = fit(split, features if MODELS[config.model].visual else None, config)
+    seconds = time.perf_counter() - start
+    done = evaluate(factors, device="cpu")
+    told: dict[str, Any] = {"label": label, "seconds": seconds, "coverage": done.coverage, "mean": {}, "users": {}}
+    for name, (part, measure) in MEASURES.items():
+        ranks = done.ranks[part]
+        if not len(ranks.users) or (part == "unseen" and not done.scores_unseen):
+            continue
+        values = measure(ranks)
+        told["mean"][name] = float(values.mean())
+        told["users"][name] = [np.unique(ranks.users).tolist(), [round(float(v), 7) for v in values]]
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
+    means = ", ".join(f"{name} {value:.4f}" for name, value in told["mean"].items())
+    print(f"{label}, {split.rule}, seed {config.seed}: {means}, {seconds:.1f} s", flush=True)
+    return told
+
+
+def code() -> str:
+    """A digest of the code that decides a cell, whatever its comments and layout."""
+    package = Path(vbpr.__file__).parent
+    files = [*(package / "models").glob("*.py"), *(package / f"{name}.py" for name in ("sampling", "metrics"))]
+    trees = "".join(ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in sorted(files))
+    return hashlib.blake2b(trees.encode(), digest_size=16).hexdigest()
+
+
+CODE = code()
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def sums(runs: list[dict[str, Any]], name: str) -> tuple[Array, Array]:
+    """(n,) each user's total of a measure over the runs, and in how many of them they have one."""
+    users, values = (np.concatenate([np.asarray(run["users"][name][k]) for run in runs]) for k in (0, 1))
+    users = users.astype(int)
+    return np.bincount(users, values), np.bincount(users)
+
+
+def interval(runs: list[dict[str, Any]], name: str) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval over users, each of whom comes with all of their runs."""
+    total, count = sums(runs, name)
+    times = resamples(len(total))
+    low, high = np.quantile((times @ total) / (times @ count), [0.025, 0.975])
+    return float(low), float(high)
+
+
+@functools.cache
+def resamples(n: int) -> Array:
+    """(RESAMPLES, n) how often each of n users is drawn."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float32)
+
+
+def cells_of(runs: list[dict[str, Any]], digits: int = 3) -> Iterator[tuple[str, str]]:
+    for name in MEASURES:
+        if all(name in run["mean"] for run in runs):
+            low, high = interval(runs, name)
+            yield name, f"{mean_of(runs, name):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+        else:
+            yield name, "-"
+
+
+def mean_of(runs: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean([run["mean"][name] for run in runs]))
+
+
+def row(name: str, runs: list[dict[str, Any]]) -> dict[str, object]:
+    return {
+        "model": name,
+        **dict(cells_of(runs)),
+        "coverage@10": f"{np.mean([run['coverage'] for run in runs]):.3f}",
+        "seconds": f"{np.mean([run['seconds'] for run in runs]):.1f}",
+    }
+
+
+def ablated(name: str, runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, object]:
+    """Means, and the difference of AUC to the model as it is, with its interval."""
+    cells: dict[str, object] = {"model": name}
+    for measure in MEASURES:
+        known = all(measure in run["mean"] for run in runs)
+        cells[measure] = f"{mean_of(runs, measure):.3f}" if known else "-"
+    test = None if runs is base else paired({"a": runs, "b": base})
+    cells["all, difference"] = "" if test is None else difference(test)
+    return cells | {"seconds": f"{np.mean([run['seconds'] for run in runs]):.1f}"}
+
+
+def paired(two: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The paired test of two models' AUC over all items, each user's mean over the runs."""
+    means = {}
+    for name, runs in two.items():
+        total, count = sums(runs, "all")
+        means[name] = total[count > 0] / count[count > 0]
+    return paired_tests(means)[0]
+
+
+def difference(test: dict[str, Any]) -> str:
+    return f"{test['difference']:+.4f} ({test['interval'][0]:+.4f} to {test['interval'][1]:+.4f})"
+
+
+def against(best: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Paired tests of the best model against each other one, Holm-corrected: lines of Markdown."""
+    others = [name for name in runs if name != best]
+    tests = [paired({best: runs[best], name: runs[name]}) for name in others]
+    lines = [f"AUC over all items, `{best}` against each (paired bootstrap over users, Holm's correction):", ""]
+    return lines + [
+        f"- {name}: {difference(test)}, p {p:.2g}"
+        for name, test, p in zip(others, tests, holm([test["p"] for test in tests]), strict=True)
+    ]
 
 
 if __name__ == "__main__":

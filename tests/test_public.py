@@ -35,6 +35,7 @@ NAMES = [
     "load_backbone",
     "open_images",
     "train",
+    "tune",
 ]
 
 
@@ -46,7 +47,7 @@ def test_public_names_are_pinned():
         _ = vbpr.nothing
 
 
-@pytest.mark.parametrize("name", ["train", "extract", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "extract", "evaluate", "tune"])
 def test_functions_stay_functions_after_their_modules_are_imported(name):
     module = importlib.import_module(f"vbpr.{name}")
     assert getattr(vbpr, name) is getattr(module, name) and callable(getattr(vbpr, name))

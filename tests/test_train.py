@@ -1,5 +1,6 @@
 """Training from files: alignment by id, faults, and a killed run that resumes to the same model."""
 
+import json
 import os
 import signal
 import time
@@ -7,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from conftest import board_items, board_pairs, write_catalogue
-from vbpr import Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train
+from conftest import TINY, board_items, board_pairs, write_catalogue
+from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.train import align, prepare
 
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
@@ -116,3 +117,60 @@ def test_a_checkpoint_of_another_run_is_ignored(board, board_features, tmp_path)
     for content in (b"", b"nonsense"):
         checkpoint.write_bytes(content)
         assert same(plain, run(board, [board_features], out, epochs=2).factors)
+
+
+@pytest.fixture(scope="module")
+def two_files(tmp_path_factory):
+    """A catalogue; the second of its two feature files lacks red-00, blue-00, and red-new, which nobody took."""
+    folder = tmp_path_factory.mktemp("two")
+    data = write_catalogue(folder / "data", board_items(), board_pairs())
+    first, second = folder / "resnet.h5", folder / "vit.h5"
+    extract(Dataset.resolve(data), TINY, first, random_weights=True, engine="torch", device="cpu")
+    some = {name: image for name, image in board_items().items() if not name.endswith("-00") and name != "red-new"}
+    part = write_catalogue(folder / "part", some, board_pairs())
+    extract(Dataset.resolve(part), "test_vit", second, random_weights=True, engine="torch", device="cpu")
+    (data / "images").rename(folder / "images")  # else the second file would be refused as unfinished
+    return data, folder / "images", [first, second]
+
+
+def test_two_backbones_go_through_every_command(two_files, cli, tmp_path):
+    data, images, files = two_files
+    model, photo = tmp_path / "m.h5", next(images.glob("*/blue-05.png"))
+    options = [o for file in files for o in ("--features", file)]
+    code, text, err = cli("train", *options, "--data", data, "--dim", 8, "--out", model)
+    assert code == 0 and "3 items lack features and get the mean: blue-00, red-00, red-new" in text, err
+    factors, widths = Factors.load(model), [FeatureStore(file).dim for file in files]
+    assert factors.head.mean.shape == (sum(widths),)
+    assert [f["backbone"] for f in factors.about["features"]] == [TINY, "test_vit"]
+    code, text, err = cli("evaluate", model, "--json", tmp_path / "e.json")
+    assert code == 0 and json.loads((tmp_path / "e.json").read_text())["all"]["auc"] > 0.8, err
+    code, text, err = cli("similar", model, "--image", photo, "--json", tmp_path / "s.json")
+    found = json.loads((tmp_path / "s.json").read_text())["items"]
+    assert code == 0 and found[0]["item_id"] == "blue-05" and found[0]["cosine"] > 0.99, err
+    code, text, err = cli("recommend", model, "--image", photo, "-k", 3)
+    assert code == 0 and "blue" in text, err
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "azure.png").write_bytes(photo.read_bytes())
+    code, text, err = cli("add-items", model, tmp_path / "new")
+    assert code == 0, err
+    grown = Factors.load(model)
+    np.testing.assert_allclose(
+        grown.items[grown.item_index("azure")], factors.items[factors.item_index("blue-05")], rtol=2e-2, atol=2e-3
+    )
+    code, text, err = cli("report", model, "--out", tmp_path / "r.html")
+    assert code == 0 and "test_vit" in (tmp_path / "r.html").read_text(), err
+
+
+def test_an_item_that_one_file_lacks_is_as_the_mean_item(two_files, tmp_path):
+    data, _, files = two_files
+    f = run(data, files, tmp_path / "m.h5", epochs=1).factors
+    nobody = f.head.apply(np.zeros((1, len(f.head.mean)), np.float32))[0][0]
+    for item in ("red-00", "blue-00"):
+        np.testing.assert_allclose(f.items[f.item_index(item)], nobody, atol=1e-6)
+
+
+def test_estimators_take_the_items_of_every_file(two_files):
+    data, _, files = two_files
+    events = Interactions.read(data / "interactions.csv")
+    factors = Visual(**SMALL, epochs=1).fit(events, files[::-1])
+    assert {"red-00", "red-new", "blue-new"} <= set(factors.item_ids)

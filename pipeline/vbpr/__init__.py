@@ -31,6 +31,7 @@ PUBLIC = {
     "load_backbone": "backbones",
     "open_images": "images",
     "train": "train",
+    "tune": "tune",
 }
 
 __all__ = sorted(PUBLIC)

@@ -138,10 +138,15 @@ def extract(
 @app.command()
 def train(
     features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
-    model: Annotated[str, typer.Option(help="visual, vbpr, bprmf, dvbpr, popularity, knn or random")] = "visual",
+    model: Annotated[
+        str | None, typer.Option(help="visual, vbpr, hybrid, bprmf, als, dvbpr, ... [default: --config's, else visual]")
+    ] = None,
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Model file [default: the first feature file's name + .model.h5]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="JSON file of options, as vbpr tune writes; options given here win over it")
     ] = None,
     preset: Annotated[
         str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")
@@ -182,9 +187,10 @@ def train(
     files = features or []
     recorded = FeatureStore(files[0]).provenance["data"] if files else None
     dataset = Dataset.resolve(data, recorded)
-    config = configure(
+    options = configure(
         model,
         preset,
+        config,
         dim=dim,
         factors=factors,
         epochs=epochs,
@@ -206,12 +212,9 @@ def train(
         network_weights=None if weights is None else str(weights),
         device=device,
     )
-    if out is None:
-        stem = files[0].with_suffix("") if files else Path("artifacts") / model
-        name = stem.name if not files or model == "visual" else f"{stem.name}.{model}"
-        out = stem.with_name(f"{name}.model.h5")
+    out = out or beside(files, options.model, ".model.h5")
     done = run(
-        dataset, files, config, out, how=split, min_interactions=min_interactions, k_core=k_core, split_seed=split_seed
+        dataset, files, options, out, how=split, min_interactions=min_interactions, k_core=k_core, split_seed=split_seed
     )
     f = done.factors
     print(
@@ -221,7 +224,7 @@ def train(
     print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
     if done.without_features:
         print(
-            f"{len(done.without_features):,} items have no image and get the mean features: "
+            f"{len(done.without_features):,} items lack features and get the mean: "
             f"{some(done.without_features, len(done.without_features))}"
         )
     curve = [point for point in f.about.get("curve", []) if point.get("part", "visual") == "visual"]
@@ -230,6 +233,69 @@ def train(
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
         print(f"best epoch: {best['epoch']} of {curve[-1]['epoch']}{auc}")
     print(f"next: vbpr evaluate {done.path}")
+
+
+def beside(files: list[Path], model: str, suffix: str) -> Path:
+    """Where what is made from feature files goes: artifacts/inc.h5 -> artifacts/inc.vbpr.model.h5."""
+    stem = files[0].with_suffix("") if files else Path("artifacts") / model
+    return stem.with_name(f"{stem.name}{'' if not files or model == 'visual' else f'.{model}'}{suffix}")
+
+
+@app.command()
+def tune(
+    features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
+    model: Annotated[str, typer.Option(help="visual, vbpr, hybrid, bprmf, als, bpr, ease or spectral")] = "visual",
+    data: Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Best configuration; the study lies beside it [default: features' name + .tuned.json]"),
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Configurations of the whole study, earlier runs included")] = 40,
+    objective: Annotated[
+        str, typer.Option(help="all, cold or unseen (AUC), ndcg@10, recall@20 or hr@10, on the validation items")
+    ] = "all",
+    split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
+    min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
+    k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
+    split_seed: Annotated[int, typer.Option(help="Seed of a random split")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the search and of every training")] = 0,
+    json_out: Json = None,
+    device: Device = "auto",
+) -> None:
+    """Search hyper-parameters on the validation items. Run again to resume, or with more --trials to go on."""
+    import dataclasses
+
+    from .datasets import Dataset
+    from .features import FeatureStore
+    from .tables import print_trials
+    from .tune import tune as run
+
+    files = features or []
+    dataset = Dataset.resolve(data, FeatureStore(files[0]).provenance["data"] if files else None)
+    out = out or beside(files, model, ".tuned.json")
+    protocol = {"split": split, "min_interactions": min_interactions, "k_core": k_core, "split_seed": split_seed}
+    done = run(
+        dataset,
+        files,
+        model,
+        out,
+        trials=trials,
+        objective=objective,
+        how=split,
+        min_interactions=min_interactions,
+        k_core=k_core,
+        split_seed=split_seed,
+        seed=seed,
+        device=device,
+    )
+    print_trials(objective, done.ranked)
+    pruned = len(done.trials) - len(done.ranked)
+    print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
+    write_json(json_out, {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]})
+    given = [f"--features {file}" for file in files] + [f"--data {data}"] * (data is not None)
+    usual = {"split": "auto", "min_interactions": 5, "k_core": 0, "split_seed": 0}
+    given += [f"--{name.replace('_', '-')} {value}" for name, value in protocol.items() if value != usual[name]]
+    print(f"next: vbpr train {' '.join(given)} --config {done.path}")
 
 
 @app.command()

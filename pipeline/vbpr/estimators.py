@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .factors import Factors
 from .features import FeatureStore
 from .interactions import Interactions, Split
@@ -43,7 +45,7 @@ class Visual:
         if isinstance(interactions, Split):
             split = interactions
         else:
-            catalogue = stores[0].item_ids[stores[0].done] if stores else None
+            catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
             split = Split.make(interactions, how, catalogue=catalogue)
         return fit(split, align(stores, split.item_ids) if stores and MODELS[self.model].visual else None, self.config)
 

@@ -5,6 +5,7 @@ they are stopped: Ctrl-C or SIGTERM ends them after the batch in hand.
 """
 
 import contextlib
+import contextvars
 import signal
 import sys
 import time
@@ -106,4 +107,25 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-__all__ = ["Progress", "Stopped", "console", "stop_signals"]
+Listener = Callable[[int, float], None]
+LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Have training under this context tell `listener(epoch, validation AUC)`; what it raises ends the training."""
+    token = LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        LISTENER.reset(token)
+
+
+def report(epoch: int, auc: float) -> None:
+    """Tell whoever listens how far training has come."""
+    listener = LISTENER.get()
+    if listener is not None:
+        listener(epoch, auc)
+
+
+__all__ = ["Progress", "Stopped", "console", "listening", "report", "stop_signals"]

@@ -41,4 +41,17 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
     Console().print(table)
 
 
-__all__ = ["print_items", "print_metrics"]
+def print_trials(objective: str, trials: Sequence[Any], shown: int = 10) -> None:
+    """The best trials of a study, a column a parameter."""
+    names = list(trials[0].params)
+    table = Table(title=f"best trials by validation {objective}", title_justify="left")
+    for column in ("trial", objective, "seconds", *names):
+        table.add_column(column, justify="right", no_wrap=True)
+    for trial in trials[:shown]:
+        values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
+        table.add_row(str(trial.number), f"{trial.value:.4f}", f"{trial.seconds:.1f}", *values)
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)
+
+
+__all__ = ["print_items", "print_metrics", "print_trials"]

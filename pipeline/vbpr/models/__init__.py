@@ -10,7 +10,7 @@ from ..recommender import Recommender
 from .baselines import Popularity, Random, VisualKNN
 from .bpr import BPR
 from .collaborative import EASE, Implicit, Spectral
-from .config import TrainConfig
+from .config import TrainConfig, read_config
 from .dvbpr import DVBPR
 from .hybrid import Hybrid
 from .vbpr import VBPR
@@ -139,12 +139,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def configure(model: str, preset: str = "default", **given: Any) -> TrainConfig:
-    """TrainConfig's defaults, then the model's, then the preset's, then what was given (None: not given).
+def configure(
+    model: str | None = None, preset: str = "default", file: Path | str | None = None, **given: Any
+) -> TrainConfig:
+    """TrainConfig's defaults, then the model's, then the preset's, then the file's, then what was given (None: not).
+
+    Args:
+        model: None: the file's, else `visual`.
+        file: JSON, see `read_config`.
 
     Raises:
-        VbprError: an unknown model or preset, or a value out of range.
+        VbprError: an unknown model or preset, a bad file, or a value out of range.
     """
+    written = {} if file is None else read_config(file)
+    named = written.pop("model", "visual")
+    model = model or named
     if model not in MODELS:
         raise VbprError(f"--model {model} is not known{near(model, MODELS)}; choose from {', '.join(MODELS)}")
     if preset not in PRESETS:
@@ -153,8 +162,12 @@ def configure(model: str, preset: str = "default", **given: Any) -> TrainConfig:
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
     if preset == "efficient" and model != "dvbpr":
         raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
-    values = {**MODELS[model].defaults, **PRESETS[preset], **{k: v for k, v in given.items() if v is not None}}
-    return TrainConfig(model=model, **values)
+    values = {**MODELS[model].defaults, **PRESETS[preset], **written}
+    try:
+        config = TrainConfig(model=model, **values)
+    except VbprError as error:
+        raise VbprError(f"{file}: {error}") from error
+    return config.changed(**{k: v for k, v in given.items() if v is not None})
 
 
-__all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure"]
+__all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure", "read_config"]

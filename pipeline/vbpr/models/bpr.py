@@ -37,7 +37,7 @@ from ..factors import Factors, Head
 from ..files import replacing
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
-from ..progress import Progress, Stopped, stop_signals
+from ..progress import Progress, Stopped, report, stop_signals
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from .config import TrainConfig
@@ -600,6 +600,8 @@ class State:
     def take(self, epoch: int, loss: float, auc: float | None) -> None:
         """Note an evaluation; keep the parameters if they are the best so far (without validation: the latest)."""
         self.curve.append({"epoch": epoch, "loss": loss} | ({} if auc is None else {"auc": auc}))
+        if auc is not None:
+            report(epoch, auc)  # `vbpr tune` listens, and ends what promises little
         if auc is None or auc > self.best_auc:
             self.best_auc, self.best_epoch = (-1.0 if auc is None else auc), epoch
             for name, value in self.params.items():

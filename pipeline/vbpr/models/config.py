@@ -1,12 +1,14 @@
 """Everything that training can be told, in one place: each default has its home here or in a model's own line."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..backbones import pick_device
-from ..errors import VbprError
+from ..errors import VbprError, near
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,9 @@ class TrainConfig:
         for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "memory_limit"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("whiten", "popularity_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VbprError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
         for name, choices in (
             ("schedule", ("linear", "constant")),
             ("precision", ("auto", "float32", "bfloat16")),
@@ -124,4 +129,36 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-__all__ = ["TrainConfig"]
+FILE_FIELDS = {f.name: f.type for f in dataclasses.fields(TrainConfig) if f.name not in ("identity", "device")}
+KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+    str: ((str,), "a text in quotes"),
+}
+
+
+def read_config(path: Path | str) -> dict[str, Any]:
+    """The fields of a configuration in a JSON file, such as `vbpr tune` writes: {"model": "visual", "dim": 64, ...}.
+
+    Raises:
+        VbprError: no such file, not a JSON object, an unknown field, or a value of another type.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VbprError(f"{path} cannot be read ({error.strerror}); give a file that vbpr tune wrote") from error
+    except ValueError as error:
+        raise VbprError(f"{path} is not JSON ({error}); give a file that vbpr tune wrote") from error
+    if not isinstance(values, dict):
+        raise VbprError(f'{path} holds no JSON object; it should look like {{"model": "visual", "dim": 64}}')
+    for name, value in values.items():
+        if name not in FILE_FIELDS:
+            raise VbprError(f"{path}: {name!r} is not known{near(name, FILE_FIELDS)}; remove it")
+        kinds, words = KINDS[FILE_FIELDS[name]]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise VbprError(f"{path}: {name} is {json.dumps(value)}; it must be {words}")
+    return values
+
+
+__all__ = ["TrainConfig", "read_config"]

@@ -1,0 +1,260 @@
+"""`vbpr tune`: every search space, resuming, pruning, and the file that training takes."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from conftest import board_pairs
+from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
+from vbpr import models as registry
+from vbpr.progress import listening, report
+from vbpr.recommender import factors_of
+from vbpr.tune import OBJECTIVES, SPACES, defaults
+
+QUICK = {"device": "cpu", "trials": 2}
+
+
+@pytest.fixture(autouse=True)
+def small_spaces(monkeypatch):
+    """As shipped, but for sizes that fit the checkerboard."""
+    for name in SPACES:
+        small = {"epochs": (2, 4), "factors": (1, 4)}
+        monkeypatch.setitem(SPACES, name, SPACES[name] | {k: v for k, v in small.items() if k in SPACES[name]})
+
+
+def run(board, features, model, out, **options):
+    return tune(Dataset.resolve(board), [features] if MODELS[model].visual else [], model, out, **QUICK | options)
+
+
+@pytest.fixture
+def learner(monkeypatch):
+    """A model that is as good as its `lr`, from the first epoch on; it notes what it is given."""
+    tried = []
+
+    class Learner:
+        def __init__(self, config, checkpoint):
+            self.config = config
+
+        def fit(self, split, features):
+            tried.append(self.config.lr)
+            for epoch in range(1, 5):
+                report(epoch, self.config.lr)
+                tried.append(epoch)
+            rng = np.random.default_rng(0)
+            truth = (split.validation + split.test).toarray()
+            items = rng.standard_normal((len(split.item_ids), 64))
+            users = truth @ items * self.config.lr + rng.standard_normal((len(truth), 64))
+            return factors_of(split, users, items)
+
+    monkeypatch.setitem(registry.MODELS, "learner", registry.Model(Learner, "", visual=False))
+    monkeypatch.setitem(SPACES, "learner", {"lr": (1e-3, 1.0)})
+    return tried
+
+
+@pytest.mark.parametrize("name", SPACES)
+class TestContract:
+    def test_the_shipped_space_holds_the_defaults_and_nothing_that_training_refuses(self, name, monkeypatch):
+        monkeypatch.undo()  # the spaces as they are
+        for field, values in SPACES[name].items():
+            own = getattr(configure(name), field)
+            edges = values if isinstance(values, list) else values[:2]
+            assert own in values if isinstance(values, list) else values[0] <= own <= values[1], field
+            for edge in edges:
+                assert getattr(configure(name, **{field: edge}), field) == edge
+                assert isinstance(edge, type(own)), field
+
+    def test_the_best_file_trains_to_the_same_validation_figure(self, board, board_features, tmp_path, name):
+        out = tmp_path / "best.json"
+        done = run(board, board_features, name, out)
+        assert [t.number for t in done.trials] == [0, 1]
+        features = [board_features] if MODELS[name].visual else []
+        config = configure(file=out, device="cpu")
+        assert config.model == name and {k: getattr(config, k) for k in done.best} == done.best
+        train(Dataset.resolve(board), features, config, tmp_path / "m.h5")
+        again = evaluate(Factors.load(tmp_path / "m.h5"), "validation").summary()["all"]["auc"]
+        assert again == done.ranked[0].value == max(t.value for t in done.trials if t.value is not None)
+
+
+def test_the_first_trial_is_the_defaults(board, board_features, tmp_path):
+    done = run(board, board_features, "visual", tmp_path / "b.json", trials=1)
+    space = SPACES["visual"] | {"dim": (16, 32, "log")}
+    own = defaults(space, configure("visual"))
+    assert {k: v for k, v in done.trials[0].params.items() if k != "dim"} == {
+        k: v for k, v in own.items() if k != "dim"
+    }
+
+
+def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, tmp_path, learner):
+    whole = run(board, None, "learner", tmp_path / "whole.json", trials=14)
+    count = len(learner)
+    run(board, None, "learner", tmp_path / "b.json", trials=12)
+    part = len(learner)
+    done = run(board, None, "learner", tmp_path / "b.json", trials=14)
+    drawn = [t.params for t in done.trials]
+    assert drawn == [t.params for t in whole.trials] and len({p["lr"] for p in drawn}) == 14
+    assert len(learner) - part < part - count  # two more, not fourteen
+    assert json.loads((tmp_path / "b.json").read_text()) == done.best == whole.best
+    after = len(learner)
+    run(board, None, "learner", tmp_path / "b.json", trials=14)
+    assert len(learner) == after  # nothing is left to do
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_or_stopped_study_goes_on(board, board_features, tmp_path, how):
+    """Killed in the middle of a trial, which is drawn again."""
+    out = tmp_path / "b.json"
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            run(board, board_features, "bprmf", out, trials=400)
+        except VbprError as error:
+            code = error.code
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    until = time.monotonic() + 60
+    while not out.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(pid, how)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+    kept = json.loads(out.read_text())
+    done = run(board, board_features, "bprmf", out, trials=30)
+    assert len(done.trials) >= 30 and kept["model"] == "bprmf"
+    whole = run(board, board_features, "bprmf", tmp_path / "whole.json", trials=30)
+    assert [t.params for t in done.trials][:30] == [t.params for t in whole.trials]
+
+
+def test_poor_curves_are_pruned(board, tmp_path, learner):
+    done = run(board, None, "learner", tmp_path / "b.json", trials=20)
+    pruned = [t for t in done.trials if t.value is None]
+    assert pruned and all("validation AUC" in t.why for t in pruned)
+    kept = [t.params["lr"] for t in done.ranked]
+    assert max(t.params["lr"] for t in pruned) < np.median(kept)
+    assert learner.count(4) == len(kept) < 20  # the others never saw their last epoch
+    assert done.best["lr"] == done.ranked[0].params["lr"]
+
+
+@pytest.mark.parametrize("model", ["visual", "vbpr", "bprmf"])
+def test_training_reports_its_learning_curve(board, board_features, tmp_path, model):
+    heard = []
+    config = configure(model, dim=0 if model == "bprmf" else 8, device="cpu", epochs=3)
+    with listening(lambda epoch, auc: heard.append((epoch, auc))):
+        done = train(Dataset.resolve(board), [board_features], config, tmp_path / "m.h5")
+    assert heard and heard == [(point["epoch"], point["auc"]) for point in done.factors.about["curve"]]
+
+
+def test_only_the_objective_that_the_curve_shows_is_pruned_by_it(board, tmp_path, learner):
+    done = run(board, None, "learner", tmp_path / "b.json", trials=20, objective="ndcg@10")
+    assert len(done.ranked) == 20
+
+
+def test_a_draw_that_cannot_be_trained_is_passed_over(board, tmp_path, learner, monkeypatch):
+    build = registry.MODELS["learner"].build
+
+    def fussy(config, checkpoint):
+        if config.lr > 0.5:
+            raise VbprError("the loss is not finite")
+        return build(config, checkpoint)
+
+    entry = dataclasses.replace(registry.MODELS["learner"], build=fussy)
+    monkeypatch.setitem(registry.MODELS, "learner", entry)
+    done = run(board, None, "learner", tmp_path / "b.json", trials=10)
+    lost = [t for t in done.trials if t.why == "the loss is not finite"]
+    assert lost and all(t.value is None for t in lost) and done.best["lr"] <= 0.5
+
+
+def test_an_error_of_the_defaults_is_told(board, tmp_path, learner, monkeypatch):
+    def refuses(config, checkpoint):
+        raise VbprError("--model learner cannot")
+
+    monkeypatch.setitem(registry.MODELS, "learner", dataclasses.replace(registry.MODELS["learner"], build=refuses))
+    with pytest.raises(VbprError, match="learner cannot"):
+        run(board, None, "learner", tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if name not in ("cold", "unseen")])
+def test_objectives_are_the_evaluations_own(board, tmp_path, objective):
+    done = run(board, None, "spectral", tmp_path / "b.json", trials=1, objective=objective)
+    train(Dataset.resolve(board), [], configure(file=tmp_path / "b.json"), tmp_path / "m.h5")
+    summary = evaluate(Factors.load(tmp_path / "m.h5"), "validation").summary()
+    assert done.ranked[0].value == summary["all"]["auc" if objective == "all" else objective]
+
+
+def test_the_command_and_the_file_that_train_takes(cli, board, board_features, tmp_path):
+    out, model = tmp_path / "best.json", tmp_path / "m.h5"
+    options = ("--features", board_features, "--min-interactions", 6)
+    code, text, err = cli("tune", *options, "--trials", 2, "--out", out, "--json", tmp_path / "study.json")
+    assert code == 0 and "best trials by validation all" in text, err
+    assert f"next: vbpr train --features {board_features} --min-interactions 6 --config {out}" in text
+    told = json.loads((tmp_path / "study.json").read_text())
+    assert told["best"] == json.loads(out.read_text()) and len(told["trials"]) == 2
+    code, text, err = cli("train", *options, "--config", out, "--epochs", 1, "--out", model)
+    assert code == 0, err
+    config = Factors.load(model).about["config"]
+    assert config["epochs"] == 1 and config["lr"] == told["best"]["lr"]  # the command line wins over the file
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "is not JSON"),
+        ("\xff", "is not JSON"),
+        ("[]", "holds no JSON object"),
+        ('{"dmi": 3}', "'dmi' is not known (did you mean dim?)"),
+        ('{"identity": "x"}', "'identity' is not known"),
+        ('{"dim": "3"}', 'dim is "3"; it must be a whole number'),
+        ('{"dim": 3.5}', "dim is 3.5; it must be a whole number"),
+        ('{"epochs": true}', "epochs is true; it must be a whole number"),
+        ('{"lr": null}', "lr is null; it must be a number"),
+        ('{"joint": 1}', "joint is 1; it must be true or false"),
+        ('{"model": 1}', "model is 1; it must be a text"),
+        ('{"model": "vsual"}', "did you mean visual"),
+        ('{"dim": -3}', "--dim is -3; it must be at least 0"),
+        ('{"whiten": 1.5}', "whiten is 1.5; it must be from 0 to 1"),
+        ('{"lr": NaN}', "--lr is nan"),
+    ],
+)
+def test_bad_configuration_files(refused, board, board_features, tmp_path, content, words):
+    path = tmp_path / "c.json"
+    path.write_text(content, encoding="latin-1")
+    message = refused("train", "--features", board_features, "--config", path, "--out", tmp_path / "m.h5")
+    assert words in message and not (tmp_path / "m.h5").exists()
+    if "vsual" not in content:
+        assert str(path) in message
+
+
+def test_a_missing_configuration_file(refused, tmp_path):
+    assert "none.json cannot be read" in refused("train", "--model", "random", "--config", tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "popularity"], "--model popularity has nothing to tune; choose from visual"),
+        (["--model", "vsual"], "did you mean visual"),
+        (["--objective", "auc"], "--objective auc is not known; choose from all, cold"),
+        (["--model", "visual"], "needs --features"),
+        (["--model", "spectral", "--objective", "cold"], "--objective cold: no validation item is; choose another"),
+    ],
+)
+def test_impossible_wishes_are_refused(refused, board, tmp_path, options, words):
+    assert words in refused("tune", "--data", board, "--out", tmp_path / "b.json", *options)
+
+
+def test_another_study_in_the_way_is_refused(refused, board, catalogue, tmp_path):
+    out = tmp_path / "b.json"
+    run(board, None, "spectral", out)
+    fewer = catalogue(pairs=board_pairs()[:-40])
+    for options in (["--data", board, "--objective", "ndcg@10"], ["--data", board, "--seed", 1], ["--data", fewer]):
+        assert "is a study of other" in refused("tune", "--model", "spectral", "--out", out, *options)
+    out.with_suffix(".db").write_text("garbage")
+    assert "is not a study" in refused("tune", "--model", "spectral", "--data", board, "--out", out)
