@@ -65,6 +65,18 @@ def test_diversity_follows_its_definition_and_zero_changes_nothing():
     assert diversified(scores, vectors, 8, 0.5).tolist() == naive
 
 
+def test_diversity_looks_beyond_a_hundred_items_of_one_kind():
+    """300 shoes score best, three coats a little less: a varied list has coats in it."""
+    shoes, coats = np.tile([1.0, 0.0], (300, 1)), np.tile([0.0, 1.0], (3, 1))
+    items = np.vstack([shoes, coats]).astype(np.float32)
+    nobody = sp.csr_matrix((1, 303), dtype=np.float32)
+    ids = np.array([f"i{n}" for n in range(303)])
+    taste = np.array([[1.0, 0.9]], np.float32)
+    f = Factors(taste, items, np.zeros(303, np.float32), np.array(["u"]), ids, nobody, nobody, nobody, None, {})
+    assert (f.recommend(0, 10)[0] < 300).all()
+    assert (f.recommend(0, 10, diversity=0.6)[0] >= 300).any()
+
+
 def test_similar_items_are_those_of_highest_cosine():
     factors = random_factors()
     unit = factors.items / np.linalg.norm(factors.items, axis=1, keepdims=True)

@@ -169,7 +169,7 @@ class Factors:
             scores[~allowed] = -np.inf
         if exclude is not None:
             scores[exclude] = -np.inf
-        top = best(scores, k if not diversity else max(100, 10 * k))
+        top = best(scores, k if not diversity else max(POOL, 10 * k))
         top = top[np.isfinite(scores[top])]
         if diversity:
             top = top[diversified(scores[top], self.items[top], k, diversity)]
@@ -407,6 +407,9 @@ def best(scores: Array, k: int) -> Array:
     floor = np.partition(scores, len(scores) - k)[len(scores) - k]
     at = np.flatnonzero(scores >= floor)
     return np.asarray(at[np.argsort(-scores[at], kind="stable")][:k])
+
+
+POOL = 1000  # best items that variety is looked for among: a hundred may all be shoes
 
 
 def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Array:

@@ -18,7 +18,7 @@ from ..recommender import ItemFeatures
 from .bpr import BPR
 from .collaborative import spectral
 from .config import TrainConfig
-from .vbpr import LATENT, blend
+from .vbpr import LATENT, beside, blend
 
 WEIGHTS = {"visual": 1.0, "spectral": 0.45, "low-pass": 0.2, "latent": 0.35}
 SEEDS = 4  # latent models averaged
@@ -41,14 +41,13 @@ class Hybrid:
         visual = c.changed(factors=0, item_bias=False)
         latent = [c.changed(**LATENT, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
         return {
-            "visual": BPR(visual, self.beside("visual")).fit(split, features),
+            "visual": BPR(visual, beside(self.checkpoint, "visual")).fit(split, features),
             "spectral": spectral(split, 4 * c.factors, c.seed, exponent=0.25, power=2.0),
             "low-pass": spectral(split, 2 * c.factors, c.seed),
-            "latent": mean([BPR(one, self.beside(f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]),
+            "latent": mean(
+                [BPR(one, beside(self.checkpoint, f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]
+            ),
         }
-
-    def beside(self, part: str) -> Path | None:
-        return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
 
 
 def mean(models: list[Factors]) -> Factors:

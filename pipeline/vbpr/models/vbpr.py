@@ -33,12 +33,9 @@ class VBPR:
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
-        visual = BPR(c.changed(factors=0, item_bias=False), self.beside("visual")).fit(split, features)
-        latent = BPR(c.changed(**LATENT), self.beside("latent")).fit(split, None)
+        visual = BPR(c.changed(factors=0, item_bias=False), beside(self.checkpoint, "visual")).fit(split, features)
+        latent = BPR(c.changed(**LATENT), beside(self.checkpoint, "latent")).fit(split, None)
         return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
-
-    def beside(self, part: str) -> Path | None:
-        return None if self.checkpoint is None else self.checkpoint.with_name(f"{self.checkpoint.name}-{part}")
 
 
 LATENT: dict[str, Any] = {
@@ -49,6 +46,11 @@ LATENT: dict[str, Any] = {
     "reg_users": 0.04,
     "reg_items": 0.04,
 }
+
+
+def beside(checkpoint: Path | None, part: str) -> Path | None:
+    """Where a part that is trained on its own keeps its checkpoint."""
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{part}")
 
 
 def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
