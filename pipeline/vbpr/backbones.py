@@ -542,7 +542,7 @@ class CudaRunner:
         if slot.unread is not None:
             slot.unread()  # its batch was never fetched: keep it before its buffers are written again
         n = len(pixels)
-        # By NumPy, on one thread: the others decode. What lies behind the last image is of an older batch: cut off below.
+        # By NumPy, on this thread alone. What lies behind the last image is of an older batch: cut off below.
         slot.host.numpy()[:n] = pixels
         with torch.cuda.stream(self.copying):
             slot.pixels.copy_(slot.host, non_blocking=True)
