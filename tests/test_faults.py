@@ -1,6 +1,7 @@
 """What extraction must survive: bad images, full and failing disks, second writers, foreign files, other models."""
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -149,6 +150,8 @@ def test_an_image_without_permission_is_tried_again(folder, tmp_path, monkeypatc
     monkeypatch.undo()
     done = run(folder, tmp_path / "f.h5")
     assert (done.failures, done.written) == ([], 1)
+    run(folder, tmp_path / "whole.h5")
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 def test_too_many_bad_images_and_none_at_all(folder, tmp_path):
@@ -368,6 +371,37 @@ def test_a_limit_in_mid_run_keeps_what_is_done(tmp_path):
         assert len(store.done) == 5
         store.write(store.pending, np.ones((1995, 1000), np.float32))
     assert FeatureStore(path).finished().verify() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "after", "number"),
+    [("pwrite", 7, errno.EIO), ("fdatasync", 1, errno.EIO), ("pwrite", 6, errno.ENOSPC), ("pwrite", 7, errno.EDQUOT)],
+)
+def test_a_disk_that_fails_in_mid_run_costs_one_batch(folder, tmp_path, call, after, number):
+    """The whole command in a process of its own, whose system call fails from the second batch on."""
+    code = f"""
+import os, sys
+real, left = os.{call}, [{after}]
+def failing(*arguments):
+    left[0] -= 1
+    if left[0] < 0:
+        raise OSError({number}, os.strerror({number}))
+    return real(*arguments)
+os.{call} = failing
+from vbpr.commands import app
+app(sys.argv[1:])
+"""
+    out = tmp_path / "f.h5"
+    words = ["--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data", str(folder)]
+    words = ["extract", "--backbone", BACKBONE, *words, "--out", str(out)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert f"f.h5 could not be written ({os.strerror(number)}): 4 of 10 items are safe in it" in done.stderr
+    assert "same command again" in done.stderr and "Traceback" not in done.stderr
+    assert len(FeatureStore(out).done) == 4
+    assert extract_cli(folder, out)[0] == extract_cli(folder, tmp_path / "whole.h5")[0] == 0
+    assert out.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The steps of an extraction side by side: memory stays bounded, every row is written, order does not matter."""
 
+import contextlib
 import importlib
 import tracemalloc
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vbpr import backbones
+from vbpr import VbprError, backbones
 from vbpr.backbones import Encoder, load_backbone
 from vbpr.features import FeatureStore
 from vbpr.images import BadImage, Preprocessing
@@ -98,23 +99,76 @@ def test_features_do_not_depend_on_the_batch_and_equal_eager(engine):
     assert np.linalg.norm(alone - expected[:2]) <= 1e-3 * np.linalg.norm(expected[:2])
 
 
-def test_out_of_gpu_memory_halves_the_batch_and_loses_nothing(monkeypatch):
-    """`CudaRunner.start` on a stand-in for the device, which holds three images."""
-    runner = backbones.CudaRunner.__new__(backbones.CudaRunner)
-    runner.batch, runner.device, runner.slots = 8, torch.device("cpu"), []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(runner, "_buffers", lambda: None)
+class Stream:
+    """Of the GPU's, on a CPU: everything is done at once, and in order."""
 
-    def start(pixels):
-        if runner.batch > 3:
+    def __init__(self, *_):
+        pass
+
+    def synchronize(self):
+        pass
+
+    def wait_event(self, event):
+        assert event.recorded
+
+
+class Event(Stream):
+    recorded = False
+
+    def record(self, stream):
+        self.recorded = True
+
+
+@pytest.fixture
+def cuda_on_cpu(monkeypatch):
+    """`CudaRunner` runs whole with these in place of the streams and events of a device."""
+    for name, value in {"Stream": Stream, "Event": Event, "stream": contextlib.nullcontext}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    for name in ("synchronize", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(backbones.CudaRunner, "LARGEST", 32)
+    return torch.device("cpu")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, fast):
+    backbone = load_backbone("test_efficientnet", random_weights=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 160, 160, 3), dtype=np.uint8)
+    expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
+    runner = backbones.CudaRunner(backbone, cuda_on_cpu, fast, 2, 0)
+    waits = [runner.start(pixels[a : a + 2]) for a in range(0, 11, 2)]  # six batches through two pairs of buffers
+    found = np.concatenate([wait() for wait in reversed(waits)][::-1])
+    assert np.linalg.norm(found - expected) <= (0.05 if fast else 1e-3) * np.linalg.norm(expected)
+    assert np.array_equal(runner.start(pixels)(), found)  # more than a batch goes in parts
+
+
+def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_on_cpu, monkeypatch):
+    backbone = load_backbone("test_efficientnet", random_weights=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 160, 160, 3), dtype=np.uint8)
+    runner = backbones.CudaRunner(backbone, cuda_on_cpu, False, None, 0)
+    assert runner.batch in (16, 32)
+    runner = backbones.CudaRunner(backbone, cuda_on_cpu, False, 8, 0)
+    first = runner.start(pixels[:8])
+    model = runner.model
+
+    def full(images):
+        if len(images) > 2:
             raise torch.OutOfMemoryError("full")
-        return lambda: pixels[:, 0, 0].astype(np.float32)
+        return model(images)
 
-    monkeypatch.setattr(runner, "_start", start)
-    pixels = np.arange(8 * 3, dtype=np.uint8).reshape(8, 1, 1, 3)
-    assert np.array_equal(runner.start(pixels)(), pixels[:, 0, 0])
+    monkeypatch.setattr(runner, "model", full)
+    second = runner.start(pixels[8:])
     assert runner.batch == 2
+    expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
+    found = np.concatenate([first(), second()])
+    assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
+
+    def fuller(images):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(runner, "model", fuller)
+    with pytest.raises(VbprError, match="one image does not fit"):
+        runner.start(pixels)
 
 
 def test_the_encoder_has_work_while_rows_are_written(tmp_path, number):

@@ -465,7 +465,7 @@ class CudaRunner:
         self.copying, self.computing = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)  # the weights were copied on the default stream
         self.batch = batch or self.best_batch()
-        self._buffers()
+        self.slots: list[Slot] = []
         if images >= self.COMPILE_FROM:
             self.model = torch.compile(scaled, dynamic=False)
             try:
@@ -476,11 +476,12 @@ class CudaRunner:
 
     def _buffers(self) -> None:
         shape = (self.batch, self.size, self.size, 3)
+        pinned = self.device.type == "cuda"
         self.slots = [
             Slot(
-                torch.zeros(shape, dtype=torch.uint8, pin_memory=True),
+                torch.zeros(shape, dtype=torch.uint8, pin_memory=pinned),
                 torch.zeros(shape, dtype=torch.uint8, device=self.device),
-                torch.empty(self.batch, self.dim, pin_memory=True),
+                torch.empty(self.batch, self.dim, pin_memory=pinned),
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]
             )
@@ -521,6 +522,8 @@ class CudaRunner:
             parts = [self.start(pixels[a : a + step]) for a in range(0, len(pixels), step)]
             return lambda: np.concatenate([part() for part in parts])
         try:
+            if not self.slots:
+                self._buffers()
             return self._start(pixels)
         except torch.OutOfMemoryError as error:
             if self.batch == 1:
@@ -532,7 +535,6 @@ class CudaRunner:
         self.batch //= 2
         self.slots = []
         torch.cuda.empty_cache()
-        self._buffers()
         return self.start(pixels)
 
     def _start(self, pixels: Pixels) -> Callable[[], Features]:
@@ -540,7 +542,8 @@ class CudaRunner:
         if slot.unread is not None:
             slot.unread()  # its batch was never fetched: keep it before its buffers are written again
         n = len(pixels)
-        slot.host[:n] = torch.from_numpy(pixels)  # what lies behind the last image is of an older batch: cut off below
+        # By NumPy, on this thread alone. What lies behind the last image is of an older batch: cut off below.
+        slot.host.numpy()[:n] = pixels
         with torch.cuda.stream(self.copying):
             slot.pixels.copy_(slot.host, non_blocking=True)
             slot.copied.record(self.copying)

@@ -315,6 +315,12 @@ class FeatureStore:
                 f"the backbone gave item {self.item_ids[bad]} features that are not finite in float16; use "
                 "--precision exact, or another backbone"
             )
+        failed = np.asarray(rows)[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
+        with self._writing():
+            if len(failed):
+                os.fdatasync(self._descriptor)  # else they might be failed still, and for no reason
+            for row in failed:
+                pwrite(self._descriptor, np.zeros(1, np.uint8), self.offsets["reason"] + int(row))
         self._commit(rows, half, DONE)
 
     def fail(self, rows: Array, reasons: list[str]) -> None:

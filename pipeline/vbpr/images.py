@@ -419,7 +419,7 @@ def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
     width, height, orientation = header
     width, height = (width, height) if orientation < 5 else (height, width)
     wide, high = how.resized(width, height)
-    if wide > width or high > height:  # torch enlarges some shapes otherwise than Pillow
+    if wide * high > MAX_PIXELS:
         return None
     try:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
@@ -428,14 +428,30 @@ def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
     # Turned, cut and copied by NumPy: torch would do it on several threads, against the ones that run the model.
     upright = oriented(image.permute(1, 2, 0).numpy(), orientation)
     left, top = how.corner(wide, high)
-    first, start, stop = rows_needed(height, high, top, how.size)
-    image = torch.from_numpy(np.ascontiguousarray(upright[start:stop]))
+    first, start, seen, stop = rows_needed(height, high, top, how.size)
+    narrow = stretched(upright[seen:stop], 1, left + how.size, wide / width, how.interpolation)
+    rows = np.empty((stop - start, how.size, 3), np.uint8)  # whatever lies before `seen` ends up above the crop
+    rows[seen - start :] = narrow[:, left : left + how.size]
+    square = stretched(rows, 0, top + how.size - first, high / height, how.interpolation)
+    return np.ascontiguousarray(square[top - first : top - first + how.size])
+
+
+def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolation: str) -> Pixels:
+    """(rows, columns, 3) resized by `scale` along one axis, of which the first `length` places, or more, are given."""
+    import torch
+
+    if scale == 1:
+        return pixels
+    shape, scales = [*pixels.shape[:2]], [1.0, 1.0]
+    # torch leaves an axis alone whose length stays the same, be its scale what it may.
+    shape[axis], scales[axis] = length + (length == pixels.shape[axis]), scale
+    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    rows, columns, _ = pixels.shape
     # Batch and channel strides as of a channels-last batch: torch would else repack a batch of one, at twice the cost.
-    batch = image.permute(2, 0, 1).as_strided((1, 3, stop - start, width), (image.numel(), 1, 3 * width, 3))
-    resize = getattr(torch.ops.aten, f"_upsample_{how.interpolation}2d_aa")
-    small = resize(batch, [top + how.size - first, wide], False, high / height, wide / width)[0]
-    square = small[:, top - first : top - first + how.size, left : left + how.size]
-    return np.ascontiguousarray(square.permute(1, 2, 0).numpy())
+    batch = image.permute(2, 0, 1).as_strided((1, 3, rows, columns), (image.numel(), 1, 3 * columns, 3))
+    resize = getattr(torch.ops.aten, f"_upsample_{interpolation}2d_aa")
+    result: Pixels = resize(batch, shape, False, *scales)[0].permute(1, 2, 0).numpy()
+    return result
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
@@ -461,7 +477,7 @@ def oriented(image: Pixels, orientation: int) -> Pixels:
     return image[down, across]
 
 
-def rows_needed(height: int, resized: int, top: int, size: int) -> tuple[int, int, int]:
+def rows_needed(height: int, resized: int, top: int, size: int) -> tuple[int, int, int, int]:
     """Which rows of an image to resize when only `size` rows from `top` of the result are wanted.
 
     Row r of the result looks at rows around (r + 0.5) * height / resized. Rows [start, stop) give the very same
@@ -469,19 +485,24 @@ def rows_needed(height: int, resized: int, top: int, size: int) -> tuple[int, in
     row's filter reaches over the cut.
 
     Returns:
-        (first, start, stop): `start` corresponds to row `first` of the result.
+        (first, start, seen, stop): `start` corresponds to row `first` of the result; rows before `seen` are not
+        looked at by any wanted row.
     """
+    scale = height / resized
     step = resized // math.gcd(height, resized)
-    reach = 2 * max(1.0, height / resized)  # of a bicubic filter, in rows of the image
-    first = max(0, top - math.ceil(reach * resized / height) - 1) // step * step
-    stop = min(height, math.ceil((top + size) * height / resized + reach) + 1)
-    return first, first * height // resized, stop
+    reach = 2 * max(1.0, scale)  # of a bicubic filter, in rows of the image
+    first = max(0, top - math.ceil(reach / scale) - 1) // step * step
+    start = first * height // resized
+    seen = max(start, math.floor((top + 0.5) * scale - reach) - 1)
+    stop = min(height, math.ceil((top + size) * scale + reach) + 1)
+    return first, start, seen, stop
 
 
 def sliver(image: Image.Image, ratio: int = 64) -> Image.Image:
     """The centre of an image longer than `ratio` times its width, cut to that ratio."""
     width, height = image.size
     w, h = min(width, ratio * height), min(height, ratio * width)
+    w, h = w - (width - w) % 2, h - (height - h) % 2  # as much from either side: the centre stays where it is
     left, top = (width - w) // 2, (height - h) // 2
     return image.crop((left, top, left + w, top + h))
 
