@@ -69,7 +69,8 @@ def main() -> None:
 
 def validation(split: Split, parts: dict[str, Factors], weights: dict[str, float]) -> list[float]:
     """AUC of all, cold and unseen validation items, and HR@10."""
-    f = blend([(weights[name], part) for name, part in parts.items() if weights[name]], list(parts))
+    kept = [name for name in parts if weights[name]]
+    f = blend([(weights[name], parts[name]) for name in kept], kept)
     users, items, bias = (torch.from_numpy(a) for a in (f.users, f.items, f.bias))
     ranks = held_out_ranks(users, items, bias, split.validation, split.observed)
     bought = split.item_counts[ranks.items]
