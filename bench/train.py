@@ -23,7 +23,6 @@ MODES = {
     "own negative each": {
         "shared_negatives": 0,
         "history": False,
-        "whiten": 0.0,
         "visual_bias": False,
         "batch": 4096,
         "negatives": "uniform",

@@ -1,6 +1,6 @@
 """A hybrid for popular, cold and never-seen items at once: the visual ranker and three collaborative ones, blended.
 
-    score = V / sd(V) + .45 S1 / sd(S1) + .2 S2 / sd(S2) + .35 M / sd(M),   sd over the catalogue, for each user
+    score = V / sd(V) + .3 S1 / sd(S1) + .1 S2 / sd(S2) + .2 M / sd(M),   sd over the catalogue, for each user
 
 V: the visual ranker (bpr.py). S1, S2: spectral filters (collaborative.py), one that keeps popularity and the strong
 directions and one that does not. M: the mean of a few latent BPR models, their item side shrunk by how often an item
@@ -20,7 +20,7 @@ from .collaborative import spectral
 from .config import TrainConfig
 from .vbpr import LATENT, beside, blend
 
-WEIGHTS = {"visual": 1.0, "spectral": 0.45, "low-pass": 0.2, "latent": 0.35}
+WEIGHTS = {"visual": 1.0, "spectral": 0.3, "low-pass": 0.1, "latent": 0.2}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
 
 
