@@ -180,8 +180,8 @@ class DVBPR:
             "preprocessing": str(how), "parameters": sum(p.numel() for p in network.parameters()),
             "without_pictures": int((~pixels.pictured).sum()),
         }  # fmt: skip
-        users, items = (best.cpu().numpy() for best in run.best)
-        return factors_of(split, users, items, about=about)
+        theta_u, phi = (best.cpu().numpy() for best in run.best)
+        return factors_of(split, theta_u, phi, about=about)
 
     def _cache(self, how: Preprocessing) -> Path:
         base = self.cache or (self.checkpoint or Path("artifacts/dvbpr")).with_name("dvbpr")
