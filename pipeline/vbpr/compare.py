@@ -125,7 +125,7 @@ PROTOCOL = (
 )
 PUBLISHED_PROTOCOLS = {
     "sampled-100": "share of 100 random unseen items that score strictly lower (DVBPR's code)",
-    "sampled-1": "one random unseen item a user, strictly lower (the report); standard error about .002",
+    "sampled-1": "one random unseen item a user, strictly lower (the report); standard error about .4 / sqrt(users)",
     "best-epoch-on-test": "exact AUC of the epoch that the test items themselves chose (the report): too high",
 }
 
