@@ -119,7 +119,7 @@ def test_it_learns_and_is_loaded_as_a_backbone(tmp_path):
     made = identity_of(path)
     assert made == {"recipe": "improved", "size": 32, "epochs": 6, "seed": 0}
     backbone = load_backbone("cae", path)
-    assert backbone.preprocessing.size == 32 and backbone.dim == 256 + 2 * sum(Encoder.widths)
+    assert backbone.preprocessing.size == 32 and backbone.dim == 256 + 2 * sum(Encoder.widths) + 4 * Encoder.widths[3]
     picture = np.asarray(Image.open(tmp_path / "cae.png"), float)
     assert picture.shape == (64, 32 * 6, 3)  # six images are held out
     flat = np.abs(picture[:32] - picture[:32].mean()).mean()

@@ -95,6 +95,19 @@ def test_train_makes_a_model_file_of_dvbpr_without_features(converted, small, tm
     assert loaded.about["parameters"] > 2_000_000 and loaded.about["without_pictures"] == 0
 
 
+def test_a_model_of_dvbpr_has_neighbours_and_says_why_it_reads_no_photo(converted, small, tmp_path, cli):
+    model, photo = tmp_path / "dvbpr.model.h5", tmp_path / "new" / "new.png"
+    train(converted, [], configure("dvbpr", device="cpu", **small.dvbpr), model)
+    photo.parent.mkdir()
+    Image.new("RGB", (32, 32), "red").save(photo)
+    assert cli("similar", model, "--item", "B000")[0] == 0
+    for command in (("similar", model, "--image", photo), ("recommend", model, "--image", photo)):
+        code, _, said = cli(*command)
+        assert code == 2 and "does not keep (dvbpr)" in said
+    code, _, said = cli("add-items", model, photo.parent)
+    assert code == 2 and "does not keep (dvbpr)" in said
+
+
 def factors_of(rng, users=40, items=30) -> Factors:
     held = sp.csr_matrix(
         (np.ones(users, np.float32), (np.arange(users), rng.integers(items, size=users))), (users, items)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import tarfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import run_python
 from vbpr.datasets import Dataset
 from vbpr.datasets.canonical import PARTIAL, write_tar
 from vbpr.datasets.convert import CONVERTERS, convert
@@ -293,6 +295,43 @@ def test_published_sets_are_known_by_their_counts():
     for name, p in PUBLISHED.items():
         assert recognise(p.users, p.items, p.interactions) == name
     assert recognise(1, 2, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("none.npy", lambda whole: None, "does not exist; give the downloaded file"),
+        ("short.npy", lambda whole: whole[: len(whole) // 2], "cut short|breaks off"),
+        ("evil.npy", lambda whole: evil(pickle.dumps([Bomb(Path("ran"))] * 6, 2)), r"names posix\.mkdir"),
+        ("data.parquet", lambda whole: whole, "no converter knows"),
+    ],
+)
+def test_the_command_says_what_is_wrong_and_exits_with_2(original, cli, tmp_path, monkeypatch, name, make, words):
+    monkeypatch.chdir(tmp_path)
+    if (content := make(original.read_bytes())) is not None:
+        Path(name).write_bytes(content)
+    code, _, said = cli("convert", name, "out")
+    assert code == 2 and said.startswith("error: ") and name in said and re.search(words, said)
+    assert not Path("out").exists() and not Path("ran").exists()
+
+
+LIMITED = """
+import resource, sys
+from vbpr.commands import app
+import vbpr.datasets.convert
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
+app(["convert", sys.argv[1], "out"])
+"""
+
+
+@pytest.mark.parametrize("size", [4_000_000, 2**31])  # dicts by the million; or the file itself does not fit
+def test_a_conversion_that_runs_out_of_memory_says_so(tmp_path, size):
+    path = tmp_path / "large.npy"
+    path.write_bytes(evil(b"\x80\x02](" + b"}" * 4_000_000 + b"e."))
+    os.truncate(path, max(size, path.stat().st_size))
+    done = run_python("-c", LIMITED, "large.npy", 60, cwd=tmp_path)
+    assert done.returncode == 2 and "out of memory converting large.npy" in done.stderr, done.stderr
 
 
 def test_numbers_read_as_pickle_reads_them():

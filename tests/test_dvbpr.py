@@ -162,11 +162,22 @@ def test_loss_is_the_published_sum(narrow, tastes, tmp_path):
 
 def test_bpr_at_zero():
     """METHOD 5.5: at x = 0 and B = 128 the sum is 128 ln 2, the gradient -1/2 each; x = +-100 stays finite."""
-    x = torch.zeros(128, dtype=torch.float64, requires_grad=True)
-    loss = F.softplus(-x).sum()
+
+    class Fixed:
+        def draw(self, n):
+            return torch.arange(n), torch.arange(n), torch.arange(n, 2 * n)
+
+    c, items = configure("dvbpr"), torch.ones(256, 1, dtype=torch.float32)
+    phi = torch.zeros(256, 1, requires_grad=True)
+    network = lambda x, _generator: phi[: len(x)]  # noqa: E731
+    step = lambda theta: plain_step(Fixed(), network, theta, lambda at: items[at], None, c)[1]  # noqa: E731
+    loss = step(torch.ones(128, 1))
     loss.backward()
-    assert loss.item() == pytest.approx(88.7228, abs=1e-4) and (x.grad == -0.5).all()
-    assert torch.isfinite(F.softplus(-torch.tensor([100.0, -100.0]))).all()
+    assert loss.item() == pytest.approx(88.7228, abs=1e-4)
+    assert (phi.grad[:128] == -0.5).all() and (phi.grad[128:] == 0.5).all()
+    with torch.no_grad():
+        phi[:64], phi[64:128] = 1, -1
+    assert step(torch.full((128, 1), 100.0)).item() == pytest.approx(6400)
 
 
 def test_penalty_counts_batch_users_with_repeats():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError, some
-from .factors import Factors
+from .factors import BLIND, Factors
 from .files import digest, locked
 from .images import BadImage, ImageSource, Pixels, open_images
 from .nearest import Nearest, PhotoEncoder, index_path
@@ -57,10 +57,7 @@ def add_items(
     with locked(path):
         factors = Factors.load(path)
         if factors.head is None:
-            raise VbprError(
-                f"{path} is a {factors.about.get('model')} model, which knows items by their history alone; use "
-                "--model visual or vbpr"
-            )
+            raise VbprError(f"{path} ({factors.about.get('model')}): {BLIND}")
         saved, index, state = index_path(path), None, ""
         if saved.exists():
             index = Nearest.load(saved, path)  # a stale or damaged one is refused before any work is done

@@ -6,7 +6,7 @@ Two recipes. `report` is the published one, faults included: it saw the same 32 
 through a softmax of 147 numbers, and compared a sigmoid's output with targets in [-1, 1]. `improved` shuffles the whole
 catalogue, mirrors it, has a linear bottleneck and a tanh output, hides blocks of the picture that it must restore, and
 weights the garment above the white background; its features are the code and, from each stage of the encoder, every
-channel's mean and deviation, which tell texture and colour better than the code does.
+channel's mean and deviation, which tell texture and colour better than the code does, and one coarse map.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from .checkpoint import read_checkpoint, write_checkpoint
 from .errors import VbprError
 from .files import locked, replacing, writable_parent
 from .images import ImageSource, Preprocessing
@@ -57,7 +58,8 @@ class ReportDecoder(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """(n, 3, size, size) -> (n, D): five stages of stride 2; the features are the code and each stage's statistics."""
+    """(n, 3, size, size) -> (n, D): five stages of stride 2; the features are the code, each stage's statistics,
+    and the fourth stage's map in quarters, which tells above from below."""
 
     widths = (24, 48, 96, 160, 256)
 
@@ -86,6 +88,8 @@ class Encoder(nn.Module):
             mean = x.mean((2, 3))
             # not torch.std: its gradient and its result at one pixel a channel are not finite
             parts += [mean, ((x - mean[:, :, None, None]).square().mean((2, 3)) + 1e-8).sqrt()]
+            if stage is self.stages[3]:
+                parts.append(F.adaptive_avg_pool2d(x, 2).flatten(1))
         return torch.cat([self.bottleneck(x.flatten(1)), *parts], 1)
 
 
@@ -345,25 +349,23 @@ class Training:
         for n, state in self.adam.state_dict()["state"].items():
             tensors |= {f"a/{n}/{key}": value for key, value in state.items()}
         tensors["generator"] = self.generator.get_state()
-        told = {"identity": self.identity, "epoch": self.epoch, "curve": self.curve, "images": self.images()}
-        write(self.checkpoint, tensors, {"checkpoint": json.dumps(told)})
+        write_checkpoint(self.checkpoint, tensors, self.run_identity, epoch=self.epoch, curve=self.curve)
         self.saved = time.monotonic()
 
     def images(self) -> list[int]:
         return [len(self.shown), len(self.held), int(self.shown.sum() % 2**31)]
 
+    @property
+    def run_identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with; the weights' own identity leaves the images out."""
+        return self.identity | {"images": self.images()}
+
     def resume(self) -> None:
         """Go on from the checkpoint of this very run; another one is ignored and overwritten."""
-        if not self.checkpoint.exists():
+        found = read_checkpoint(self.checkpoint, self.run_identity)
+        if found is None:
             return
-        try:
-            with safetensors.safe_open(self.checkpoint, "pt") as handle:
-                told = json.loads(handle.metadata()["checkpoint"])
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
-            return
-        if told["identity"] != self.identity or told["images"] != self.images():
-            return
+        tensors, told = found
         self.networks.load_state_dict({key[2:]: value for key, value in tensors.items() if key.startswith("n/")})
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():

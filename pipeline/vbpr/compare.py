@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .backbones import artifact_name
+from .backbones import artifact_name, pick_device
 from .datasets import Dataset
 from .datasets.published import PUBLISHED, recognise
 from .errors import VbprError
@@ -107,6 +107,7 @@ def compare(
         Stopped: Ctrl-C or SIGTERM; run again to resume.
     """
     options, folder, methods = options or Options(), Path(out), methods_of(names)
+    pick_device(options.device)  # a GPU that is not there is said before the first method runs
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}
     for data in data_sets:
         result["data"].append(compare_on(data, methods, folder / slug(data), options))
@@ -124,7 +125,7 @@ PROTOCOL = (
 )
 PUBLISHED_PROTOCOLS = {
     "sampled-100": "share of 100 random unseen items that score strictly lower (DVBPR's code)",
-    "sampled-1": "one random unseen item a user, strictly lower (the report); standard error about .002",
+    "sampled-1": "one random unseen item a user, strictly lower (the report); standard error about .4 / sqrt(users)",
     "best-epoch-on-test": "exact AUC of the epoch that the test items themselves chose (the report): too high",
 }
 

@@ -231,10 +231,10 @@ class Factors:
         """(n, K) vectors of photos, from their features (n, D).
 
         Raises:
-            VbprError: this model knows items by their history alone, or has other features.
+            VbprError: this model cannot read photos, or has other features.
         """
         if self.head is None:
-            raise VbprError("this model knows items by their history alone and cannot read a photo; use --model visual")
+            raise VbprError(BLIND)
         return self.head(features)[0]
 
     @functools.cached_property
@@ -396,6 +396,10 @@ class Factors:
             raise VbprError(f"{path} is damaged ({error}); train again") from error
 
 
+BLIND = (  # why a model without a head cannot place what it has not seen
+    "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
+    "(dvbpr); use --model visual or vbpr"
+)
 HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
 
 

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .factors import Factors, Head, index_of, indices_of, unit_rows
+from .factors import BLIND, Factors, Head, index_of, indices_of, unit_rows
 from .features import FeatureStore
 from .files import Strings, digest, kind_of, open_h5, read_strings, replacing, write_strings
 from .images import BadImage, Pixels, prepare
@@ -176,7 +176,7 @@ class Nearest:
     def query_features(self, features: Array) -> Array:
         """(n, D) features, as the backbone gives them -> (n, K) queries."""
         if self.encode is None:
-            raise VbprError("this model knows items by their history alone and cannot read a photo; use --model visual")
+            raise VbprError(BLIND)
         features = np.asarray(features, np.float32)
         vectors = features - self.encode.mean if self.raw else self.encode(features)[0]
         return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
@@ -461,7 +461,7 @@ class PhotoEncoder:
         from .backbones import Encoder, load_backbone
 
         if not recorded:
-            raise VbprError("this model was made without images and cannot read a photo; use --model visual")
+            raise VbprError(BLIND)
         if weights is not None and len(recorded) > 1:
             raise VbprError("--weights fits a model on one feature file; this one has several")
         self.batch, self.parts = batch, []

@@ -19,7 +19,7 @@ import numpy as np
 from .asking import allowed
 from .datasets import Dataset
 from .errors import VbprError
-from .factors import Factors
+from .factors import BLIND, Factors
 from .images import BadImage
 from .nearest import Nearest, PhotoEncoder
 from .pictures import Photos
@@ -124,7 +124,7 @@ class Answers:
         self.no_photos = ""
         try:
             if self.factors.head is None:
-                raise VbprError("this model knows items by their history alone and cannot read a photo")
+                raise VbprError(BLIND)
             self.encoder = PhotoEncoder(about.get("features", []), weights)
         except VbprError as error:
             self.no_photos = str(error)

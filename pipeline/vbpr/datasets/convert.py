@@ -1,6 +1,7 @@
 """Any known layout into the canonical folder: `convert("AmazonFashion6ImgPartitioned.npy", "data/amazon-fashion")`."""
 
 import dataclasses
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,16 +46,24 @@ def convert(source: Path | str, out: Path | str) -> Conversion:
     """Convert by the first converter that takes the source; a finished conversion is left as it is.
 
     Raises:
-        VbprError: no such source, no converter for it, or a source that is damaged.
+        VbprError: no such source, no converter for it, a source that is damaged, or no memory left.
     """
     source, out = Path(source), Path(out)
     if not source.exists():
-        raise VbprError(f"{source} does not exist")
+        raise VbprError(f"{source} does not exist; give the downloaded file itself")
     for converter in CONVERTERS.values():
         if converter.takes(source):
             if not source.is_file():
                 raise VbprError(f"{source} is not a file")
-            return converter.run(source, out)
+            try:
+                return converter.run(source, out)
+            except (MemoryError, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                    raise
+                raise VbprError(
+                    f"out of memory converting {source} ({source.stat().st_size / 2**30:,.1f} GB, and it takes about "
+                    "as much); stop other programs or use a larger machine, then run the same command again to resume"
+                ) from error
     known = "; ".join(converter.about for converter in CONVERTERS.values())
     raise VbprError(f"{source}: no converter knows this format; known are {known}")
 

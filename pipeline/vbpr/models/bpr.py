@@ -15,7 +15,6 @@ outside the batch are not touched (lazy Adam).
 
 import dataclasses
 import functools
-import json
 import os
 import tempfile
 import time
@@ -26,15 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoint import read_checkpoint, write_checkpoint
 from ..errors import VbprError
 from ..factors import Factors, Head
-from ..files import replacing
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
 from ..progress import Progress, Stopped, report, stop_signals
@@ -625,18 +622,8 @@ class State:
             for name, value in group.items()
         }
         tensors["generator"] = self.generator.get_state()
-        about = {
-            "epoch": self.epoch,
-            "t": self.adam.t,
-            "best_auc": self.best_auc,
-            "best_epoch": self.best_epoch,
-            "curve": self.curve,
-            "identity": self.config.identity,
-        }
-        with replacing(self.path) as temporary:
-            safetensors.torch.save_file(
-                {k: v.contiguous() for k, v in tensors.items()}, temporary, {"about": json.dumps(about)}
-            )
+        told = {name: getattr(self, name) for name in ("epoch", "best_auc", "best_epoch", "curve")}
+        write_checkpoint(self.path, tensors, self.config.identity, t=self.adam.t, **told)
         self.saved = time.monotonic()
         return f"; {self.path} holds the state: run the same command again to resume"
 
@@ -646,22 +633,16 @@ class State:
 
     def resume(self, bar: Progress, steps: int) -> None:
         """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
-        if self.path is None or not self.path.exists():
+        found = read_checkpoint(self.path, self.config.identity)
+        if found is None:
             return
-        try:
-            with safetensors.safe_open(self.path, "pt") as handle:
-                about = json.loads(handle.metadata()["about"])
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError):
-            return
-        if about["identity"] != self.config.identity:
-            return
+        tensors, told = found
         for part, group in (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v)):
             for name, value in group.items():
                 value.copy_(tensors[f"{part}/{name}"])
         self.generator.set_state(tensors["generator"])
-        self.adam.t, self.epoch, self.curve = about["t"], about["epoch"], about["curve"]
-        self.best_auc, self.best_epoch = about["best_auc"], about["best_epoch"]
+        self.adam.t, self.epoch, self.curve = told["t"], told["epoch"], told["curve"]
+        self.best_auc, self.best_epoch = told["best_auc"], told["best_epoch"]
         bar.advance(self.epoch * steps * self.config.batch)
 
     def finish(self) -> None:

@@ -9,7 +9,6 @@ image, and every other image of the set that the user did not take form a triple
 take items, half uniformly, so negatives are partly popular ones. Trained vectors are kept as factors.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -17,21 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones import Backbone, load_backbone
+from ..checkpoint import read_checkpoint, write_checkpoint
 from ..errors import VbprError
 from ..factors import Factors
-from ..files import replacing
 from ..images import ImageSource, Preprocessing
 from ..interactions import Split
 from ..pixels import PixelCache
 from ..progress import Progress, Stopped, stop_signals
-from ..recommender import ItemFeatures
+from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from .bpr import CurveSample
 from .config import TrainConfig
@@ -183,11 +180,8 @@ class DVBPR:
             "preprocessing": str(how), "parameters": sum(p.numel() for p in network.parameters()),
             "without_pictures": int((~pixels.pictured).sum()),
         }  # fmt: skip
-        zero = np.zeros(split.train.shape[1], np.float32)
-        return Factors(
-            run.best[0].cpu().numpy(), run.best[1].cpu().numpy(), zero, split.user_ids, split.item_ids, split.train,
-            split.validation, split.test, None, about,
-        )  # fmt: skip
+        theta_u, phi = (best.cpu().numpy() for best in run.best)
+        return factors_of(split, theta_u, phi, about=about)
 
     def _cache(self, how: Preprocessing) -> Path:
         base = self.cache or (self.checkpoint or Path("artifacts/dvbpr")).with_name("dvbpr")
@@ -319,27 +313,16 @@ class Run:
         tensors |= {"best/users": self.best[0], "best/items": self.best[1], "generator": self.generator.get_state()}
         tensors["loss"] = self.loss
         told = {name: getattr(self, name) for name in ("step", "encoded", "best_auc", "best_step", "curve")}
-        with replacing(self.path) as temporary:
-            safetensors.torch.save_file(
-                {key: value.contiguous().clone() for key, value in tensors.items()},
-                temporary,
-                {"about": json.dumps(told | {"identity": self.c.identity})},
-            )
+        write_checkpoint(self.path, tensors, self.c.identity, **told)
         self.saved = time.monotonic()
         return f"; {self.path} holds the state: run the same command again to resume"
 
     def resume(self, bar: Progress) -> None:
         """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
-        if self.path is None or not self.path.exists():
+        found = read_checkpoint(self.path, self.c.identity)
+        if found is None:
             return
-        try:
-            with safetensors.safe_open(self.path, "pt") as handle:
-                told = json.loads(handle.metadata()["about"])
-                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError):
-            return
-        if told.pop("identity") != self.c.identity:
-            return
+        tensors, told = found
         on = self.theta.device
         with torch.no_grad():
             for name, p in self.parameters.items():

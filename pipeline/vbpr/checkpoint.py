@@ -1,0 +1,39 @@
+"""Where a training stands, in one safetensors file that survives a kill: written whole or not at all.
+
+write_checkpoint(path, {"p/theta": theta}, identity, step=12); found = read_checkpoint(path, identity)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from .files import replacing
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], identity: Any, **about: Any) -> None:
+    """Write tensors, and JSON values about them, under the identity of the run (a JSON value)."""
+    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    told = {"about": json.dumps(about | {"identity": identity})}
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(whole, temporary, told)
+
+
+def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """(tensors, about) of the checkpoint of this very run; None for a missing, damaged or foreign one: start anew."""
+    if path is None or not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as handle:
+            about = json.loads(handle.metadata()["about"])
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return (tensors, about) if about.pop("identity", None) == identity else None
+
+
+__all__ = ["read_checkpoint", "write_checkpoint"]
