@@ -96,7 +96,11 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
             module, source = pretrained(name, model_name)
         else:
             module, source = timm.create_model(model_name, num_classes=0), "random"
-            if weights is not None:
+            if weights is None:
+                for layer in module.modules():  # timm's own start counts on batch norms that training has yet to settle:
+                    if isinstance(layer, nn.Conv2d | nn.Linear):  # InceptionV3 would leave float16's range
+                        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            else:
                 load_strictly(module, read_weights(weights), weights)
                 source = f"{weights.name}, {digest(weights)}"
     return finish(name, module, source)
