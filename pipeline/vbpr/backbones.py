@@ -97,7 +97,9 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
         else:
             module, source = timm.create_model(model_name, num_classes=0), "random"
             if weights is None:
-                for layer in module.modules():  # timm's own start counts on batch norms that training has yet to settle:
+                for (
+                    layer
+                ) in module.modules():  # timm's own start counts on batch norms that training has yet to settle:
                     if isinstance(layer, nn.Conv2d | nn.Linear):  # InceptionV3 would leave float16's range
                         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             else:
@@ -427,9 +429,9 @@ class OpenvinoRunner:
         shape = (batch, backbone.preprocessing.size, backbone.preprocessing.size, 3)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
-            model = ov.convert_model(
-                Scaled(backbone).eval(), example_input=torch.zeros(shape, dtype=torch.uint8), input=[shape]
-            )
+            # traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds
+            traced = torch.jit.trace(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8), check_trace=False)  # type: ignore[no-untyped-call]
+            model = ov.convert_model(traced, input=[shape])
         compiled = ov.Core().compile_model(
             model,
             "CPU",
