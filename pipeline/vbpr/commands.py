@@ -556,6 +556,7 @@ def serve(
     weights: Weights = None,
 ) -> None:
     """Answer over HTTP (typed JSON, /openapi.json), with a page for people at /. Loopback only, unless told."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy at import; a user's scores are no work for two
     from .serve import serve as run
 
     run(model, host=host, port=port, max_upload=max_upload * 2**20, data=data, weights=weights)
