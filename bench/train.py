@@ -83,7 +83,8 @@ def main() -> None:
     print("\n" + table(rows))
     print(
         "\nseconds: everything from features in memory to factors (statistics, axes, training, validations, exact\n"
-        "item vectors). positives/s: of the epochs after the first, validations included. floor: gathering two rows a triplet and two products with the head, nothing else."
+        "item vectors). positives/s: of the epochs after the first, validations included.\n"
+        "floor: gathering two rows a triplet and two products with the head, nothing else."
     )
 
 
