@@ -220,6 +220,7 @@ def test_penalty_counts_the_users_of_the_batch_and_no_others():
     total = n * dense(p, grads)["theta"]  # E is 0, so only the penalty pulls; times B it is the published sum
     assert total.sum(1).tolist() == [2 * k, k, 0, 0]
     assert float((total * p["theta"]).sum() / 2) == pytest.approx(75)
+    assert float(p["theta"].square().sum()) == 200  # what a penalty of the whole table would come to
 
 
 def test_loss_at_start_is_ln_2_when_nothing_is_known():
