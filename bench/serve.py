@@ -29,7 +29,12 @@ class Connections:
 
     async def get(self, path):
         """The status of a GET; the body is read and dropped."""
-        reader, writer = self.free.pop() if self.free else await asyncio.open_connection(self.host, self.port)
+        while self.free:
+            reader, writer = self.free.pop()
+            if not reader.at_eof():
+                break  # the server closes connections that were idle for long
+        else:
+            reader, writer = await asyncio.open_connection(self.host, self.port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {self.host}\r\n\r\n".encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         await reader.readexactly(int(re.search(r"content-length: (\d+)", head).group(1)))
