@@ -184,7 +184,7 @@ def test_likes_said_twice_count_once_and_an_empty_category_is_none(client):
 
 
 def test_connections_send_at_once(monkeypatch):
-    """Without TCP_NODELAY every answer waits for an acknowledgement, 40 ms on Linux. asyncio sets it by the protocol."""
+    """Without TCP_NODELAY an answer waits for an acknowledgement, 40 ms on Linux; asyncio sets it by the protocol."""
     import socket
 
     import uvicorn
