@@ -41,7 +41,7 @@ VISUAL: Space = {
     "reg_users": (1e-3, 0.3, "log"),
     "reg_head": (1e-5, 1e-2, "log"),
     "shared_negatives": (64, 512, "log"),
-    "popularity_share": (0.0, 0.6),
+    "popularity_share": (0.0, 1.0),
 }
 LATENT: Space = {"factors": (16, 256, "log"), "shrink": (0.0, 20.0)}
 SPACES: dict[str, Space] = {

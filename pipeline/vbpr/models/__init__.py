@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import VbprError, near
 from ..recommender import Recommender
 from .baselines import Popularity, Random, VisualKNN
-from .bpr import BPR
+from .bpr import BPR, BPRMF
 from .collaborative import EASE, Implicit, Spectral
 from .config import TrainConfig, read_config
 from .dvbpr import DVBPR
@@ -59,26 +59,12 @@ MODELS: dict[str, Model] = {
     "hybrid": Model(
         Hybrid,
         "our best: visual, spectral and latent rankers blended in units of their deviation",
-        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "shrink": 5.0},
+        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0},
     ),
     "bprmf": Model(
         BPR,
         "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
-        {
-            "dim": 0,
-            "factors": 64,
-            "item_bias": True,
-            "visual_bias": False,
-            "history": False,
-            "whiten": 0.0,
-            "negatives": "uniform",
-            "epochs": 10,
-            "lr": 0.03,
-            "shrink": 3.0,
-            "reg_users": 0.06,
-            "reg_items": 0.06,
-            "reg_bias": 0.002,
-        },
+        BPRMF,
         visual=False,
     ),
     "als": Model(

@@ -42,6 +42,22 @@ from .config import TrainConfig
 Array = np.ndarray[Any, Any]
 Params = dict[str, Tensor]
 Gradients = dict[str, tuple[Tensor | None, Tensor]]  # rows (None: all of them), gradient
+# Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.
+BPRMF: dict[str, Any] = {
+    "dim": 0,
+    "factors": 64,
+    "item_bias": True,
+    "visual_bias": False,
+    "history": False,
+    "whiten": 0.0,
+    "negatives": "uniform",
+    "epochs": 10,
+    "lr": 0.03,
+    "shrink": 3.0,
+    "reg_users": 0.06,
+    "reg_items": 0.06,
+    "reg_bias": 0.002,
+}
 CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
 
 
@@ -650,4 +666,4 @@ class State:
             self.path.unlink(missing_ok=True)
 
 
-__all__ = ["BPR", "Adam", "Batch", "Inputs", "gradients"]
+__all__ = ["BPR", "BPRMF", "Adam", "Batch", "Inputs", "gradients"]

@@ -2,9 +2,10 @@
 
     score = V / sd(V) + .3 S1 / sd(S1) + .1 S2 / sd(S2) + .2 M / sd(M),   sd over the catalogue, for each user
 
-V: the visual ranker (bpr.py). S1, S2: spectral filters (collaborative.py), one that keeps popularity and the strong
-directions and one that does not. M: the mean of a few latent BPR models, their item side shrunk by how often an item
-was bought. The weights were chosen by validation; unseen items live by V alone.
+V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
+at cold items. S1, S2: spectral filters (collaborative.py), one that takes popularity out and favours the strong
+directions, and one that keeps it. M: the mean of a few latent BPR models with uniform negatives, their item side shrunk by how often
+an item was bought. The weights were chosen by validation; unseen items live by V alone.
 """
 
 import dataclasses
@@ -15,10 +16,10 @@ import numpy as np
 from ..factors import Factors
 from ..interactions import Split
 from ..recommender import ItemFeatures
-from .bpr import BPR
+from .bpr import BPR, BPRMF
 from .collaborative import spectral
 from .config import TrainConfig
-from .vbpr import LATENT, beside, blend
+from .vbpr import beside, blend
 
 WEIGHTS = {"visual": 1.0, "spectral": 0.3, "low-pass": 0.1, "latent": 0.2}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
@@ -39,7 +40,8 @@ class Hybrid:
         """What is blended, each fitted on its own; the names are those of WEIGHTS."""
         c = self.config
         visual = c.changed(factors=0, item_bias=False)
-        latent = [c.changed(**LATENT, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
+        given = {**BPRMF, "factors": c.factors}
+        latent = [c.changed(**given, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
         return {
             "visual": BPR(visual, beside(self.checkpoint, "visual")).fit(split, features),
             "spectral": spectral(split, 4 * c.factors, c.seed, exponent=0.25, power=2.0),
