@@ -209,7 +209,8 @@ def interval(runs: list[dict[str, Any]], name: str) -> tuple[float, float]:
     """The 95% percentile bootstrap interval over users, each of whom comes with all of their runs."""
     total, count = sums(runs, name)
     times = resamples(len(total))
-    low, high = np.quantile((times @ total) / (times @ count), [0.025, 0.975])
+    with np.errstate(invalid="ignore"):  # a draw of users may hold none with such an item
+        low, high = np.nanquantile((times @ total) / (times @ count), [0.025, 0.975])
     return float(low), float(high)
 
 

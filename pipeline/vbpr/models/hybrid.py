@@ -4,8 +4,8 @@
 
 V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
 at cold items. S1, S2: spectral filters (collaborative.py), one that takes popularity out and favours the strong
-directions, and one that keeps it. M: the mean of a few latent BPR models with uniform negatives, their item side shrunk by how often
-an item was bought. The weights were chosen by validation; unseen items live by V alone.
+directions, and one that keeps it. M: the mean of a few latent BPR models with uniform negatives, their item side
+shrunk by how often an item was bought. The weights were chosen by validation; unseen items live by V alone.
 """
 
 import dataclasses
