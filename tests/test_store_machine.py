@@ -259,7 +259,7 @@ def flip(path, at):
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_store_machine = StoreMachine.TestCase
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
 from vbpr import models as registry
-from vbpr.progress import listening, report
+from vbpr.progress import listening, report, stop_signals
 from vbpr.recommender import factors_of
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
@@ -258,3 +258,13 @@ def test_another_study_in_the_way_is_refused(refused, board, catalogue, tmp_path
         assert "is a study of other" in refused("tune", "--model", "spectral", "--out", out, *options)
     out.with_suffix(".db").write_text("garbage")
     assert "is not a study" in refused("tune", "--model", "spectral", "--data", board, "--out", out)
+
+
+def test_what_stops_a_training_stops_the_study_around_it():
+    with stop_signals() as study:
+        with stop_signals() as training:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert training()
+        assert study()
+    with stop_signals() as next_time:
+        assert not next_time()

@@ -97,15 +97,23 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
         else:
             module, source = timm.create_model(model_name, num_classes=0), "random"
             if weights is None:
-                for (
-                    layer
-                ) in module.modules():  # timm's own start counts on batch norms that training has yet to settle:
-                    if isinstance(layer, nn.Conv2d | nn.Linear):  # InceptionV3 would leave float16's range
-                        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                settle(module)
             else:
                 load_strictly(module, read_weights(weights), weights)
                 source = f"{weights.name}, {digest(weights)}"
     return finish(name, module, source)
+
+
+def settle(module: nn.Module) -> None:
+    """Start random convolutions anew, keeping the size of activations, where timm's own start leaves float16's range:
+    it counts on batch norms that training has yet to settle."""
+    size = preprocessing_of(module).size
+    with torch.inference_mode():
+        features = module.eval()(torch.randn(1, 3, size, size))
+    if not features.abs().max() < 1000:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
 
 def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:

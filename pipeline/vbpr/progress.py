@@ -87,7 +87,13 @@ class Progress:
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag that the loop asks for; a second one interrupts at once."""
+    """Turn the first SIGINT or SIGTERM into a flag that the loop asks for; a second one interrupts at once.
+
+    Inside another such context it is that one's flag: what stops a training also stops the study that it is part of.
+    """
+    if ASKED:
+        yield lambda: bool(ASKED[-1])
+        return
     asked: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -100,13 +106,16 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
     with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
         for asked_by in (signal.SIGINT, signal.SIGTERM):
             before[asked_by] = signal.signal(asked_by, on_signal)
+    ASKED.append(asked)
     try:
         yield lambda: bool(asked)
     finally:
+        ASKED.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+ASKED: list[list[int]] = []  # the signals of the outermost context under way
 Listener = Callable[[int, float], None]
 LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar("listener", default=None)
 

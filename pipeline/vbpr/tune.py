@@ -22,7 +22,7 @@ from .features import FeatureStore
 from .files import locked, replacing, writable_parent
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
-from .progress import console, listening
+from .progress import Stopped, console, listening, stop_signals
 from .recommender import ItemFeatures
 from .train import align, fit, identity_of, prepare
 
@@ -149,12 +149,14 @@ def tune(
     space = fitting(SPACES[model], matrix)
     asked = [identity_of(split, [s.digest() for s in stores], base.changed(device="")), objective, space]
     identity = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
-    with locked(path):
+    with locked(path), stop_signals() as stopping:  # a signal between trainings must not tear the study's database
         study = open_study(path.with_suffix(".db"), identity)
         while len(finished(study)) < trials:
             run_trial(study, split, matrix, base, space, objective)
             write_best(path, study, base)
             say(study, trials)
+            if stopping():
+                raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
         best = write_best(path, study, base)
     return Tuning(path, objective, best, [told(trial) for trial in finished(study)])
 
