@@ -213,7 +213,8 @@ class StoreMachine(RuleBasedStateMachine):
             if grown:
                 for item in store.item_ids[slice(*block)].tolist():
                     self.truth[item] = (self.truth[item][0], None)
-                self.truth[f"j{len(self.truth)}"] = (np.uint64(0), None)
+                name = next(name for n in range(10**6) if (name := f"k{n}") not in self.truth)
+                self.truth[name] = (np.uint64(0), None)  # a name that is taken would leave the catalogue as it is
             else:
                 flip(self.path, at)
         self.open()
