@@ -29,7 +29,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from vbpr.backbones import Backbone, Encoder, load_backbone
 from vbpr.datasets import Dataset
-from vbpr.extract import extract
+from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
 from vbpr.images import Preprocessing, open_images, prepare, prepare_any
 
@@ -174,6 +174,19 @@ def main() -> None:
         row("naive loop", base, base)
         pixels = np.stack([prepare(photo, how) for photo in photos])
         reference = None
+
+        def whole(out: Path, precision: str, engine: str) -> Extraction:
+            return extract(
+                Dataset(folder.parent),
+                options.backbone,
+                out,
+                random_weights=True,
+                device=options.device,
+                precision=precision,
+                engine=engine,
+                batch=options.batch,
+            )
+
         for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
             device = Encoder(backbone, options.device, batch=1).device
             rate = convolution_rate(dtype, device, options.runs)
@@ -192,16 +205,7 @@ def main() -> None:
                 rates = []
                 for k in range(max(2, options.runs // 2)):
                     out = Path(name) / f"{engine}-{precision}-{k}.h5"
-                    done = extract(
-                        Dataset(folder.parent),
-                        options.backbone,
-                        out,
-                        random_weights=True,
-                        device=options.device,
-                        precision=precision,
-                        engine=engine,
-                        batch=options.batch,
-                    )
+                    done = whole(out, precision, engine)
                     rates.append(done.rate)
                     FeatureStore(out).finished()
                 row(f"  files to feature file, {engine}", statistics.median(rates), base, floor)
@@ -210,16 +214,7 @@ def main() -> None:
 
         def again(what: str) -> None:
             start = time.perf_counter()
-            done = extract(
-                Dataset(folder.parent),
-                options.backbone,
-                out,
-                random_weights=True,
-                device=options.device,
-                precision=precision,
-                engine=engine,
-                batch=options.batch,
-            )
+            done = whole(out, precision, engine)
             seconds = time.perf_counter() - start
             print(f"  {what:38}{done.written:5,} images encoded in {seconds:.3f} s")
 

@@ -54,7 +54,7 @@ MODELS: dict[str, Model] = {
     "vbpr": Model(
         VBPR,
         "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
-        {"factors": 64, "item_bias": True, "shrink": 5.0},
+        {"factors": 64, "item_bias": True},
     ),
     "hybrid": Model(
         Hybrid,
