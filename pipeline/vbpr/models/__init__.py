@@ -58,8 +58,8 @@ MODELS: dict[str, Model] = {
     ),
     "hybrid": Model(
         Hybrid,
-        "our best: visual, spectral and latent rankers blended in units of their deviation",
-        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0},
+        "our best: visual, item-item and latent rankers blended in units of their deviation",
+        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
     ),
     "bprmf": Model(
         BPR,

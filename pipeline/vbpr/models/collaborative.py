@@ -1,6 +1,8 @@
-"""Rankers that see no images: implicit's ALS and BPR, and two closed forms of the item-item kind.
+"""Rankers of who bought what: implicit's ALS and BPR, and two closed forms of the item-item kind.
 
 EASE (Steck, 2019): scores X B, B of zero diagonal that minimises |X - X B|^2 + l |B|^2, kept to its leading rank.
+With `looks`, coordinates of the items, the features of a kernel of them are further rows of X, which B has to
+reconstruct as well (collective EASE; Jeunen et al. 2020): items that look alike then stand in for each other.
 Spectral (GF-CF; Shen et al. 2021): the leading rank of the normalised interactions, a low-pass filter on their graph.
 """
 
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as F
 
 from ..errors import VbprError
 from ..factors import Factors
@@ -77,16 +80,7 @@ class EASE:
                 "--model als, or --k-core to keep the items that sell"
             )
         taken = np.flatnonzero(split.item_counts)  # an item nobody took has a row and column of zeros in B
-        x = split.train[:, taken]
-        gram = (x.T @ x).toarray().astype(np.float32)
-        gram[np.diag_indices_from(gram)] += self.config.reg_items
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.from_numpy(gram))).numpy()
-        b = inverse / -np.diag(inverse)
-        np.fill_diagonal(b, 0)
-        left, values, right = leading(b, min(self.config.factors, len(taken) - 1), self.config.seed)
-        items = np.zeros((n, len(values)), np.float32)
-        items[taken] = right.T
-        return factors_of(split, x @ (left * values), items, about=HISTORY_ONLY)
+        return ease(split, taken, self.config.factors, self.config.seed, self.config.reg_items)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,39 +95,68 @@ class Spectral:
         return spectral(split, self.config.factors, self.config.seed)
 
 
-def spectral(split: Split, rank: int, seed: int, exponent: float = 0.5, power: float = 1.0) -> Factors:
-    """score(u, i) = n_i^q (U S^p V')_ui of the leading rank of n_u^-1/2 X n_i^-q.
+def ease(
+    split: Split, among: Array, rank: int, seed: int, penalty: float, looks: Array | None = None, share: float = 0.0
+) -> Factors:
+    """score(u, i) = (X B)_ui among some items (positions), its `rank` leading singular values; else 0.
+
+    B has a zero diagonal and minimises |X - X B|^2 + penalty (|B|^2 + share |F - F B|^2), F'F = the kernel of `looks`.
 
     Args:
-        exponent: q, how far an item's popularity is taken out before the decomposition (and put back after it).
-        power: p, how much more the strong directions count than the weak.
+        looks: (I, d) coordinates of the items, or None; two items' kernel is exp((cosine - 1) / KERNEL_WIDTH).
     """
+    x = split.train[:, among]
+    gram = torch.from_numpy((x.T @ x).toarray().astype(np.float32))
+    if looks is not None:
+        unit = F.normalize(torch.from_numpy(looks[among]), dim=1, eps=1e-12)
+        gram.add_((unit @ unit.T).sub_(1).div_(KERNEL_WIDTH).exp_(), alpha=penalty * share)
+    gram.diagonal().add_(penalty)
+    b = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    b.div_(-b.diagonal().clone())
+    b.fill_diagonal_(0)
+    left, values, right = leading([x, b.numpy()], min(rank, len(among) - 1), seed)
+    items = np.zeros((len(split.item_ids), len(values)), np.float32)
+    items[among] = right.T
+    return factors_of(split, left * values, items, about=HISTORY_ONLY)
+
+
+KERNEL_WIDTH = 0.4
+
+
+def spectral(split: Split, rank: int, seed: int) -> Factors:
+    """score(u, i) = n_i^1/2 (U S V')_ui of the leading rank of n_u^-1/2 X n_i^-1/2."""
     user = np.maximum(1, np.diff(split.train.indptr)) ** -0.5
-    item = np.maximum(1, split.item_counts) ** -exponent
+    item = np.maximum(1, split.item_counts) ** -0.5
     x = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
-    left, values, right = leading(x, min(rank, min(x.shape) - 1), seed)
-    return factors_of(split, left * values**power, right.T / item[:, None], about=HISTORY_ONLY)
+    left, values, right = leading([x], min(rank, min(x.shape) - 1), seed)
+    return factors_of(split, left * values, right.T / item[:, None], about=HISTORY_ONLY)
 
 
-def leading(matrix: Any, rank: int, seed: int) -> tuple[Array, Array, Array]:
-    """The leading singular values of a matrix and their vectors, by subspace iteration (Halko et al. 2011):
-    (n, r), (r,) descending, (r, m)."""
+def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array]:
+    """The leading singular values of a product of matrices and their vectors: (n, r), (r,) descending, (r, m).
+
+    By subspace iteration (Halko et al. 2011)."""
     rng = np.random.default_rng(seed)
-    basis = rng.standard_normal((matrix.shape[1], min(rank + 16, *matrix.shape)), np.float32)
+    columns = chain[-1].shape[1]
+    basis = rng.standard_normal((columns, min(rank + 16, chain[0].shape[0], columns)), np.float32)
+    turned = [matrix.T for matrix in reversed(chain)]
     for _ in range(SWEEPS):
-        basis = torch.linalg.qr(torch.from_numpy(times(matrix.T, times(matrix, basis))))[0].numpy()
-    left, values, turn = torch.linalg.svd(torch.from_numpy(times(matrix, basis)), full_matrices=False)
+        basis = torch.linalg.qr(torch.from_numpy(times(turned, times(chain, basis))))[0].numpy()
+    left, values, turn = torch.linalg.svd(torch.from_numpy(times(chain, basis)), full_matrices=False)
     return left.numpy()[:, :rank], values.numpy()[:rank], (turn.numpy() @ basis.T)[:rank]
 
 
-def times(matrix: Any, basis: Array) -> Array:
-    """A product with a sparse or dense matrix; dense ones through torch, whose threads are the run's own."""
-    if sp.issparse(matrix):
-        return np.ascontiguousarray(matrix @ basis)
-    return (torch.from_numpy(matrix) @ torch.from_numpy(basis)).numpy()
+def times(chain: list[Any], basis: Array) -> Array:
+    """A product of matrices with a basis; dense ones through torch, whose threads are the run's own."""
+    for matrix in reversed(chain):
+        if sp.issparse(matrix):
+            basis = np.ascontiguousarray(matrix @ basis)
+        else:
+            basis = (torch.from_numpy(matrix) @ torch.from_numpy(basis)).numpy()
+    return basis
 
 
-SWEEPS = 6
+SWEEPS = 3
 
 
-__all__ = ["EASE", "Implicit", "Spectral", "spectral"]
+__all__ = ["EASE", "Implicit", "Spectral", "ease", "spectral"]

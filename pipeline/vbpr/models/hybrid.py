@@ -1,15 +1,17 @@
-"""A hybrid for popular, cold and never-seen items at once: the visual ranker and three collaborative ones, blended.
+"""A hybrid for popular, cold and never-seen items at once: four rankers, blended.
 
-    score = V / sd(V) + .3 S1 / sd(S1) + .1 S2 / sd(S2) + .2 M / sd(M),   sd over the catalogue, for each user
+    score = V / sd(V) + .75 E / sd(E) + .1 S / sd(S) + .5 M / sd(M),   sd over the catalogue, for each user
 
 V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
-at cold items. S1, S2: spectral filters (collaborative.py), one that takes popularity out and favours the strong
-directions, and one that keeps it. M: the mean of a few latent BPR models with uniform negatives, their item side
-shrunk by how often an item was bought. The weights were chosen by validation; unseen items live by V alone.
+at cold items. E: EASE (collaborative.py), which has to reconstruct items from those that V finds alike as well: what is
+known of the items that sell so reaches those that hardly do. S: a low-pass filter of the interactions. M: the mean of a
+few latent BPR models with uniform negatives, their item side shrunk by how often an item was bought. The weights were
+chosen by validation.
 """
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +19,20 @@ from ..factors import Factors
 from ..interactions import Split
 from ..recommender import ItemFeatures
 from .bpr import BPR, BPRMF
-from .collaborative import spectral
+from .collaborative import ease, spectral
 from .config import TrainConfig
 from .vbpr import beside, blend
 
-WEIGHTS = {"visual": 1.0, "spectral": 0.3, "low-pass": 0.1, "latent": 0.2}  # python bench/blend.py
+WEIGHTS = {"visual": 1.0, "ease": 0.75, "low-pass": 0.1, "latent": 0.5}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
+LATENT: dict[str, Any] = {**BPRMF, "epochs": 15}
+EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
+EASE_ITEMS = 15_000  # the most bought: an (I, I) matrix of 0.9 GB; the others live by the other parts
 
 
 class Hybrid:
-    """The blend, fitted part by part; a killed run resumes at the part it was in."""
+    """The blend, fitted part by part; a killed run resumes at the part it was in. `dim` or `factors` of 0 leaves out
+    the parts that need it."""
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
@@ -39,17 +45,20 @@ class Hybrid:
     def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
         """What is blended, each fitted on its own; the names are those of WEIGHTS."""
         c = self.config
-        visual = c.changed(factors=0, item_bias=False)
-        given = {**BPRMF, "factors": c.factors}
-        latent = [c.changed(**given, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
-        return {
-            "visual": BPR(visual, beside(self.checkpoint, "visual")).fit(split, features),
-            "spectral": spectral(split, 4 * c.factors, c.seed, exponent=0.25, power=2.0),
-            "low-pass": spectral(split, 2 * c.factors, c.seed),
-            "latent": mean(
+        parts: dict[str, Factors] = {}
+        if c.dim or not c.factors:  # with neither, the visual part says what is wrong
+            visual = c.changed(factors=0, item_bias=False)
+            parts["visual"] = BPR(visual, beside(self.checkpoint, "visual")).fit(split, features)
+        if c.factors:
+            looks = parts["visual"].items if c.dim else None
+            among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
+            parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
+            parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
+            latent = [c.changed(**{**LATENT, "factors": c.factors}, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
+            parts["latent"] = mean(
                 [BPR(one, beside(self.checkpoint, f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]
-            ),
-        }
+            )
+        return parts
 
 
 def mean(models: list[Factors]) -> Factors:
