@@ -1,0 +1,144 @@
+"""The closed forms of models/collaborative.py against their definitions, and what `hybrid` makes of them."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from vbpr import Interactions, Split, VbprError, configure
+from vbpr.models import collaborative
+from vbpr.models.collaborative import KERNEL_WIDTH, ease, leading, spectral
+from vbpr.models.hybrid import WEIGHTS, Hybrid
+from vbpr.models.vbpr import blend
+from vbpr.recommender import ItemFeatures
+
+
+@pytest.fixture(scope="module")
+def split():
+    """40 users, 25 items, nine items each; the last three items nobody took."""
+    rng = np.random.default_rng(0)
+    pairs = [(f"u{u:02d}", f"i{i:02d}") for u in range(40) for i in rng.choice(22, 9, replace=False)]
+    return Split.make(Interactions.of(*zip(*pairs, strict=True)), catalogue=np.array([f"i{i:02d}" for i in range(25)]))
+
+
+@pytest.fixture(scope="module")
+def looks(split):
+    return np.random.default_rng(1).standard_normal((len(split.item_ids), 4)).astype(np.float32)
+
+
+def regressions(x, further, penalty):
+    """B column by column: each item regressed on all the others, over the rows of X and the further ones."""
+    rows = np.vstack([x, further])
+    b = np.zeros((x.shape[1], x.shape[1]))
+    for j in range(len(b)):
+        rest = np.delete(np.arange(len(b)), j)
+        a = np.vstack([rows[:, rest], np.sqrt(penalty) * np.eye(len(rest))])
+        b[rest, j] = np.linalg.lstsq(a, np.append(rows[:, j], np.zeros(len(rest))), rcond=None)[0]
+    return b
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_ease_is_a_ridge_regression_of_each_item_on_the_others(split, looks, share):
+    penalty = 3.0
+    x = split.train.toarray().astype(float)
+    unit = looks.astype(float) / np.linalg.norm(looks, axis=1, keepdims=True)
+    f = np.linalg.cholesky(np.exp((unit @ unit.T - 1) / KERNEL_WIDTH) + 1e-9 * np.eye(len(unit))).T
+    wanted = x @ regressions(x, np.sqrt(penalty * share) * f, penalty)
+    made = ease(split, np.arange(x.shape[1]), 25, 0, penalty, looks=looks, share=share)
+    np.testing.assert_allclose(made.scores(np.arange(len(x))), wanted, atol=2e-5)
+
+
+def test_an_item_that_nobody_took_is_scored_by_those_that_look_like_it(split, looks):
+    """Those who took its twin are offered it more than the others are."""
+    twin = int(np.argmax(split.item_counts))
+    alike = looks.copy()
+    alike[24] = alike[twin]
+    among = np.arange(25)
+    plain, kernel = (ease(split, among, 25, 0, 3.0, looks=alike, share=share) for share in (0.0, 3.0))
+    took = split.train[:, [twin]].toarray()[:, 0] > 0
+    everybody = np.arange(len(took))
+    assert abs(plain.scores(everybody)[:, 24]).max() < 1e-6
+    offered = kernel.scores(everybody)[:, 24]
+    assert np.corrcoef(offered, took)[0, 1] > 0.3, np.corrcoef(offered, took)
+
+
+def test_ease_leaves_other_items_at_zero(split, looks):
+    among = np.arange(0, 25, 2)
+    made = ease(split, among, 25, 0, 3.0, looks=looks, share=0.3)
+    assert not made.items[1::2].any()
+    assert made.items[among[:11]].any(1).all()
+
+
+def test_leading_values_are_those_of_the_whole_product():
+    rng = np.random.default_rng(2)
+    decay = (0.5 ** np.arange(20)).astype(np.float32)
+    sparse = sp.random(60, 40, 0.3, random_state=0, dtype=np.float32, format="csr")
+    dense = (rng.standard_normal((40, 20)).astype(np.float32) * decay) @ rng.standard_normal((20, 30)).astype(
+        np.float32
+    )
+    left, values, right = leading([sparse, dense], 5, 0)
+    _, wanted, vectors = np.linalg.svd(sparse @ dense)
+    np.testing.assert_allclose(values, wanted[:5], rtol=1e-4)
+    np.testing.assert_allclose(abs(np.sum(right * vectors[:5], 1)), 1, atol=1e-3)
+    assert left.shape == (60, 5)
+
+
+def test_spectral_is_the_low_rank_of_the_normalised_interactions(split):
+    x = split.train.toarray().astype(float)
+    user, item = np.maximum(1, x.sum(1)) ** -0.5, np.maximum(1, x.sum(0)) ** -0.5
+    u, s, v = np.linalg.svd(user[:, None] * x * item)
+    wanted = (u[:, :6] * s[:6]) @ v[:6] / item
+    made = spectral(split, 6, 0).scores(np.arange(len(x)))
+    assert np.corrcoef(made.ravel(), wanted.ravel())[0, 1] > 0.9999
+
+
+@pytest.fixture(scope="module")
+def features(split):
+    rng = np.random.default_rng(3)
+    return ItemFeatures.of(rng.standard_normal((len(split.item_ids), 8)).astype(np.float16), np.ones(25, bool))
+
+
+SMALL = {"dim": 4, "factors": 2, "epochs": 2, "batch": 32, "device": "cpu"}
+
+
+def test_hybrid_is_the_weighted_sum_of_its_parts(split, features):
+    model = Hybrid(configure("hybrid", **SMALL))
+    parts = model.parts(split, features)
+    assert parts.keys() == WEIGHTS.keys()
+    everybody = np.arange(len(split.user_ids))
+    wanted = 0
+    for name, part in parts.items():
+        scores = part.scores(everybody)
+        wanted = wanted + WEIGHTS[name] * scores / scores.std(1, keepdims=True)
+    made = model.fit(split, features).scores(everybody)
+    np.testing.assert_allclose(made, wanted, atol=1e-3)
+
+
+def test_hybrid_without_one_side_is_the_other(split, features):
+    no_latent = Hybrid(configure("hybrid", **SMALL | {"factors": 0}))
+    assert list(no_latent.parts(split, features)) == ["visual"]
+    no_images = Hybrid(configure("hybrid", **SMALL | {"dim": 0}))
+    assert "visual" not in no_images.parts(split, None)
+    made = no_images.fit(split, None)
+    assert made.head is None
+    assert not made.about["scores_unseen"]
+
+
+def test_hybrid_keeps_ease_to_the_items_that_sell(split, features, monkeypatch):
+    """Beyond EASE_ITEMS the catalogue is too large for a square matrix."""
+    monkeypatch.setattr("vbpr.models.hybrid.EASE_ITEMS", 5)
+    part = Hybrid(configure("hybrid", **SMALL)).parts(split, features)["ease"]
+    kept = part.items.any(1)
+    assert kept.sum() == 5
+    assert split.item_counts[kept].min() >= np.delete(split.item_counts, np.flatnonzero(kept)).max()
+
+
+def test_blend_of_one_part_ranks_as_the_part(split):
+    part = spectral(split, 4, 0)
+    both = [m.scores(np.arange(40)).argsort(1) for m in (part, blend([(2.0, part)], ["low-pass"]))]
+    assert (both[0][:, -5:] == both[1][:, -5:]).mean() > 0.95
+
+
+def test_ease_says_no_to_a_catalogue_that_it_cannot_invert(split, monkeypatch):
+    monkeypatch.setattr(collaborative, "EASE_ITEMS", 10)
+    with pytest.raises(VbprError, match="--model als, or --k-core"):
+        collaborative.EASE(configure("ease")).fit(split, None)
