@@ -65,6 +65,12 @@ def main() -> None:
                 break
             best = leader
     print("best:", dict(zip(names, best, strict=True)), np.round(tried[best], 4))
+    chosen = {"visual": 1.0, **dict(zip(names, best, strict=True))}
+    for name in chosen:
+        for what, weights in ((f"{name} alone", {name: 1.0}), (f"without {name}", {**chosen, name: 0.0})):
+            weights = dict.fromkeys(chosen, 0.0) | weights
+            figures = np.mean([validation(split, parts, weights) for split, parts in fitted], axis=0)
+            print(f"{what:20s}", np.round(figures, 4), flush=True)
 
 
 def validation(split: Split, parts: dict[str, Factors], weights: dict[str, float]) -> list[float]:

@@ -72,6 +72,12 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "a quarter of the negatives by popularity": {"negatives": "popularity"},
         "one own negative each": {"shared_negatives": 0},
     },
+    "hybrid": {
+        "the visual part alone": {"factors": 0},
+        "without images": {"dim": 0},
+        "negatives a quarter by popularity": {"popularity_share": 0.25},
+        "batches of 1,024, 5 epochs": {"batch": 1024, "epochs": 5},
+    },
 }
 
 # What is averaged over users: part of the evaluation, and how a user's value comes from the ranks.
