@@ -15,6 +15,15 @@ import torch
 from vbpr.files import replacing
 from vbpr.interactions import Interactions, Split, csr
 
+# The plain two-stage ranker: one uniform negative for each positive, no history term, no visual bias.
+OWN_NEGATIVES = {
+    "shared_negatives": 0,
+    "history": False,
+    "visual_bias": False,
+    "batch": 4096,
+    "negatives": "uniform",
+}
+
 
 def machine() -> str:
     """Processor or GPU, threads, versions."""

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from common import PeakMemory, machine, planted, table, write_page
+from common import OWN_NEGATIVES, PeakMemory, machine, planted, table, write_page
 
 from vbpr.datasets import Dataset
 from vbpr.evaluate import evaluate
@@ -302,6 +302,7 @@ def runs(dim: int) -> dict[str, Run]:
         "Cornac VBPR, raw features": Run("cornac", cornac_vbpr(raw=True)),
         "Cornac VBPR, mended": Run("cornac", cornac_vbpr(mended=True)),
         "visual": Run("vbpr", ours("visual", dim=dim), "Cornac VBPR"),
+        "visual, one negative each": Run("vbpr", ours("visual", dim=dim, **OWN_NEGATIVES), "Cornac VBPR"),
         "vbpr": Run("vbpr", ours("vbpr", **both), "Cornac VBPR"),
         "vbpr, Cornac's values": Run("vbpr", ours("vbpr", **both, **CORNACS), "Cornac VBPR"),
         "implicit BPR": Run("implicit", implicit_bpr),

@@ -7,28 +7,26 @@ triplets from B + N encodings; `positives/s` is what compares with a trainer tha
 """
 
 import argparse
+import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from common import PeakMemory, machine, median, planted, table
+from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 
 from vbpr.evaluate import evaluate
-from vbpr.models import configure
+from vbpr.interactions import Split
+from vbpr.models import TrainConfig, configure
 from vbpr.models.bpr import difference
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
 
-MODES = {
-    "own negative each": {
-        "shared_negatives": 0,
-        "history": False,
-        "visual_bias": False,
-        "batch": 4096,
-        "negatives": "uniform",
-    },
-    "default": {},
-}
+MODES: dict[str, dict[str, Any]] = {"own negative each": OWN_NEGATIVES, "default": {}}
+# What grows twofold: users, items, interactions.
+GROWTH = {"as given": (1, 1, 1), "interactions": (1, 1, 2), "users and interactions": (2, 1, 2), "items": (1, 2, 1)}
+MAPPED = 0.001  # GB of prepared features: all of them lie on the disk
 
 
 def main() -> None:
@@ -39,53 +37,72 @@ def main() -> None:
     parser.add_argument("--feature-dim", type=int, nargs="+", default=[2048])
     parser.add_argument("--dim", type=int, nargs="+", default=[50])
     parser.add_argument("--epochs", type=int, default=20, help="two or more")
-    parser.add_argument("--growth", action="store_true", help="also twice the interactions")
+    parser.add_argument("--growth", action="store_true", help="also twice the users, items and interactions")
+    parser.add_argument(
+        "--leave",
+        type=float,
+        help="GB of memory to leave free, the rest being filled, for rows that are "
+        "trained from the disk: less than the prepared features, or the machine keeps them in memory all the same",
+    )
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     print(f"training; {machine()}\n", flush=True)
     for feature_dim in args.feature_dim:
-        for times in (1, 2) if args.growth else (1,):
-            split, matrix = planted(args.users, args.items, args.pairs * times, feature_dim)
+        for grown, (users, items, pairs) in list(GROWTH.items())[: None if args.growth else 1]:
+            split, matrix = planted(users * args.users, items * args.items, pairs * args.pairs, feature_dim)
             features = ItemFeatures.of(matrix, np.ones(len(matrix), bool))
             floor = floor_rate(matrix, args.dim[0], device)
+            about = {"D": feature_dim, "twofold": grown, "train pairs": f"{split.train.nnz:,}"}
             for dim in args.dim:
                 for mode, values in MODES.items():
                     config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
-                    start = time.perf_counter()
-                    fit(split, features, config.changed(epochs=1))
-                    once = time.perf_counter() - start
-                    with PeakMemory() as memory:
-                        start = time.perf_counter()
-                        factors = fit(split, features, config)
-                        seconds = time.perf_counter() - start
-                    epoch = (split.train.nnz // config.batch) * config.batch
-                    rate = (args.epochs - 1) * epoch / (seconds - once)  # what epochs cost beside all that is done once
-                    auc = evaluate(factors).summary()["all"]["auc"]
-                    rows.append(
-                        {
-                            "mode": mode,
-                            "D": feature_dim,
-                            "K": dim,
-                            "train pairs": f"{split.train.nnz:,}",
-                            "epochs": args.epochs,
-                            "seconds": f"{seconds:.1f}",
-                            "positives/s": f"{rate:,.0f}",
-                            "triplets/s": f"{rate * max(1, config.shared_negatives):,.0f}",
-                            "floor positives/s": f"{floor:,.0f}",
-                            "ratio": f"{rate / floor:.2f}",
-                            "memory MB": f"{memory.peak:,.0f}",
-                            "features MB": f"{matrix.nbytes / 2**20:,.0f}",
-                            "test AUC": f"{auc:.4f}",
-                        }
-                    )
+                    rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                     print(rows[-1], flush=True)
+            if args.leave:
+                filled = np.ones(max(0, int(available() - args.leave * 1e9)), np.uint8)
+                config = config.changed(memory_limit=MAPPED)
+                mode = f"default, from the disk, {args.leave:g} GB left"
+                rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
+                print(rows[-1], flush=True)
+                del filled
     print("\n" + table(rows))
     print(
         "\nseconds: everything from features in memory to factors (statistics, axes, training, validations, exact\n"
         "item vectors). positives/s: of the epochs after the first, validations included.\n"
         "floor: gathering two rows a triplet and two products with the head, nothing else."
     )
+
+
+def measure(split: Split, features: ItemFeatures, config: TrainConfig, floor: float) -> dict[str, str]:
+    """One fit of all epochs, and one of a single epoch for what is done but once."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "state"
+        start = time.perf_counter()
+        fit(split, features, config.changed(epochs=1), checkpoint=checkpoint)
+        once = time.perf_counter() - start
+        with PeakMemory() as memory:
+            start = time.perf_counter()
+            factors = fit(split, features, config, checkpoint=checkpoint)
+            seconds = time.perf_counter() - start
+    epoch = (split.train.nnz // config.batch) * config.batch
+    rate = (config.epochs - 1) * epoch / (seconds - once)  # what epochs cost beside all that is done once
+    return {
+        "seconds": f"{seconds:.1f}",
+        "positives/s": f"{rate:,.0f}",
+        "triplets/s": f"{rate * max(1, config.shared_negatives):,.0f}",
+        "floor positives/s": f"{floor:,.0f}",
+        "ratio": f"{rate / floor:.2f}",
+        "memory MB": f"{memory.peak:,.0f}",
+        "features MB": f"{features.matrix.nbytes / 2**20:,.0f}",
+        "test AUC": f"{evaluate(factors).summary()['all']['auc']:.4f}",
+    }
+
+
+def available() -> int:
+    """Bytes that the machine could still give."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
 
 
 def floor_rate(matrix: np.ndarray, dim: int, device: torch.device, batch: int = 4096) -> float:

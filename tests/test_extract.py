@@ -10,6 +10,8 @@ import pytest
 
 from conftest import TINY, board_items, run_python
 from vbpr import Dataset, FeatureStore, VbprError, extract
+from vbpr.extract import encoded, in_steps
+from vbpr.images import Preprocessing
 
 OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}
 
@@ -28,6 +30,59 @@ def test_features_are_of_their_own_image_whatever_the_batch_and_source(catalogue
     assert np.linalg.norm(x - y) / np.linalg.norm(x) < 1e-3
     order = np.linalg.norm(x[:, None] - y[None], axis=2).argmin(1)
     assert order.tolist() == list(range(22))  # and of no other image
+
+
+class PlaceBound:
+    """An engine whose features give away where in its batch an image stood."""
+
+    batch, depth = 4, 2
+
+    def start(self, pixels):
+        assert len(pixels) == self.batch
+        return lambda: pixels.mean((1, 2, 3))[:, None] + 1000.0 * np.arange(self.batch)[:, None]
+
+
+class Written(dict):
+    def write(self, rows, features):
+        self.update(zip(rows.tolist(), features[:, 0].tolist(), strict=True))
+
+    def fail(self, rows, reasons):
+        self.update(zip(rows.tolist(), reasons, strict=True))
+
+
+def test_an_image_has_the_same_place_in_its_batch_in_any_run(catalogue):
+    """torch's convolutions differ in the last bit with the place, so a resumed run must not move an image."""
+    folder = catalogue()
+    next((folder / "images").glob("*/red-04.png")).write_bytes(b"\x89PNG broken")
+    source = Dataset.resolve(folder).images()
+
+    def features(pending):
+        store = Written()
+        for _ in encoded(
+            store,
+            source,
+            PlaceBound(),
+            Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3),
+            np.asarray(pending),
+            2,
+        ):
+            pass
+        return store
+
+    everything = features(range(22))
+    assert len(everything) == 22
+    some = [0, 4, 5, 8, 9, 12, 13, 18, 21]
+    assert features(some) == {row: everything[row] for row in some}
+
+
+def test_steps_are_consecutive_rows_where_all_are_there():
+    assert [step.tolist() for step in in_steps(np.arange(10), 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    rows = np.sort(np.random.default_rng(0).choice(1000, 200, replace=False))
+    steps = list(in_steps(rows, 16))
+    assert sorted(np.concatenate(steps).tolist()) == rows.tolist()
+    assert all(len(set(step % 16)) == len(step) for step in steps)
+    assert len(steps) < 2 * 200 / 16
+    assert not list(in_steps(rows[:0], 16))
 
 
 def test_a_second_run_writes_nothing_and_new_or_changed_images_alone(catalogue, tmp_path):

@@ -5,6 +5,7 @@ extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
 
 import dataclasses
 import importlib.metadata
+import itertools
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -163,10 +164,12 @@ def checked(
 class Batch:
     """One step's images on their way through: decoded, encoded, written.
 
+    An image has its own place in `pixels`, for an engine's last bits may depend on it; the other places are black.
     Memory is bounded by the number of these: `encoder.depth` under way, and as many again (at least two) decoding.
     """
 
     rows: Array
+    places: Array
     pixels: Pixels
     reasons: list[str]  # "" for an image that is fine
     decoding: list[Future[None]]
@@ -187,13 +190,13 @@ def encoded(
     def decode(batch: Batch, part: Array) -> None:
         for at in part:
             try:
-                batch.pixels[at] = prepare(source.read(int(batch.rows[at])), how)
+                batch.pixels[batch.places[at]] = prepare(source.read(int(batch.rows[at])), how)
             except BadImage as error:
                 batch.reasons[at] = str(error)
 
     def commit(batch: Batch) -> tuple[int, int]:
         if batch.features is not None:
-            store.write(batch.rows[batch.good], batch.features())
+            store.write(batch.rows[batch.good], batch.features()[batch.places[batch.good]])
         bad = np.flatnonzero([reason != "" for reason in batch.reasons])
         store.fail(batch.rows[bad], [batch.reasons[i] for i in bad])
         return len(batch.good), len(bad)
@@ -201,14 +204,13 @@ def encoded(
     with ThreadPoolExecutor(workers, "decode") as pool:
         decoding: deque[Batch] = deque()
         encoding: deque[Batch] = deque()
-        position = 0
+        size = encoder.batch
+        waiting = in_steps(pending, size)
 
         def ahead() -> None:
-            nonlocal position
-            while position < len(pending) and len(decoding) <= max(1, encoder.depth):
-                rows = pending[position : position + encoder.batch]
-                position += len(rows)
-                batch = Batch(rows, np.empty((len(rows), how.size, how.size, 3), np.uint8), [""] * len(rows), [])
+            while len(decoding) <= max(1, encoder.depth) and (rows := next(waiting, None)) is not None:
+                pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
+                batch = Batch(rows, rows % size, pixels, [""] * len(rows), [])
                 parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * workers))
                 batch.decoding = [pool.submit(decode, batch, part) for part in parts]
                 decoding.append(batch)
@@ -222,8 +224,7 @@ def encoded(
                 ahead()
                 batch.good = np.flatnonzero([reason == "" for reason in batch.reasons])
                 if len(batch.good):
-                    fine = batch.pixels if len(batch.good) == len(batch.rows) else batch.pixels[batch.good]
-                    batch.features = encoder.start(fine)
+                    batch.features = encoder.start(batch.pixels)
                 encoding.append(batch)
                 if len(encoding) > encoder.depth:
                     yield commit(encoding.popleft())
@@ -231,6 +232,18 @@ def encoded(
                 yield commit(encoding.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_steps(rows: Array, size: int) -> Iterator[Array]:
+    """Rows in steps of at most `size`, no two of a step with the same place `row % size`; all rows: in order."""
+    place = rows % size
+    order = np.argsort(place, kind="stable")
+    ordered = place[order]
+    nth = np.arange(len(rows)) - np.searchsorted(ordered, ordered)  # rows before it that want its place
+    again = np.argsort(nth, kind="stable")
+    ends = np.cumsum(np.bincount(nth))
+    for start, end in itertools.pairwise([0, *ends]):
+        yield np.sort(rows[order[again[start:end]]])
 
 
 def summary(failures: list[tuple[str, str]]) -> str:

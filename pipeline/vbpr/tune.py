@@ -47,7 +47,7 @@ LATENT: Space = {"factors": (16, 256, "log"), "shrink": (0.0, 20.0)}
 SPACES: dict[str, Space] = {
     "visual": VISUAL,
     "vbpr": {**VISUAL, **LATENT, "latent_weight": (0.1, 1.0)},
-    "hybrid": {**VISUAL, **LATENT},
+    "hybrid": {**VISUAL, **LATENT, "factors": (16, 96, "log")},  # EASE keeps twelve times as many
     "bprmf": {
         **LATENT,
         "epochs": (3, 30, "log"),
