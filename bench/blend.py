@@ -52,7 +52,7 @@ def main() -> None:
 
     print(f"{data.title}, splits {args.split_seeds}; {machine()}")
     print(f"weights of {', '.join(names)}; validation AUC all, cold, unseen, HR@10")
-    best = tuple(0.5 for _ in names)
+    best = tuple(WEIGHTS[name] for name in names)
     for step in STEPS:
         while True:  # coordinate search: the best neighbour, until there is none
             around = [

@@ -135,13 +135,20 @@ def spectral(split: Split, rank: int, seed: int) -> Factors:
 def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array]:
     """The leading singular values of a product of matrices and their vectors: (n, r), (r,) descending, (r, m).
 
-    By subspace iteration (Halko et al. 2011)."""
+    By subspace iteration (Halko et al. 2011), until the values have settled.
+    """
     rng = np.random.default_rng(seed)
     columns = chain[-1].shape[1]
     basis = rng.standard_normal((columns, min(rank + 16, chain[0].shape[0], columns)), np.float32)
     turned = [matrix.T for matrix in reversed(chain)]
+    before = 0.0
     for _ in range(SWEEPS):
-        basis = torch.linalg.qr(torch.from_numpy(times(turned, times(chain, basis))))[0].numpy()
+        product = torch.from_numpy(times(turned, times(chain, basis)))
+        q, r = torch.linalg.qr(product)
+        basis, total = q.numpy(), float(r.diagonal().double().abs().sqrt().sum())
+        if abs(total - before) <= SETTLED * total:
+            break
+        before = total
     left, values, turn = torch.linalg.svd(torch.from_numpy(times(chain, basis)), full_matrices=False)
     return left.numpy()[:, :rank], values.numpy()[:rank], (turn.numpy() @ basis.T)[:rank]
 
@@ -156,7 +163,7 @@ def times(chain: list[Any], basis: Array) -> Array:
     return basis
 
 
-SWEEPS = 3
+SWEEPS, SETTLED = 50, 1e-3  # at most; and how little the sum of the values may still change
 
 
 __all__ = ["EASE", "Implicit", "Spectral", "ease", "spectral"]
