@@ -83,6 +83,8 @@ def test_steps_are_consecutive_rows_where_all_are_there():
     assert all(len(set(step % 16)) == len(step) for step in steps)
     assert len(steps) < 2 * 200 / 16
     assert not list(in_steps(rows[:0], 16))
+    far = list(in_steps(np.arange(1000, 1500), 2))  # more than one window
+    assert len(far) == 250 and np.array_equal(np.concatenate(far), np.arange(1000, 1500))
 
 
 def test_a_second_run_writes_nothing_and_new_or_changed_images_alone(catalogue, tmp_path):

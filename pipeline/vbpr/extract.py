@@ -23,6 +23,7 @@ from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessi
 from .progress import Progress, Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
+WINDOW = 64  # full steps that are dealt out at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,15 +236,18 @@ def encoded(
 
 
 def in_steps(rows: Array, size: int) -> Iterator[Array]:
-    """Rows in steps of at most `size`, no two of a step with the same place `row % size`; all rows: in order."""
-    place = rows % size
-    order = np.argsort(place, kind="stable")
-    ordered = place[order]
-    nth = np.arange(len(rows)) - np.searchsorted(ordered, ordered)  # rows before it that want its place
-    again = np.argsort(nth, kind="stable")
-    ends = np.cumsum(np.bincount(nth))
-    for start, end in itertools.pairwise([0, *ends]):
-        yield np.sort(rows[order[again[start:end]]])
+    """Rows in steps of at most `size`, no two of a step with the same place `row % size`; all rows: in order.
+
+    They are dealt out `WINDOW` full steps at a time, so that the memory does not grow with the catalogue.
+    """
+    for first in range(0, len(rows), WINDOW * size):
+        window = rows[first : first + WINDOW * size]
+        order = np.argsort(window % size, kind="stable")
+        place = (window % size)[order]
+        nth = np.arange(len(window)) - np.searchsorted(place, place)  # rows before it that want its place
+        again = order[np.argsort(nth, kind="stable")]
+        for start, end in itertools.pairwise([0, *np.cumsum(np.bincount(nth))]):
+            yield np.sort(window[again[start:end]])
 
 
 def summary(failures: list[tuple[str, str]]) -> str:
