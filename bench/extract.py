@@ -3,13 +3,15 @@
     python bench/extract.py --backbone inception --images 400
     python bench/extract.py --backbone inception --data ../shared/data/hm-july --images 400
 
-The naive loop is what a notebook does: Pillow, float32, one image at a time. The floor is what the machine does on the
-bare convolutions of the same model: oneDNN's rate on one large 3 x 3 convolution, over the model's multiplications;
-the floor of decoding is libjpeg-turbo's bare decode. Decoding is timed by the processor time of its thread: what a
+The naive loop is what a notebook does: Pillow, float32, one image at a time. The floor is what the machine does on bare
+convolutions: oneDNN's rate on one large 3 x 3 convolution, over the model's multiplications; beside it, what the
+model's own convolutions take one by one, with nothing between them. The floor of decoding is libjpeg-turbo's bare
+decode. Decoding is timed by the processor time of its thread: what a
 core does, whatever else runs beside it. Weights are random: they do not change the speed.
 """
 
 import argparse
+import copy
 import functools
 import importlib.metadata
 import os
@@ -49,18 +51,17 @@ def make_photos(folder: Path, count: int) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:06}.jpg", quality=85)
 
 
-def flops(backbone: Backbone) -> float:
-    """Floating-point operations of one image: 2 a multiplication of every convolution and linear layer."""
-    total = 0.0
+def layers(backbone: Backbone) -> list[tuple[torch.nn.Module, tuple[int, ...], float]]:
+    """Every convolution and linear layer, its input's shape for one image, and operations: 2 a multiplication."""
+    found = []
 
-    def count(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        nonlocal total
+    def note(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
         weight: torch.Tensor = module.weight  # type: ignore[assignment]
         places = output[0, 0].numel() if isinstance(module, torch.nn.Conv2d) else output[0].numel() / output.shape[-1]
-        total += 2 * weight.numel() * places
+        found.append((module, tuple(inputs[0].shape[1:]), 2.0 * weight.numel() * places))
 
     hooks = [
-        module.register_forward_hook(count)
+        module.register_forward_hook(note)
         for module in backbone.module.modules()
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
     ]
@@ -68,7 +69,7 @@ def flops(backbone: Backbone) -> float:
         backbone.module(torch.zeros(1, 3, backbone.preprocessing.size, backbone.preprocessing.size))
     for hook in hooks:
         hook.remove()
-    return total
+    return found
 
 
 def median_seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:
@@ -85,11 +86,12 @@ def bare_decode(data: bytes, how: Preprocessing) -> torch.Tensor:
     return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
 
 
-def convolution_rate(dtype: torch.dtype, device: torch.device, runs: int) -> float:
-    """Floating-point operations a second of one 3 x 3 convolution, 16 x 256 x 35 x 35, channels last."""
-    layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False).eval().to(device, dtype)
-    layer = layer.to(memory_format=torch.channels_last)
-    pixels = torch.rand(16, 256, 35, 35, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+def layer_seconds(layer: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds that a bare layer takes for 16 images, channels last."""
+    layer = copy.deepcopy(layer).eval().to(device, dtype)
+    pixels = torch.rand(16, *shape, device=device).to(dtype)
+    if len(shape) == 3:
+        layer, pixels = (t.to(memory_format=torch.channels_last) for t in (layer, pixels))
 
     def work() -> None:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
@@ -97,7 +99,13 @@ def convolution_rate(dtype: torch.dtype, device: torch.device, runs: int) -> flo
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return 2 * layer.weight.numel() * 16 * 35 * 35 / median_seconds(work, 3 * runs)
+    return median_seconds(work, 15)
+
+
+def convolution_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Floating-point operations a second of one 3 x 3 convolution, 16 x 256 x 35 x 35."""
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, bias=False)
+    return 2 * layer.weight.numel() * 16 * 35 * 35 / layer_seconds(layer, (256, 35, 35), dtype, device)
 
 
 def naive(backbone: Backbone, photos: list[bytes]) -> float:
@@ -134,7 +142,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     backbone = load_backbone(options.backbone, random_weights=True)
-    how, work = backbone.preprocessing, flops(backbone)
+    how, work = backbone.preprocessing, sum(operations for *_, operations in layers(backbone))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "data" / "images"
         if options.data is None:
@@ -189,9 +197,11 @@ def main() -> None:
 
         for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
             device = Encoder(backbone, options.device, batch=1).device
-            rate = convolution_rate(dtype, device, options.runs)
+            rate = convolution_rate(dtype, device)
             floor = rate / work
             row(f"floor, {precision} ({rate / 1e9:,.0f} GFLOP/s)", floor, base, floor)
+            alone = sum(layer_seconds(layer, shape, dtype, device) for layer, shape, _ in layers(backbone))
+            row("  its own layers, each alone", 16 / alone, base, floor)
             for engine in ["torch"] if device.type == "cuda" else options.engines.split(","):
                 encoder = Encoder(backbone, options.device, precision, engine, options.batch, options.images)
                 count = max(encoder.batch * 2 * encoder.depth, 32)
