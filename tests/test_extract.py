@@ -76,15 +76,20 @@ def test_an_image_has_the_same_place_in_its_batch_in_any_run(catalogue):
 
 
 def test_steps_are_consecutive_rows_where_all_are_there():
-    assert [step.tolist() for step in in_steps(np.arange(10), 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    rows = np.sort(np.random.default_rng(0).choice(1000, 200, replace=False))
-    steps = list(in_steps(rows, 16))
-    assert sorted(np.concatenate(steps).tolist()) == rows.tolist()
-    assert all(len(set(step % 16)) == len(step) for step in steps)
-    assert len(steps) < 2 * 200 / 16
-    assert not list(in_steps(rows[:0], 16))
-    far = list(in_steps(np.arange(1000, 1500), 2))  # more than one window
-    assert len(far) == 250 and np.array_equal(np.concatenate(far), np.arange(1000, 1500))
+    def steps(rows, size):
+        dealt = list(in_steps(np.asarray(rows), size))
+        assert sorted(row for step, _ in dealt for row in step.tolist()) == sorted(rows)
+        assert all(len(set(places)) == len(step) <= size and max(places) < size for step, places in dealt)
+        return dealt
+
+    assert [step.tolist() for step, _ in steps(range(10), 4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    far = steps(range(1000, 1500), 2)  # more than one window
+    assert len(far) == 250 and all((places == step % 2).all() for step, places in far)
+    holes = [row for row in range(16, 512) if row % 50]  # as a run leaves them that was stopped
+    assert all((places == step % 16).all() for step, places in steps(holes, 16))
+    scattered = np.sort(np.random.default_rng(0).choice(9069, 91, replace=False)).tolist()
+    assert len(steps(scattered, 16)) == 6 and len(steps(range(0, 256, 16), 16)) == 1
+    assert not list(in_steps(np.arange(0), 16))
 
 
 def test_a_second_run_writes_nothing_and_new_or_changed_images_alone(catalogue, tmp_path):

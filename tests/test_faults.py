@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -204,7 +205,7 @@ def test_hostile_tars_are_refused(tmp_path, members):
 def test_a_missing_shard_and_a_cut_tar(tmp_path):
     for k in (0, 1, 3):
         tar_of(tmp_path / f"images-{k:03}.tar", [(f"{k}.jpg", tarfile.REGTYPE)])
-    with pytest.raises(VbprError, match="not 002"):
+    with pytest.raises(VbprError, match=r"images-001\.tar and later ones but not images-002\.tar"):
         open_images(tmp_path)
     tar_of(tmp_path / "images-002.tar", [("2.jpg", tarfile.REGTYPE)])
     assert open_images(tmp_path).item_ids.tolist() == ["0", "1", "2", "3"]
@@ -214,15 +215,66 @@ def test_a_missing_shard_and_a_cut_tar(tmp_path):
         open_images(tmp_path)
 
 
-def test_flipped_bytes_in_a_zip_are_caught_by_its_checksum(tmp_path):
+def test_shards_of_several_series_more_than_open_files_are_allowed(tmp_path):
+    for name in ("images-train-0", "images-val-0", "images-val-1", *(f"images{k}" for k in range(60))):
+        tar_of(tmp_path / f"{name}.tar", [(f"{name}.jpg", tarfile.REGTYPE)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
+    try:
+        source = open_images(tmp_path)
+        assert len(source) == 63 and len({source.read(i) for i in range(63)}) >= 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_flipped_bytes_in_a_zip_are_caught_wherever_they_are(tmp_path, how):
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", how) as archive:
+        for k in range(10):
+            archive.writestr(f"i{k}.jpg", jpeg(k))
+        start, length = archive.getinfo("i3.jpg").header_offset + 45, archive.getinfo("i3.jpg").compress_size
+    sound = path.read_bytes()
+    for at in (start, start + 3, start + length // 2, start + length - 20):
+        data = bytearray(sound)
+        data[at] ^= 255
+        path.write_bytes(data)
+        assert [item for item, _ in run(tmp_path, tmp_path / f"{at}.h5", max_bad=0.2).failures] == ["i3"]
+
+
+def test_a_zip_that_cannot_be_read_for_now_is_read_by_the_next_run(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         for k in range(10):
             archive.writestr(f"i{k}.jpg", jpeg(k))
-    data = bytearray((tmp_path / "images.zip").read_bytes())
-    at = data.find(jpeg(3)) + len(jpeg(3)) // 2
-    data[at] ^= 255
-    (tmp_path / "images.zip").write_bytes(data)
-    assert run(tmp_path, tmp_path / "f.h5", max_bad=0.2).failures == [("i3", "damaged")]
+    opened, left = zipfile.ZipFile.open, [1]
+
+    def failing(self, name, *rest, **more):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(self, name, *rest, **more)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", failing)
+    first = run(tmp_path, tmp_path / "f.h5", max_bad=0.2)
+    assert [reason for _, reason in first.failures] == ["unreadable"]
+    again = run(tmp_path, tmp_path / "f.h5")
+    assert again.written == 1 and not again.failures
+
+
+def test_sizes_that_a_zip_forges_do_not_fill_the_memory(tmp_path):
+    path, size = tmp_path / "images.zip", 300 * 2**20
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.jpg", bytes(size))
+        archive.writestr("good.jpg", jpeg())
+    assert path.stat().st_size < 2**19
+    data = path.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    path.write_bytes(data)
+    tracemalloc.start()
+    done = run(tmp_path, tmp_path / "f.h5", max_bad=0.6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert [item for item, _ in done.failures] == ["bomb"]
 
 
 # ------------------------------------------------------------------------------------------ catalogues that change
@@ -269,6 +321,57 @@ def test_another_model_weights_or_precision_is_refused_naming_both(folder, tmp_p
     assert out.read_bytes() == kept
 
 
+def test_engines_that_round_in_their_own_ways_are_not_mixed(folder, tmp_path):
+    run(folder, tmp_path / "f.h5", precision="fast")
+    pytest.importorskip("openvino")
+    (folder / "images" / "new.jpg").write_bytes(jpeg(11))
+    with pytest.raises(VbprError, match=r"fast; torch.*would be.*fast; openvino"):
+        run(folder, tmp_path / "f.h5", precision="fast", engine="openvino")
+
+
+def test_what_still_is_not_there_does_not_load_the_model(folder, tmp_path, monkeypatch):
+    (folder / "images" / "link.jpg").symlink_to(tmp_path / "later.jpg")
+    run(folder, tmp_path / "f.h5", max_bad=0.2)
+    with monkeypatch.context() as patched:
+        patched.setattr("vbpr.backbones.load_backbone", lambda *_: pytest.fail("loaded"))
+        assert run(folder, tmp_path / "f.h5", max_bad=0.2).written == 0
+    (tmp_path / "later.jpg").write_bytes(jpeg())
+    assert run(folder, tmp_path / "f.h5").written == 1
+
+
+def test_a_catalogue_that_shrinks_says_so_and_one_half_gone_is_refused(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    for i in range(4):
+        (folder / "images" / f"i{i}.jpg").unlink()
+    assert run(folder, out).dropped == 4 and len(FeatureStore(out)) == 6
+    kept = out.read_bytes()
+    for i in range(4, 8):
+        (folder / "images" / f"i{i}.jpg").unlink()
+    with pytest.raises(VbprError, match=r"4 of its 6 items \(first: i4\) are not in this one.*shard missing"):
+        run(folder, out)
+    assert out.read_bytes() == kept
+
+
+def test_images_that_say_little_are_told_of(folder, tmp_path, capsys):
+    Image.new("RGB", (1, 1)).save(folder / "images" / "one.png")
+    Image.new("RGB", (8000, 1)).save(folder / "images" / "sliver.jpg")
+    assert run(folder, tmp_path / "f.h5").odd == [("one", "1 x 1"), ("sliver", "8000 x 1")]
+    words = ("--engine", "torch", "--device", "cpu", "--data", folder, "--out", tmp_path / "g.h5")
+    app(["extract", "--backbone", BACKBONE, "--random-weights", *map(str, words)], standalone_mode=False)
+    assert "2 images are so small or narrow that they say little ('one' is 1 x 1" in capsys.readouterr().out
+
+
+def test_a_link_to_the_feature_file_stays_one(folder, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "f.h5").symlink_to("far/f.h5")
+    run(folder, tmp_path / "f.h5")
+    assert (tmp_path / "f.h5").is_symlink() and len(FeatureStore(tmp_path / "far" / "f.h5").done) == 10
+    inner = locked(tmp_path / "f.h5")
+    with locked(tmp_path / "far" / "f.h5"), pytest.raises(VbprError, match="in use by pid"), inner:
+        pass
+
+
 def test_another_catalogue_does_not_replace_the_file(folder, tmp_path):
     out = tmp_path / "f.h5"
     run(folder, out)
@@ -292,6 +395,18 @@ def test_rot_is_found_and_not_carried_into_a_grown_file(tmp_path):
     assert code == 2 and "has changed since it was written" in error and "i0 to i5" in error
     with made(path, ids=np.array([f"i{k}" for k in range(7)])) as store:
         assert len(store.pending) == 7
+
+
+def test_rot_is_encoded_anew_when_asked(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    sound = out.read_bytes()
+    with out.open("r+b") as handle:
+        handle.seek(FeatureStore(out).offsets["features"] + 9)
+        handle.write(b"\x77")
+    assert out.read_bytes() != sound and run(folder, out).written == 0
+    assert run(folder, out, verify=True).written == 10 and out.read_bytes() == sound
+    assert run(folder, out, verify=True).written == 0
 
 
 # ------------------------------------------------------------------------------------------ disks
@@ -354,6 +469,27 @@ def test_a_file_size_limit_is_an_error_not_a_crash(folder, tmp_path):
     assert code == 2 and "File too large" in error
     assert not (tmp_path / "f.h5").exists()
     assert extract_cli(folder, tmp_path / "f.h5")[0] == 0
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_a_disk_without_room_for_the_lock_is_an_error_too(folder, tmp_path, room):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        code, error = extract_cli(folder, tmp_path / "f.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2 and "File too large" in error and not [p for p in tmp_path.iterdir() if p.name != "data"]
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOLCK, "cannot be locked"), (errno.EWOULDBLOCK, "in use by")])
+def test_a_disk_without_locks_is_not_called_in_use(tmp_path, monkeypatch, number, said):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with pytest.raises(VbprError, match=said), locked(tmp_path / "f.h5"):
+        pass
 
 
 def test_a_limit_in_mid_run_keeps_what_is_done(tmp_path):
@@ -576,9 +712,52 @@ def bad_provenance(handle):
     handle.attrs["provenance"] = '{"backbone": 3}'
 
 
+def gone(name):
+    def change(handle):
+        del handle[name]
+
+    return change
+
+
+def as_group(name):
+    def change(handle):
+        del handle[name]
+        handle.create_group(name)
+
+    return change
+
+
+def named_type(handle):
+    handle["kind"] = np.dtype("f8")
+
+
+def many_names(handle):
+    """Groups that hold each other twice: 2^40 paths."""
+    below = handle.create_group("g0")
+    for k in range(1, 40):
+        group = handle.create_group(f"g{k}")
+        group["a"] = group["b"] = below
+        below = group
+    handle["state"][0] = 9
+
+
+def array_attribute(handle):
+    handle.attrs["vbpr"] = np.arange(3)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        gone("item_ids"),
+        gone("features"),
+        as_group("item_ids"),
+        as_group("features"),
+        named_type,
+        many_names,
+        array_attribute,
+        replace("features", data=h5py.Empty("<f2")),
+        replace("item_ids", data=h5py.Empty("S4")),
+        replace("item_ids", data=np.array([b"\xff\xfe"] * 6, dtype=h5py.string_dtype("utf-8", 2))),
         external,
         soft,
         virtual,

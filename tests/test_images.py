@@ -161,6 +161,31 @@ def test_16_bit_is_scaled_by_257_rather_than_clipped():
     assert np.asarray(load(encoded(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_values_outside_their_range_are_refused():
+    """Floats are taken for shares of white; what else they mean, nobody can say."""
+    ramp = np.linspace(0, 1, 40 * 48, dtype=np.float32).reshape(40, 48)
+    assert np.array_equal(np.asarray(load(encoded(Image.fromarray(ramp), "TIFF")))[..., 0], np.rint(ramp * 255))
+    for wrong in (np.nan, np.inf, -0.1, 1.1):
+        values = ramp.copy()
+        values[3, 5] = wrong
+        assert bad(encoded(Image.fromarray(values), "TIFF")) == "values outside their range"
+    assert bad(encoded(Image.fromarray(np.array([[0, 70_000]], np.int32)), "TIFF")) == "values outside their range"
+
+
+def test_formats_that_run_programs_or_decode_before_the_cap_are_refused():
+    icon = encoded(photo((64, 64)), "ICO")
+    assert Image.open(io.BytesIO(icon)).format == "ICO" and bad(icon) == "not an image"
+    assert bad(encoded(photo(), "EPS")) == "not an image"
+
+
+def test_memory_that_gives_out_is_the_machines_fault(monkeypatch):
+    def out(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(images, "to_rgb", out)
+    assert bad(encoded(photo())) in images.PASSING
+
+
 def test_transparency_is_laid_on_white():
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
     assert (np.asarray(load(encoded(image))) == 255).all()

@@ -55,7 +55,7 @@ class Adder:
 
 @pytest.fixture
 def number(monkeypatch):
-    def prepare(i, how):
+    def prepare(i, how, odd):
         if i % 1000 == 7:
             raise BadImage("truncated")
         return np.full((how.size, how.size, 3), i % 251, np.uint8)

@@ -296,7 +296,7 @@ class Scaled(nn.Module):
     def __init__(self, backbone: Backbone, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.dtype = dtype
-        self.module = backbone.module if dtype == torch.float32 else copy.deepcopy(backbone.module).to(dtype)
+        self.module = copy.deepcopy(backbone.module).to(dtype)  # the backbone's own stays where and what it is
         mean, std = torch.tensor(backbone.preprocessing.mean) * 255, torch.tensor(backbone.preprocessing.std) * 255
         self.register_buffer("shift", mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", std.view(1, 3, 1, 1), persistent=False)
@@ -336,16 +336,7 @@ class Encoder:
             VbprError: a device or engine that is not there.
         """
         self.device = pick_device(device)
-        installed = importlib.util.find_spec("openvino") is not None
-        if engine not in ("auto", "torch", "openvino"):
-            raise VbprError(f"--engine {engine} is not known; choose auto, torch or openvino")
-        if engine == "openvino" and not installed:
-            raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
-        if engine == "openvino" and self.device.type != "cpu":
-            raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
-        if engine == "auto":  # one photo is done before OpenVINO has compiled the model
-            engine = "openvino" if installed and self.device.type == "cpu" and batch != 1 else "torch"
-        self.engine = engine
+        self.engine = pick_engine(engine, self.device, batch)
         self.size, self.dim = backbone.preprocessing.size, backbone.dim
         fast = precision == "fast"
         self.runner: Runner
@@ -478,7 +469,7 @@ class CudaRunner:
         self.model: Callable[[torch.Tensor], torch.Tensor] = scaled
         self.copying, self.computing = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)  # the weights were copied on the default stream
-        self.batch = batch or self.best_batch()
+        self.batch = batch or self.best_batch(images or self.LARGEST)
         self.slots: list[Slot] = []
         if images >= self.COMPILE_FROM:
             self.model = torch.compile(scaled, dynamic=False)
@@ -508,11 +499,11 @@ class CudaRunner:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
             return self.model(pixels)
 
-    def best_batch(self) -> int:
-        """Double the batch while that still gains speed and fits in memory."""
+    def best_batch(self, images: int) -> int:
+        """Double the batch while there are more images than that, it still gains speed, and it fits in memory."""
         best, best_rate, batch = 16, 0.0, 16
         with torch.cuda.stream(self.computing):  # the allocator keeps memory by stream: probe where the work will be
-            while batch <= self.LARGEST:
+            while batch <= self.LARGEST and best < images:
                 try:
                     pixels = torch.zeros(batch, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
                     for _ in range(2):  # the first call chooses kernels
@@ -521,7 +512,9 @@ class CudaRunner:
                         self.forward(pixels)
                         self.computing.synchronize()
                         rate = batch / (time.perf_counter() - start)
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
                     break
                 if rate < 1.03 * best_rate:
                     break
@@ -539,7 +532,9 @@ class CudaRunner:
             if not self.slots:
                 self._buffers()
             return self._start(pixels)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if self.batch == 1:
                 raise VbprError("one image does not fit in the GPU's memory; choose --device cpu") from error
         torch.cuda.synchronize(self.device)  # nothing may still be using what is freed now
@@ -577,6 +572,12 @@ class CudaRunner:
         return wait
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a GPU's memory did not suffice: torch, pinned memory, cuBLAS and cuDNN each say so in their own way."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "ALLOC_FAILED" in said
+
+
 @dataclasses.dataclass
 class Slot:
     """Buffers of one batch on its way: pinned pixels, pixels on the device, pinned features; when each is filled."""
@@ -587,6 +588,24 @@ class Slot:
     copied: Any
     done: Any
     unread: Callable[[], Features] | None = None
+
+
+def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> str:
+    """auto, torch or openvino as torch or openvino.
+
+    Raises:
+        VbprError: it is unknown, not installed, or not for this device.
+    """
+    installed = importlib.util.find_spec("openvino") is not None
+    if engine not in ("auto", "torch", "openvino"):
+        raise VbprError(f"--engine {engine} is not known; choose auto, torch or openvino")
+    if engine == "openvino" and not installed:
+        raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
+    if engine == "openvino" and device.type != "cpu":
+        raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
+    if engine == "auto":  # one photo is done before OpenVINO has compiled the model
+        return "openvino" if installed and device.type == "cpu" and batch != 1 else "torch"
+    return engine
 
 
 def pick_device(device: str) -> torch.device:

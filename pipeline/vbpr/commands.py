@@ -90,9 +90,14 @@ def extract(
     precision: Annotated[str, typer.Option(help="exact (within 1e-3 of float32) or fast (bfloat16)")] = "exact",
     engine: Annotated[str, typer.Option(help="auto, torch, or openvino (CPU; the `openvino` extra)")] = "auto",
     device: Device = "auto",
-    batch: Annotated[int | None, typer.Option(min=1, help="Images a step [default: 16 on a CPU, 256 on a GPU]")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images a step [default: 16; on a GPU the fastest that fits]")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the file's digests first; encode anew what has changed in it")
+    ] = False,
     recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
     epochs: Annotated[
         int | None, typer.Option(min=1, help="cae: passes over the images [default: the recipe's]")
@@ -119,6 +124,7 @@ def extract(
         batch=batch,
         threads=threads,
         max_bad=max_bad,
+        verify=verify,
         cae={"recipe": recipe, "epochs": epochs, "image_size": image_size},
     )
     rate = f" at {done.rate:,.0f} images/s" if done.written else ""
@@ -132,6 +138,11 @@ def extract(
             f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
             f"vbpr info {done.path} --failures lists them"
         )
+    if done.dropped:
+        print(f"dropped {done.dropped:,} items whose images are gone")
+    if done.odd:
+        odd = some((f"{item!r:.100} is {size}" for item, size in done.odd), len(done.odd))
+        print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
     print(f"next: vbpr train --features {done.path}")
 
 

@@ -28,13 +28,21 @@ WINDOW = 64  # full steps that are dealt out at a time
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """What a run did: rows in the file, rows written now, failures (item id, reason), images a second."""
+    """What a run did.
+
+    Attributes:
+        items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
+        dropped: finished rows that went with their items. odd: (item id, "W x H") of images, among those written now,
+            that are so small or narrow that they say little.
+    """
 
     path: Path
     items: int
     written: int
     failures: list[tuple[str, str]]
     rate: float
+    dropped: int = 0
+    odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
 def extract(
@@ -50,6 +58,7 @@ def extract(
     batch: int | None = None,
     threads: int | None = None,
     max_bad: float = 0.05,
+    verify: bool = False,
     cae: dict[str, Any] | None = None,
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
@@ -58,6 +67,7 @@ def extract(
 
     Args:
         max_bad: the largest share of images that may be unusable.
+        verify: compare a file that is there with its digests first, and encode anew what has changed in it.
         cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
@@ -71,11 +81,12 @@ def extract(
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
     request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
     finished = up_to_date(path, request, source, signatures)
-    if finished is not None:
+    if finished is not None and not (verify and finished.verify()):
         return checked(finished, source, max_bad)
     writable_parent(path)
-    from .backbones import Encoder, load_backbone, pick_device
+    from .backbones import Encoder, load_backbone, pick_device, pick_engine
 
+    chosen = pick_engine(engine, pick_device(device), batch)
     if backbone == "cae" and weights is None and not random_weights:
         from .autoencoder import train_autoencoder
 
@@ -90,7 +101,9 @@ def extract(
         "dim": model.dim,
         "preprocessing": str(model.preprocessing),
         "precision": precision,
-        "fingerprint": f"{model.fingerprint} {precision}",
+        **({"engine": chosen} if precision == "fast" else {}),
+        # Fast engines round in their own ways, by up to 3% of a vector: a file keeps to one of them.
+        "fingerprint": f"{model.fingerprint} {precision}" + f" {chosen}" * (precision == "fast"),
         "size": model.preprocessing.size,
         "data": data.name,
         "simulated": data.simulated,
@@ -98,23 +111,26 @@ def extract(
         "versions": request["versions"],
         "request": request,
     }
-    with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance) as store:
+    odd: list[tuple[str, str]] = []
+    with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance, verify) as store:
         store.retry(PASSING)
         pending = store.pending
         written, rate = 0, 0.0
         if len(pending):
             encoder = Encoder(model, device, precision, engine, batch, len(pending))
             with Progress(f"extract {backbone}", len(pending), "images") as bar, stop_signals() as stopping:
-                for rows, bad in encoded(store, source, encoder, model.preprocessing, pending, threads):
+                steps = encoded(store, source, encoder, model.preprocessing, pending, threads, stopping, odd)
+                for rows, bad in steps:
                     written += rows
                     bar.advance(rows + bad)
-                    if stopping():
-                        raise Stopped(
-                            f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the "
-                            "same command again to resume"
-                        )
+                if stopping() and len(store.pending):
+                    raise Stopped(
+                        f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the same command "
+                        "again to resume"
+                    )
                 rate = bar.rate
-        return checked(store, source, max_bad, written, rate)
+        done = checked(store, source, max_bad, written, rate)
+        return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
 
 
 def request_of(backbone: str, weights: Path | str | None, random_weights: bool, precision: str) -> dict[str, Any]:
@@ -138,7 +154,9 @@ def up_to_date(path: Path, request: dict[str, Any], source: ImageSource, signatu
         return None
     store = FeatureStore(path)
     same = store.provenance.get("request") == request and store.holds(source.item_ids, signatures)
-    again = any(reason in PASSING for _, reason in store.failures())
+    # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
+    failed = {item for item, reason in store.failures() if reason in PASSING}
+    again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()
     return store if same and not again and not len(store.pending) else None
 
 
@@ -179,19 +197,33 @@ class Batch:
 
 
 def encoded(
-    store: FeatureStore, source: ImageSource, encoder: Any, how: Preprocessing, pending: Array, threads: int | None
+    store: FeatureStore,
+    source: ImageSource,
+    encoder: Any,
+    how: Preprocessing,
+    pending: Array,
+    threads: int | None,
+    stopping: Callable[[], bool] = lambda: False,
+    odd: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
 
     Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
-    thread writes the one that is ready.
+    thread writes the one that is ready. Told to stop, it finishes the batches that the encoder has. `odd`: see
+    `Extraction`.
     """
     workers = threads or len(os.sched_getaffinity(0))
 
     def decode(batch: Batch, part: Array) -> None:
         for at in part:
+            row = int(batch.rows[at])
+
+            def note(width: int, height: int, row: int = row) -> None:
+                if odd is not None:
+                    odd.append((str(store.item_ids[row]), f"{width} x {height}"))
+
             try:
-                batch.pixels[batch.places[at]] = prepare(source.read(int(batch.rows[at])), how)
+                batch.pixels[batch.places[at]] = prepare(source.read(row), how, note)
             except BadImage as error:
                 batch.reasons[at] = str(error)
 
@@ -209,16 +241,17 @@ def encoded(
         waiting = in_steps(pending, size)
 
         def ahead() -> None:
-            while len(decoding) <= max(1, encoder.depth) and (rows := next(waiting, None)) is not None:
+            while len(decoding) <= max(1, encoder.depth) and (step := next(waiting, None)) is not None:
+                rows, places = step
                 pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
-                batch = Batch(rows, rows % size, pixels, [""] * len(rows), [])
+                batch = Batch(rows, places, pixels, [""] * len(rows), [])
                 parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * workers))
                 batch.decoding = [pool.submit(decode, batch, part) for part in parts]
                 decoding.append(batch)
 
         try:
             ahead()
-            while decoding:
+            while decoding and not stopping():
                 batch = decoding.popleft()
                 for future in batch.decoding:
                     future.result()
@@ -235,19 +268,25 @@ def encoded(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def in_steps(rows: Array, size: int) -> Iterator[Array]:
-    """Rows in steps of at most `size`, no two of a step with the same place `row % size`; all rows: in order.
+def in_steps(rows: Array, size: int) -> Iterator[tuple[Array, Array]]:
+    """Rows in steps of at most `size`, with a place for each, which is `row % size`; all rows: in order.
 
-    They are dealt out `WINDOW` full steps at a time, so that the memory does not grow with the catalogue.
+    Rows so scattered that this would take many more steps are packed instead. They are dealt out `WINDOW` full steps
+    at a time, so that the memory does not grow with the catalogue.
     """
     for first in range(0, len(rows), WINDOW * size):
         window = rows[first : first + WINDOW * size]
         order = np.argsort(window % size, kind="stable")
         place = (window % size)[order]
         nth = np.arange(len(window)) - np.searchsorted(place, place)  # rows before it that want its place
+        if 1 + nth.max() > 1 + 1.25 * -(-len(window) // size):
+            packed = (window[a : a + size] for a in range(0, len(window), size))
+            yield from ((step, np.arange(len(step))) for step in packed)
+            continue
         again = order[np.argsort(nth, kind="stable")]
         for start, end in itertools.pairwise([0, *np.cumsum(np.bincount(nth))]):
-            yield np.sort(window[again[start:end]])
+            step = np.sort(window[again[start:end]])
+            yield step, step % size
 
 
 def summary(failures: list[tuple[str, str]]) -> str:

@@ -48,6 +48,7 @@ class FeatureStore:
         item_ids: (N,) strings, the catalogue's order.
         dim: D, numbers a row.
         provenance: what made it (backbone, weights, preprocessing, versions, data), as written at creation.
+        dropped: after `create`, how many finished rows went because their items are no longer in the catalogue.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -60,8 +61,8 @@ class FeatureStore:
         with open_h5(self.path, "features") as handle:
             self.item_ids: Strings = read_strings(handle, "item_ids")
             self.provenance = read_provenance(handle, self.path)
-            n, dim = len(self.item_ids), handle["features"].shape[-1:] if "features" in handle else ()
-            self.dim = int(dim[0]) if dim else 0
+            n, matrix = len(self.item_ids), handle.get("features")
+            self.dim = int(matrix.shape[-1]) if isinstance(matrix, h5py.Dataset) and matrix.shape else 0
             shapes = shapes_of(n, self.dim)
             self.offsets = {}
             for name, (dtype, _) in LAYOUT.items():
@@ -90,6 +91,7 @@ class FeatureStore:
         if self.state.max() > FAILED or (self.reason[self.state == FAILED] >= len(self.provenance["reasons"])).any():
             raise VbprError(f"{self.path} is damaged: a row's state is unknown; delete it and run vbpr extract again")
         self._descriptor = -1
+        self.dropped = 0
 
     def _map(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
         return np.memmap(self.path, np.dtype(LAYOUT[name][0]), "r", self.offsets[name], shapes[name])
@@ -188,7 +190,13 @@ class FeatureStore:
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
         total.update("\0".join(self.item_ids[a:b]).encode())
-        total.update(self.features[a:b].data)
+        size = 2 * self.dim * (b - a)
+        try:  # a disk that fails gives an error here, where a mapped page would kill the process
+            with self.path.open("rb", buffering=0) as handle:
+                data = os.pread(handle.fileno(), size, self.offsets["features"] + 2 * self.dim * a)
+        except OSError as error:
+            raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
+        total.update(data)
         return total.digest()
 
     # ------------------------------------------------------------------------------------------ writing
@@ -196,7 +204,13 @@ class FeatureStore:
     @classmethod
     @contextlib.contextmanager
     def create(
-        cls, path: Path | str, item_ids: Strings, signatures: Array, dim: int, provenance: Mapping[str, Any]
+        cls,
+        path: Path | str,
+        item_ids: Strings,
+        signatures: Array,
+        dim: int,
+        provenance: Mapping[str, Any],
+        verify: bool = False,
     ) -> Iterator["FeatureStore"]:
         """Open for writing: resume the file if it is of this catalogue and provenance, carry over the rows of
         unchanged images if the catalogue has changed, else make a new one with every row pending.
@@ -205,11 +219,13 @@ class FeatureStore:
             item_ids: (N,) distinct strings.
             signatures: (N,) uint64; a row whose image's signature has changed is pending again.
             provenance: JSON values; `fingerprint` in it must be the same for a file to be resumed.
+            verify: check the digests of a file that is resumed; rows of a block that has changed are pending again.
 
         Raises:
-            VbprError: in use by another process, made by another model, damaged, or no space.
+            VbprError: in use by another process, made by another model, damaged, no space, or fewer than half of a
+                finished catalogue are left.
         """
-        path = Path(path)
+        path = Path(path).resolve()
         with locked(path):
             old = cls(path) if path.exists() else None
             if old is not None and (old.provenance["fingerprint"], old.dim) != (provenance["fingerprint"], dim):
@@ -217,18 +233,28 @@ class FeatureStore:
                     f"{path} was made by {describe(old.provenance)}; this run would be "
                     f"{describe(provenance)}; delete the file or choose another with --out"
                 )
-            if old is not None and not np.isin(old.item_ids, item_ids).any():
+            gone = np.zeros(0, bool) if old is None else ~np.isin(old.item_ids, item_ids)
+            if old is not None and 2 * gone.sum() > len(old):
                 raise VbprError(
-                    f"{path} holds the features of another catalogue: not one of its {len(old):,} items (first: "
-                    f"{old.item_ids[0]}) is in this one; delete the file or choose another with --out"
+                    f"{path} holds the features of another catalogue: {gone.sum():,} of its {len(old):,} items (first: "
+                    f"{old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If not, delete the "
+                    "file or choose another with --out"
                 )
             if old is not None and old.digests is not None and old.holds(item_ids, signatures):
                 store = old
             else:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
                 store = cls(path)
-            store._descriptor = os.open(path, os.O_RDWR)
+                store.dropped = 0 if old is None else int((old.state[gone] == DONE).sum())
             try:
+                store._descriptor = os.open(path, os.O_RDWR)
+            except OSError as error:
+                raise VbprError(f"{path} cannot be written ({error.strerror}); make it writable") from error
+            try:
+                for a, b in store.verify() if verify else []:
+                    with store._writing():
+                        store._unseal(np.array([a // BLOCK]))
+                    store._commit(np.arange(a, b), None, PENDING)
                 with store._writing():  # a kill can come between the last row of a block and its digest
                     store._unseal(np.flatnonzero(~store._whole()))
                     store._seal(np.flatnonzero(store._whole()))
@@ -417,7 +443,8 @@ def pwrite(descriptor: int, data: Array, offset: int) -> None:
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
-    return f"{provenance['backbone']} (weights {provenance['weights']}; {provenance['preprocessing']})"
+    how = "; ".join(str(provenance[key]) for key in ("preprocessing", "precision", "engine") if key in provenance)
+    return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
 
 
 __all__ = ["DONE", "FAILED", "PENDING", "FeatureStore"]

@@ -33,7 +33,7 @@ def sync(path: Path) -> None:
 @contextlib.contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
-    path = Path(path)
+    path = Path(path).resolve()  # of a link, what it points to is replaced
     writable_parent(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -85,26 +85,33 @@ def locked(path: Path | str) -> Iterator[None]:
     Raises:
         VbprError: another process holds it; the message names its pid and host.
     """
-    lock = Path(path).with_name(f".{Path(path).name}.lock")
+    path = Path(path).resolve()
+    lock = path.with_name(f".{path.name}.lock")
     while True:
-        handle = lock.open("a+")
+        try:
+            handle = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise VbprError(f"{lock} cannot be opened ({error.strerror}); remove it or choose another place") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            holder = handle.read().strip() or "another process"
+        except BlockingIOError as error:
+            holder = handle.read(200).decode(errors="replace").strip() or "another process"
             handle.close()
             raise VbprError(
                 f"{path} is in use by {holder}; wait for it, or stop it and run the same command again to resume"
             ) from error
-        if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
-            break
+        except OSError as error:
+            handle.close()
+            raise VbprError(f"{lock} cannot be locked ({error.strerror}); choose a disk that has locks") from error
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                break
         handle.close()  # its last holder removed this very file between our open and our lock
     with handle:
-        handle.truncate(0)
-        handle.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        handle.flush()
-        for left in lock.parent.glob(f".{glob.escape(Path(path).name)}.*.tmp"):  # of a run killed before its rename
+        with contextlib.suppress(OSError):  # a full disk has no room even for that; what comes next will say so
+            handle.truncate(0)
+            handle.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+        for left in lock.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run killed before its rename
             left.unlink(missing_ok=True)
         try:
             yield
@@ -158,7 +165,7 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
     try:
         check_closed(handle, path)
         found = handle.attrs.get("vbpr", "nothing of vbpr's")
-        if found != kind:
+        if not isinstance(found, str) or found != kind:
             raise VbprError(f"{path} holds {found}, not {kind}; {MAKES[kind]}")
     except BaseException:
         handle.close()
@@ -187,6 +194,8 @@ def kind_of(path: Path | str) -> str:
 def check_closed(handle: h5py.File, path: Path) -> None:
     """Refuse a file that points outside itself: soft and external links, virtual or externally stored data sets."""
 
+    seen = set()  # an object may have several names, and a group may even hold itself
+
     def visit(group: h5py.Group) -> None:
         for name in group:
             link = group.get(name, getlink=True)
@@ -195,14 +204,19 @@ def check_closed(handle: h5py.File, path: Path) -> None:
                     f"{path} is refused: {group.name}/{name} is a link, not data; use a file that vbpr made"
                 )
             value = group[name]
+            place = h5py.h5o.get_info(value.id).addr
             if isinstance(value, h5py.Group):
-                visit(value)
+                if place not in seen:
+                    seen.add(place)
+                    visit(value)
+            elif not isinstance(value, h5py.Dataset):
+                raise VbprError(f"{path} is refused: {value.name} is no data set; use a file that vbpr made")
             elif value.is_virtual or value.external:
                 raise VbprError(f"{path} is refused: {value.name} lies in another file; use a file that vbpr made")
 
     try:
         visit(handle)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, RecursionError) as error:
         raise VbprError(f"{path} is damaged ({first_line(error)}); make it again") from error
 
 
@@ -222,14 +236,20 @@ def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
 
 def read_strings(group: h5py.Group, name: str) -> Strings:
     """Read what `write_strings` wrote."""
-    data = group[name]
+    data = group.get(name)
     path = group.file.filename
-    if h5py.check_string_dtype(data.dtype) is None or data.dtype.kind != "S" or data.ndim != 1:
+    sound = isinstance(data, h5py.Dataset) and h5py.check_string_dtype(data.dtype) is not None
+    if not sound or data.dtype.kind != "S" or data.ndim != 1 or data.shape is None:
         raise VbprError(f"{path} is damaged: {name} should be a list of strings; make it again")
     offset = data.id.get_offset()
     if len(data) and (offset is None or offset + data.nbytes > Path(path).stat().st_size):  # a shape can be forged
         raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
-    return np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
+    try:
+        return (
+            np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
+        )
+    except UnicodeDecodeError as error:
+        raise VbprError(f"{path} is damaged: {name} is no UTF-8; make it again") from error
 
 
 __all__ = [

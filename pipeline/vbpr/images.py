@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import itertools
+import lzma
 import math
 import os
 import re
@@ -16,12 +17,14 @@ import tarfile
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import features as codecs
 
 from .errors import VbprError, some
 from .files import Strings
@@ -31,7 +34,11 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
 MAX_BYTES = 256 * 2**20
-Image.MAX_IMAGE_PIXELS = None  # our own cap, below, is an error rather than a warning
+Image.MAX_IMAGE_PIXELS = None  # our own cap is an error rather than a warning
+# What shops keep, told by content and not by name. Others start a program (EPS), or decode before our cap (ICO).
+FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * bool(codecs.check("avif"))
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # here, once: threads share the filters
+SMALLEST, LONGEST = 16, 16  # pixels of a side, and ratio of the sides, beyond which an image says little
 
 
 REASONS = (
@@ -184,14 +191,16 @@ class TarImages(Members):
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
                 ) from error
         super().__init__(str(tars[0]) if len(tars) == 1 else f"{tars[0].parent} ({len(tars)} tars)", found)
-        self.descriptors = {tar: os.open(tar, os.O_RDONLY) for tar in tars}
 
     def read(self, i: int) -> bytes:
         tar, offset, size, _ = self.members[i][1]
         if size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
         try:
-            data = os.pread(self.descriptors[tar], size, offset)
+            with tar.open(
+                "rb", buffering=0
+            ) as handle:  # at each read: there may be more shards than open files allowed
+                data = os.pread(handle.fileno(), size, offset)
         except OSError as error:
             raise BadImage("unreadable") from error
         if len(data) < size:
@@ -201,10 +210,6 @@ class TarImages(Members):
     def signature(self, i: int) -> int:
         _, _, size, mtime = self.members[i][1]
         return number_of(f"{size} {mtime}")
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "descriptors", {}).values():
-            os.close(descriptor)
 
 
 class ZipImages(Members):
@@ -224,9 +229,14 @@ class ZipImages(Members):
         if info.file_size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
         try:
-            with self.lock:
-                return self.archive.read(info)
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+            with self.lock, self.archive.open(info) as member:
+                data = member.read(info.file_size + 1)  # which may be forged: no more than that is inflated
+                if len(data) < info.file_size:
+                    raise BadImage("truncated")
+                return data
+        except OSError as error:
+            raise BadImage("unreadable") from error
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError) as error:
             raise BadImage("damaged") from error
 
     def signature(self, i: int) -> int:
@@ -258,16 +268,18 @@ def open_images(path: Path | str) -> ImageSource:
     )
 
 
+NUMBERED = re.compile(r"(.*?)(\d+)\.tar$")
+
+
 def read_tars(path: Path) -> ImageSource | None:
     if path.is_file():
         return TarImages([path]) if path.suffix == ".tar" else None
     tars = sorted(path.glob("images*.tar"))
-    numbers = [(int(found[0]), len(found[0])) for tar in tars if (found := re.findall(r"\d+(?=\.tar$)", tar.name))]
-    for (number, _), (after, width) in itertools.pairwise(sorted(numbers)):
-        if after != number + 1:
-            raise VbprError(
-                f"{path} has image shard {after:0{width}} but not {number + 1:0{width}}; fetch the missing shards"
-            )
+    shards = sorted((found[1], int(found[2]), found[2]) for tar in tars if (found := NUMBERED.match(tar.name)))
+    for (name, number, digits), (other, after, _) in itertools.pairwise(shards):
+        if name == other and after != number + 1:
+            missing = f"{name}{number + 1:0{len(digits)}}.tar"
+            raise VbprError(f"{path} has {name}{digits}.tar and later ones but not {missing}; fetch the missing shards")
     return TarImages(tars) if tars else None
 
 
@@ -336,18 +348,17 @@ def load(data: bytes) -> Image.Image:
     if not data:
         raise BadImage("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)
-            image: Image.Image = Image.open(io.BytesIO(data))
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImage("over the cap on pixels")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise BadImage("over the cap on pixels")
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
         raise BadImage("not an image") from error
+    except MemoryError as error:  # the machine's fault: the next run looks again
+        raise BadImage("unreadable") from error
     except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
         text = str(error).lower()
         raise BadImage("truncated" if "truncated" in text or "not enough" in text else "damaged") from error
@@ -355,16 +366,14 @@ def load(data: bytes) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
+        values = np.asarray(image)
+        low, high, most = float(values.min()), float(values.max()), 1 if image.mode == "F" else 65535
+        if not (low >= 0 and high <= most):  # nor if either is not a number
             raise BadImage("values outside their range")
-        low, high = float(values.min()), float(values.max())
-        if image.mode == "F" and not (low >= 0 and high <= 1):
-            raise BadImage("values outside their range")
-        if image.mode != "F" and not (low >= 0 and high <= 65535):
-            raise BadImage("values outside their range")
-        scaled = values * 255 if image.mode == "F" else values / 257
-        return Image.fromarray(np.rint(scaled).astype(np.uint8), "L").convert("RGB")
+        grey = np.empty(values.shape, np.uint8)
+        for a in range(0, len(values), 64):  # rows at a time: a large image has eight times its bytes in float64
+            grey[a : a + 64] = np.rint(values[a : a + 64].astype(np.float64) * 255 / most)
+        return Image.fromarray(grey, "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -380,22 +389,27 @@ RESAMPLING = {
 }
 
 
-def prepare(data: bytes, how: Preprocessing) -> Pixels:
+def prepare(data: bytes, how: Preprocessing, odd: Callable[[int, int], None] | None = None) -> Pixels:
     """Encoded bytes to the (size, size, 3) uint8 square that the backbone sees.
 
     Plain JPEGs take torchvision's decoder and resizer, four times as fast as Pillow's and within 2/255 of them; all
     that it refuses, and every other format, takes Pillow.
 
+    Args:
+        odd: is told width and height of an image that is tiny or a sliver.
+
     Raises:
         BadImage: see `load`.
     """
-    pixels = prepare_jpeg(data, how) if data[:3] == b"\xff\xd8\xff" and how.interpolation != "nearest" else None
-    return prepare_any(data, how) if pixels is None else pixels
+    pixels = prepare_jpeg(data, how, odd) if data[:3] == b"\xff\xd8\xff" and how.interpolation != "nearest" else None
+    return prepare_any(data, how, odd) if pixels is None else pixels
 
 
-def prepare_any(data: bytes, how: Preprocessing) -> Pixels:
+def prepare_any(data: bytes, how: Preprocessing, odd: Callable[[int, int], None] | None = None) -> Pixels:
     """`prepare` by Pillow alone."""
     image = load(data)
+    if odd is not None and says_little(*image.size):
+        odd(*image.size)
     width, height = how.resized(*image.size)
     if width * height > MAX_PIXELS:  # a sliver: only its centre is ever seen
         image = sliver(image)
@@ -407,7 +421,12 @@ def prepare_any(data: bytes, how: Preprocessing) -> Pixels:
     return np.asarray(image.crop((left, top, left + how.size, top + how.size)))
 
 
-def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
+def says_little(width: int, height: int) -> bool:
+    """Whether an image is tiny or a sliver."""
+    return min(width, height) < SMALLEST or max(width, height) > LONGEST * min(width, height)
+
+
+def prepare_jpeg(data: bytes, how: Preprocessing, odd: Callable[[int, int], None] | None = None) -> Pixels | None:
     """`prepare` by torchvision; None for what is better left to Pillow. It starts no threads of its own."""
     import torch
 
@@ -425,6 +444,8 @@ def prepare_jpeg(data: bytes, how: Preprocessing) -> Pixels | None:
         image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except RuntimeError:
         return None  # Pillow says what is wrong with it
+    if odd is not None and says_little(width, height):
+        odd(width, height)
     # Turned, cut and copied by NumPy: torch would do it on several threads, against the ones that run the model.
     upright = oriented(image.permute(1, 2, 0).numpy(), orientation)
     left, top = how.corner(wide, high)
@@ -457,10 +478,8 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     """(width, height, EXIF orientation) of a grey or YCbCr JPEG within `MAX_PIXELS`; None for anything else."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=["JPEG"])
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1
     except Exception:  # whatever a damaged header provokes: `load` names it
         return None
     plain = image.format == "JPEG" and image.mode in ("RGB", "L") and 1 <= orientation <= 8
