@@ -1,0 +1,68 @@
+"""The same code on the accelerator: run on the GPU where there is one, and on the CPU, whole, where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import TINY
+from test_metrics import brute_auc, case, ranks_of, scores_of
+from vbpr import Dataset, FeatureStore, configure, extract
+from vbpr.backbones import Encoder, load_backbone
+from vbpr.evaluate import evaluate
+from vbpr.models import MODELS
+from vbpr.train import align, fit, prepare
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_features_equal_eager_float32(precision):
+    backbone = load_backbone("test_efficientnet", random_weights=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 160, 160, 3), dtype=np.uint8)
+    found = Encoder(backbone, DEVICE, precision, batch=4)(pixels)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    assert next(backbone.module.parameters()).device.type == "cpu"  # the encoder has a copy of its own
+    with torch.inference_mode():
+        expected = backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
+    assert np.linalg.norm(found - expected) <= (1e-3 if precision == "exact" else 0.05) * np.linalg.norm(expected)
+
+
+def test_an_extraction_resumes_to_the_same_rows(catalogue, tmp_path):
+    options = {"random_weights": True, "device": DEVICE, "batch": 4}
+    folder = catalogue()
+    whole = extract(Dataset.resolve(folder), TINY, tmp_path / "whole.h5", **options)
+    hidden = next((folder / "images").glob("*/red-04.png"))
+    hidden.rename(tmp_path / "hidden.png")
+    part = extract(Dataset.resolve(folder), TINY, tmp_path / "part.h5", **options)
+    (tmp_path / "hidden.png").rename(hidden)
+    again = extract(Dataset.resolve(folder), TINY, tmp_path / "part.h5", **options)
+    assert (whole.written, part.written, again.written) == (22, 21, 1)
+    a, b = (np.asarray(FeatureStore(tmp_path / f"{n}.h5").features, np.float32) for n in ("whole", "part"))
+    assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_auc_equals_brute_force_with_ties(strict):
+    factors, train, held = case(3)
+    ranks = ranks_of([f.to(DEVICE) for f in factors], train, held)
+    auc = ranks.auc_strict if strict else ranks.auc
+    users = np.unique(ranks.users)
+    found = np.array([auc[ranks.users == u].mean() for u in users])
+    np.testing.assert_allclose(found, brute_auc(scores_of(factors), train, held, strict), atol=1e-12)
+
+
+@pytest.mark.parametrize("values", [{}, {"shared_negatives": 0}, {"loss": "softmax"}, {"negatives": "in-batch"}])
+@pytest.mark.parametrize("model", ["visual", "vbpr", "bprmf", "hybrid"])
+def test_a_model_is_fitted_twice_to_the_same_bits(board, board_features, model, values):
+    if model == "hybrid" and values:
+        values = {"popularity_share": 0.5}
+    stores = [FeatureStore(board_features)]
+    split = prepare(Dataset.resolve(board), stores, how="random", seed=0)
+    features = align(stores, split.item_ids) if MODELS[model].visual else None
+    sizes = {"dim": 8, "factors": 4} if MODELS[model].visual else {"factors": 4}
+    config = configure(model, device=DEVICE, epochs=2, batch=64, **sizes | values)
+    one, two = (fit(split, features, config) for _ in range(2))
+    assert np.array_equal(one.users, two.users) and np.array_equal(one.items, two.items)
+    assert np.isfinite(one.items).all()
+    on, off = (evaluate(one, device=device).summary()["all"]["auc"] for device in (DEVICE, "cpu"))
+    assert abs(on - off) < 1e-3  # the same scores, rounded elsewhere
