@@ -52,9 +52,9 @@ def main() -> None:
         for grown, (users, items, pairs) in list(GROWTH.items())[: None if args.growth else 1]:
             split, matrix = planted(users * args.users, items * args.items, pairs * args.pairs, feature_dim)
             features = ItemFeatures.of(matrix, np.ones(len(matrix), bool))
-            floor = floor_rate(matrix, args.dim[0], device)
             about = {"D": feature_dim, "twofold": grown, "train pairs": f"{split.train.nnz:,}"}
             for dim in args.dim:
+                floor = floor_rate(matrix, dim, device)
                 for mode, values in MODES.items():
                     config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
                     rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
