@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vbpr import VbprError
 from vbpr.metrics import average_precision, held_out_ranks, hit_rate, mean_auc, mrr, ndcg, recall, subset
 
 USERS, ITEMS = 13, 40
@@ -81,6 +82,57 @@ def test_blocks_do_not_matter():
         part = ranks_of(factors, train, held, user_block=block, item_block=block)
         for name in ("users", "items", "above", "ties", "candidates", "rank"):
             np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
+
+
+def test_many_items_in_several_blocks_and_many_held_out():
+    """Padding, users with up to 60 held-out items beside some with one, vectors that occur twice."""
+    rng, count = np.random.default_rng(5), 5000
+    users, items, bias = (rng.standard_normal(s).astype(np.float32) for s in ((9, 16), (count, 16), (count,)))
+    items[4000:] = items[:1000]
+    bias[4000:] = bias[:1000]
+    train, held = np.zeros((9, count), bool), np.zeros((9, count), bool)
+    for u in range(9):
+        mine = rng.permutation(count)
+        train[u, mine[:50]], held[u, mine[50 : 50 + (60 if u in (2, 5) else u % 3)]] = True, True
+    factors = [torch.from_numpy(a) for a in (users, items, bias)]
+    ranks = ranks_of(factors, train, held, user_block=4, item_block=768)
+    scores = np.stack(
+        [torch.addmv(factors[2], factors[1], row).numpy() for row in factors[0]]
+    )  # equal rows, equal scores
+    scores[:, 4000:] = scores[:, :1000]
+    for at, (u, i) in enumerate(zip(*np.nonzero(held), strict=True)):
+        others = scores[u, ~(train[u] | held[u])]
+        assert (ranks.users[at], ranks.items[at]) == (u, i)
+        assert ranks.ties[at] == (others == scores[u, i]).sum() and ranks.candidates[at] == len(others)
+        assert abs(int(ranks.above[at]) - (others > scores[u, i] + 1e-5).sum()) <= 1
+    assert ranks.ties.sum() > 10
+
+
+def test_places_among_tied_held_out_items():
+    """A held-out item's place: one more than the unseen and held-out items above it, half of those it ties with."""
+    factors, train, held = case(8)
+    scores = scores_of(factors)
+    ranks = ranks_of(factors, train, held)
+    tied = 0
+    for at, (u, i) in enumerate(zip(*np.nonzero(held), strict=True)):
+        rivals = [j for j in range(ITEMS) if not train[u, j] and j != i]
+        equal = [j for j in rivals if scores[u, j] == scores[u, i]]
+        tied += any(held[u, j] for j in equal)
+        assert ranks.rank[at] == 1 + sum(scores[u, j] > scores[u, i] for j in rivals) + 0.5 * len(equal)
+    assert tied > 3
+
+
+def test_no_candidates_is_chance_and_no_number_is_refused():
+    factors, train, held = case(2, ties=False)
+    train[3], held[3] = True, False
+    held[3, 7], train[3, 7] = True, False
+    ranks = ranks_of(factors, train, held)
+    assert ranks.auc[ranks.users == 3].tolist() == ranks.auc_strict[ranks.users == 3].tolist() == [0.5]
+    for place in range(3):
+        broken = [f.clone() for f in factors]
+        broken[place].view(-1)[5] = torch.nan
+        with pytest.raises(VbprError, match="not all finite"):
+            ranks_of(broken, train, held)
 
 
 def test_auc_equals_scikit_learn():

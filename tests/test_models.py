@@ -292,7 +292,7 @@ def test_mapped_features_need_room_on_the_disk(split, features, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(VbprError, match=r"no room for .* prepared features .*--axes"):
+    with pytest.raises(VbprError, match=r"no room for .* prepared features .*`axes`"):
         fit(split, features, small("visual", memory_limit=1e-6), tmp_path / "checkpoint")
 
 
@@ -315,6 +315,8 @@ def test_report_preset_trains(split, features):
         (lambda: configure("visual", loss="warp", shared_negatives=0), "--shared-negatives 256"),
         (lambda: configure("visual", negatives="in-batch", shared_negatives=0), "--shared-negatives 256"),
         (lambda: configure("visual", memory_limit=-1), "--memory-limit is -1"),
+        (lambda: configure("visual", seed=-1), "--seed is -1"),
+        (lambda: configure("vbpr", latent_weight=float("nan")), "--latent-weight is nan"),
     ],
 )
 def test_impossible_configurations_are_refused(call, words):
@@ -325,10 +327,15 @@ def test_impossible_configurations_are_refused(call, words):
 def test_nothing_to_train_is_refused(split, features):
     with pytest.raises(VbprError, match="both 0"):
         fit(split, features, small("visual", dim=0))
+    for model in ("als", "bpr", "ease", "spectral"):
+        with pytest.raises(VbprError, match=f"--factors is 0: --model {model} has nothing else"):
+            fit(split, None, small(model, factors=0))
+    with pytest.raises(VbprError, match="--dim 500 is more than the features' "):
+        fit(split, features, small("visual", dim=500))
 
 
 def test_a_diverging_loss_is_refused_and_says_what_to_do(split, features):
-    with pytest.raises(VbprError, match=r"not finite; (lower|train again with a lower) --lr"):
+    with pytest.raises(VbprError, match=r"not finite in epoch 1; lower --lr"):
         fit(split, features, small("vbpr", lr=1e30))
 
 

@@ -1,5 +1,6 @@
 """Training from files: alignment by id, faults, and a killed run that resumes to the same model."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,11 +8,24 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
+from vbpr.models.bpr import BPR, State
+from vbpr.models.bpr import gradients as real_gradients
+from vbpr.progress import Stopped
+from vbpr.recommender import ItemFeatures
 from vbpr.train import align, prepare
 
+MADE = {
+    "backbone": "b",
+    "weights": "w",
+    "preprocessing": "p",
+    "data": "d",
+    "fingerprint": "f",
+    "reasons": ["other"],
+}
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
 
 
@@ -82,13 +96,13 @@ def same(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["visual", "vbpr"])
+@pytest.mark.parametrize(("model", "part"), [("visual", ""), ("vbpr", "-visual"), ("hybrid", "-latent-2")])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features, tmp_path, model, how):
-    options = {"epochs": 50, "patience": 0, "checkpoint_minutes": 0.0}
+def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features, tmp_path, model, part, how):
+    options = {"epochs": 50, "patience": 0, "checkpoint_minutes": 0.0} | ({"factors": 4} if part else {})
     whole = run(board, [board_features], tmp_path / "whole.h5", model, **options).factors
     out = tmp_path / "m.h5"
-    checkpoint = tmp_path / (".m.h5.checkpoint" + ("-visual" if model == "vbpr" else ""))  # vbpr trains part by part
+    checkpoint = tmp_path / f".m.h5.checkpoint{part}"  # vbpr and hybrid train part by part
     pid = os.fork()
     if not pid:
         code = 1
@@ -108,6 +122,96 @@ def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features
     assert checkpoint.exists() and not out.exists()
     again = run(board, [board_features], out, model, **options).factors
     assert same(whole, again) and again.about["curve"] == whole.about["curve"]
+    assert not [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name]
+
+
+@pytest.mark.parametrize("values", [{}, {"memory_limit": 1e-6}, {"shared_negatives": 0}, {"patience": 1}])
+def test_a_run_goes_on_in_the_middle_of_an_epoch(board, board_features, tmp_path, monkeypatch, values):
+    """Stopped after every few batches, over and over."""
+    monkeypatch.setattr("vbpr.models.bpr.CHUNK", 3)
+    options = {"epochs": 4, "patience": 0, "batch": 16} | values
+    whole = run(board, [board_features], tmp_path / "whole.h5", "visual", **options).factors
+    stops = 0
+
+    @contextlib.contextmanager
+    def at_once():
+        yield lambda: True
+
+    monkeypatch.setattr("vbpr.models.bpr.stop_signals", at_once)
+    while not (tmp_path / "m.h5").exists():
+        try:
+            again = run(board, [board_features], tmp_path / "m.h5", "visual", **options).factors
+        except Stopped as stopped:
+            assert "run the same command again to resume" in str(stopped)
+            stops += 1
+    assert stops > 10 and same(whole, again) and again.about["curve"] == whole.about["curve"]
+
+
+def test_a_finished_part_is_not_trained_again(board, board_features, tmp_path, monkeypatch):
+    trained, real = [], BPR.fit
+
+    def counted(self, split, features):
+        if len(trained) == 1:
+            raise Stopped("here")
+        trained.append(self.checkpoint.name)
+        return real(self, split, features)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(BPR, "fit", counted)
+        run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4)
+    steps = []
+    monkeypatch.setattr(
+        "vbpr.models.bpr.gradients", lambda p, *rest: steps.append("E" in p) or real_gradients(p, *rest)
+    )
+    resumed = run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4).factors
+    assert steps and not any(steps)  # the latent part alone
+    assert same(resumed, run(board, [board_features], tmp_path / "whole.h5", "vbpr", epochs=3, factors=4).factors)
+
+
+def test_training_that_diverges_leaves_the_last_good_model(board, board_features, tmp_path, monkeypatch):
+    left = [2]
+
+    def broken(self):
+        left[0] -= 1
+        if not left[0]:
+            self.params["theta"][3, 0] = torch.nan
+        return real_end(self)
+
+    real_end = State.end_epoch
+    monkeypatch.setattr(State, "end_epoch", broken)
+    with pytest.raises(
+        VbprError, match=r"not finite in epoch 2; lower --lr .* holds the best model up to epoch 1"
+    ) as e:
+        run(board, [board_features], tmp_path / "m.h5", "visual", epochs=5, checkpoint_minutes=0.0)
+    assert e.value.code == 2
+    monkeypatch.undo()
+    one = run(board, [board_features], tmp_path / "one.h5", "visual", epochs=5).factors
+    kept = Factors.load(tmp_path / "m.h5")
+    assert len(kept.about["curve"]) == 1 and kept.about["curve"][0] == one.about["curve"][0]
+    assert np.isfinite(kept.users).all()
+
+
+def test_features_that_are_not_finite_are_refused():
+    matrix = np.random.default_rng(0).standard_normal((22, 6)).astype(np.float16)
+    matrix[7, 2] = np.inf
+    with pytest.raises(VbprError, match="row 7 of the features holds a value that is not finite"):
+        ItemFeatures.of(matrix, np.ones(22, bool))
+
+
+def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
+    ids = np.array([f"i{k}" for k in range(6)])
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal((6, 3)).astype(np.float16), rng.standard_normal((4, 2)).astype(np.float16)]
+    for name, matrix in zip("ab", values, strict=True):
+        with FeatureStore.create(
+            tmp_path / f"{name}.h5", ids[: len(matrix)], np.arange(len(matrix), dtype=np.uint64), matrix.shape[1], MADE
+        ) as store:
+            store.write(np.arange(len(matrix)), matrix)
+    both = align([FeatureStore(tmp_path / "a.h5"), FeatureStore(tmp_path / "b.h5")], np.array([*ids, "none"]))
+    assert both.known.tolist() == [True] * 6 + [False]
+    assert np.array_equal(both.matrix[:6, :3], values[0]) and np.array_equal(both.matrix[:4, 3:], values[1])
+    np.testing.assert_allclose(both.standardised(np.arange(7))[4:, 3:], 0, atol=2e-3)
+    assert not both.standardised(np.arange(7))[6].any()
     assert not list(tmp_path.glob(".m.h5.checkpoint*"))
 
 
@@ -161,12 +265,15 @@ def test_two_backbones_go_through_every_command(two_files, cli, tmp_path):
     assert code == 0 and "test_vit" in (tmp_path / "r.html").read_text(), err
 
 
-def test_an_item_that_one_file_lacks_is_as_the_mean_item(two_files, tmp_path):
+def test_an_item_that_one_file_lacks_is_scored_by_the_other_and_the_mean(two_files, tmp_path):
     data, _, files = two_files
     f = run(data, files, tmp_path / "m.h5", epochs=1).factors
-    nobody = f.head.apply(np.zeros((1, len(f.head.mean)), np.float32))[0][0]
+    one, other = (FeatureStore(file) for file in files)
+    mean = other.rows(other.item_ids[other.done]).mean(0, dtype=np.float64).astype(np.float16)
     for item in ("red-00", "blue-00"):
-        np.testing.assert_allclose(f.items[f.item_index(item)], nobody, atol=1e-6)
+        row = np.r_[one.rows(np.array([item]))[0], mean].astype(np.float32)
+        standardised = (row - f.head.mean) / f.head.scale
+        np.testing.assert_allclose(f.items[f.item_index(item)], f.head.apply(standardised[None])[0][0], atol=1e-5)
 
 
 def test_estimators_take_the_items_of_every_file(two_files):

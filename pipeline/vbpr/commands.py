@@ -10,6 +10,11 @@ import typer
 
 from .errors import VbprError, some
 
+OUT_OF_MEMORY = (
+    "out of memory; extract: lower --batch; train: --memory-limit GB keeps prepared features on the disk, a lower "
+    "--dim or --batch needs less, --device cpu has more than a GPU; or give fewer or narrower feature files"
+)
+
 
 class App(typer.Typer):
     """A Typer app whose faults end in one or two sentences and an exit code, not in a traceback."""
@@ -26,10 +31,10 @@ class App(typer.Typer):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except MemoryError:
-            fail("out of memory; lower --batch, or use fewer or narrower feature files", 2)
+            fail(OUT_OF_MEMORY, 2)
         except Exception as error:
             if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-                fail("out of memory; lower --batch, or choose --device cpu", 2)
+                fail(OUT_OF_MEMORY, 2)
             if os.environ.get("VBPR_TRACEBACK"):
                 raise
             fail(

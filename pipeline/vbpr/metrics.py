@@ -17,6 +17,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .errors import VbprError
+
 Array = np.ndarray[Any, Any]
 
 # Scores of a block: 2 MB, which stays in a core's share of the cache while it is counted.
@@ -43,13 +45,13 @@ class Ranks:
 
     @property
     def auc(self) -> Array:
-        """(H,) share of candidates that score lower, ties one half."""
-        return 1 - (self.above + 0.5 * self.ties) / np.maximum(1, self.candidates)
+        """(H,) share of candidates that score lower, ties one half; .5 where there is none."""
+        return np.where(self.candidates, 1 - (self.above + 0.5 * self.ties) / np.maximum(1, self.candidates), 0.5)
 
     @property
     def auc_strict(self) -> Array:
-        """(H,) share of candidates that score lower, a tie counting for nothing."""
-        return 1 - (self.above + self.ties) / np.maximum(1, self.candidates)
+        """(H,) share of candidates that score lower, a tie counting for nothing; .5 where there is none."""
+        return np.where(self.candidates, 1 - (self.above + self.ties) / np.maximum(1, self.candidates), 0.5)
 
 
 def held_out_ranks(
@@ -68,7 +70,12 @@ def held_out_ranks(
         held: (U, I) CSR of held-out pairs; users without any are skipped.
         observed: (U, I) CSR of everything each user took, the held-out pairs included.
         user_block, item_block: scores computed at a time; they change nothing but speed and memory.
+
+    Raises:
+        VbprError: a number is not finite, so that nothing is above anything.
     """
+    if not all(bool(torch.isfinite(t).all()) for t in (users, items, bias)):
+        raise VbprError("the model's numbers are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
         user_block, item_block = 8 * user_block, 16 * item_block
@@ -83,10 +90,8 @@ def held_out_ranks(
     @torch.inference_mode()
     def count(start: int) -> None:
         block = Block(users, padded, columns, padded_bias, held, observed, who[start : start + user_block], item_block)
-        for nth in range(block.most):
-            at, numbers = block.count(nth)
-            for total, number in zip(counted, numbers, strict=True):
-                total[at] = number
+        for total, number in zip(counted, block.count(), strict=True):
+            total[block.at] = number
 
     blocks = range(0, len(who), user_block)
     with single_threaded_ops(users.device) as workers, ThreadPoolExecutor(workers, "rank") as pool:
@@ -115,67 +120,82 @@ class Block:
         self.items, self.columns, self.bias, self.rows, self.item_block = items, columns, bias, rows, item_block
         self.held, self.device = held, users.device
         self.users = users[torch.from_numpy(rows).to(self.device)]
-        self.counts = np.diff(held.indptr)[rows]
-        self.most = int(self.counts.max())
+        # The held-out pairs: first one of each user, then the rest, which are compared `len(rows)` at a time.
+        counts = np.diff(held.indptr)[rows]
+        nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        order = np.argsort(nth, kind="stable")
+        self.row = np.repeat(np.arange(len(rows)), counts)[order]
+        self.at = (np.repeat(held.indptr[rows], counts) + nth)[order]
+        self.item = held.indices[self.at].astype(np.int64)
+        self.chunks = [slice(a, min(a + len(rows), len(order))) for a in range(0, len(order), len(rows))]
         part = observed[rows]
         row = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
         order = np.argsort(part.indices, kind="stable")  # so that an item block's entries lie together
         self.seen_item = part.indices[order].astype(np.int64)
         self.seen_row = torch.from_numpy(row[order]).to(self.device)
         self.seen_at = torch.from_numpy(self.seen_item).to(self.device)
-        mine = held[rows]
-        keys = np.repeat(np.arange(len(rows)), np.diff(mine.indptr)) * len(bias) + mine.indices
-        is_held = np.isin(row[order] * len(bias) + self.seen_item, keys)
-        self.seen_held = torch.from_numpy(is_held).long().to(self.device)
+        keys = row[order] * len(bias) + self.seen_item
+        by_key = np.argsort(keys, kind="stable")
+        self.itself = by_key[np.searchsorted(keys, self.row * len(bias) + self.item, sorter=by_key)]
+        is_held = np.zeros(len(keys), np.int64)
+        is_held[self.itself] = 1
+        self.seen_held = torch.from_numpy(is_held).to(self.device)
+        # By user: what each has seen, among the entries that are sorted by item.
+        self.by_row = np.argsort(row[order], kind="stable")
+        self.seen_count = np.diff(part.indptr)
+        self.seen_start = part.indptr[:-1]
 
-    def count(self, nth: int) -> tuple[Array, tuple[Array, Array, Array]]:
-        """For the nth held-out item of each user that has one: its places in `held`, and above, ties, twice lost."""
-        mine = np.flatnonzero(self.counts > nth)
-        at = self.held.indptr[self.rows[mine]] + nth
-        item = np.zeros(len(self.rows), np.int64)
-        item[mine] = self.held.indices[at]
-        wanted = torch.from_numpy(np.resize(item, max(len(item), self.item_block))).to(self.device)
-        target = (
-            torch.addmm(self.bias[wanted], self.users, self.items[wanted].T.contiguous())[:, : len(item)]
-            .diagonal()
-            .clone()
-        )
-        own, numbers = self.compare(target, item)
-        if not torch.equal(own, target):  # another kernel, another last bit: take the score of the pass itself
-            _, numbers = self.compare(own, item)
-        above, not_below, lost = (t.cpu().numpy()[mine] for t in numbers)
-        return at, (above, not_below - above, lost - 1)  # among the held-out items it ties with itself, once
+    def count(self) -> tuple[Array, Array, Array]:
+        """Of each held-out pair: what is above it, what ties with it, and twice the places lost to other held ones."""
+        target = torch.cat([self.target(chunk) for chunk in self.chunks])
+        own, numbers = self.compare(target)
+        if not torch.equal(own, target):  # another kernel, another last bit: take the scores of the pass itself
+            _, numbers = self.compare(own)
+        above, not_below, lost = (t.cpu().numpy() for t in numbers)
+        return above, not_below - above, lost - 1  # among the held-out items it ties with itself, once
 
-    def compare(self, target: Tensor, item: Array) -> tuple[Tensor, list[Tensor]]:
-        """Count what scores above each user's target, and not below it, among unseen items, and both among held ones.
+    def target(self, chunk: slice) -> Tensor:
+        """The scores of these held-out pairs, by a product of the shape that the pass has."""
+        wanted = np.resize(self.item[chunk], max(len(self.rows), self.item_block))
+        at, row = (torch.from_numpy(a).to(self.device) for a in (wanted, np.resize(self.row[chunk], len(self.rows))))
+        score = torch.addmm(self.bias[at], self.users[row], self.items[at].T.contiguous())
+        return score[:, : len(row)].diagonal()[: chunk.stop - chunk.start].clone()
+
+    def compare(self, target: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Count what scores above each pair's target, and not below it, among unseen items, and both among held ones.
 
         Returns:
-            The score of each user's `item` as this pass computed it, and the counts, all (users,).
+            Each pair's score as this pass computed it, and the counts, all (pairs,).
         """
-        above, not_below, lost = (torch.zeros(len(self.rows), dtype=torch.long, device=self.device) for _ in range(3))
-        own, limit = target.clone(), target[:, None]
-        wanted = torch.from_numpy(item).to(self.device)
+        above, not_below, lost = (torch.zeros(len(target), dtype=torch.long, device=self.device) for _ in range(3))
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)
         place = self.seen_row * self.item_block + self.seen_at % self.item_block
         score = torch.empty(len(place), dtype=target.dtype, device=self.device)
         edges = np.arange(0, len(self.bias) + self.item_block, self.item_block)
         entry = np.searchsorted(self.seen_item, edges)
+        rows = [torch.from_numpy(self.row[chunk]).to(self.device) for chunk in self.chunks]
         for b, a in enumerate(edges[:-1].tolist()):
             block = slice(a, a + self.item_block)
             torch.addmm(self.bias[block], self.users, self.columns[b], out=s)
-            above += torch.gt(s, limit, out=mask).sum(1).long()
-            not_below += torch.ge(s, limit, out=mask).sum(1).long()
+            for n, chunk in enumerate(self.chunks):
+                scores, out = (s, mask) if n == 0 else (s[rows[n]], mask[: len(rows[n])])
+                limit = target[chunk, None]
+                above[chunk] += torch.gt(scores, limit, out=out).sum(1).long()
+                not_below[chunk] += torch.ge(scores, limit, out=out).sum(1).long()
             seen = slice(int(entry[b]), int(entry[b + 1]))
             torch.take(s, place[seen], out=score[seen])
-        row = self.seen_row
-        higher, as_high = (score > target[row]).long(), (score >= target[row]).long()
-        above.index_add_(0, row, higher, alpha=-1)
-        not_below.index_add_(0, row, as_high, alpha=-1)
-        lost.index_add_(0, row, (higher + as_high) * self.seen_held)
-        itself = self.seen_at == wanted[row]
-        own[row[itself]] = score[itself]
-        return own, [above, not_below, lost]
+        for chunk in self.chunks:  # each pair with all that its user has seen
+            counts = self.seen_count[self.row[chunk]]
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            seen_at = self.by_row[np.repeat(self.seen_start[self.row[chunk]], counts) + within]
+            pair = np.repeat(np.arange(chunk.start, chunk.stop), counts)
+            at, of = (torch.from_numpy(a).to(self.device) for a in (seen_at, pair))
+            higher, as_high = (score[at] > target[of]).long(), (score[at] >= target[of]).long()
+            above.index_add_(0, of, higher, alpha=-1)
+            not_below.index_add_(0, of, as_high, alpha=-1)
+            lost.index_add_(0, of, (higher + as_high) * self.seen_held[at])
+        return score[torch.from_numpy(self.itself).to(self.device)], [above, not_below, lost]
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ class ItemFeatures:
         """Take the statistics of the known rows, in one pass over blocks.
 
         Raises:
-            VbprError: no row is known, or every column is constant.
+            VbprError: no row is known, a value is not finite, or every column is constant.
         """
         rows = np.flatnonzero(known)
         if not len(rows):
@@ -44,6 +44,12 @@ class ItemFeatures:
             f = np.asarray(matrix[rows[a : a + block]], np.float32) - shift
             total += f.sum(0, dtype=np.float64)
             square += np.square(f, dtype=np.float32).sum(0, dtype=np.float64)
+        if not np.isfinite(square).all():
+            bad = next(i for i in rows.tolist() if not np.isfinite(matrix[i]).all())
+            raise VbprError(
+                f"row {bad} of the features holds a value that is not finite; vbpr extract --verify encodes what has "
+                "changed in a feature file"
+            )
         mean = total / len(rows)
         std = np.sqrt(np.maximum(0, square / len(rows) - mean**2))
         constant = std <= 1e-6 * np.maximum(1, np.abs(shift))

@@ -22,22 +22,28 @@ from .files import Strings, locked, writable_parent
 from .images import ImageSource
 from .interactions import Split
 from .models import MODELS, TrainConfig
+from .models.bpr import BPR, Diverged
 from .models.dvbpr import DVBPR
 from .recommender import ItemFeatures
 
 
 def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
-    """The features of a catalogue by id, several files side by side; items that any of them lacks are unknown."""
+    """The features of a catalogue by id, several files side by side; an item that one of them lacks has the mean there,
+    and one that all of them lack is unknown."""
     places = [store.find(item_ids) for store in stores]
-    known = np.logical_and.reduce([place >= 0 for place in places])
+    known = np.logical_or.reduce([place >= 0 for place in places])
     if len(stores) == 1 and np.array_equal(places[0], np.arange(len(stores[0]))):
         return ItemFeatures.of(stores[0].features, known)  # the catalogue is the file: nothing to copy
     matrix = np.zeros((len(item_ids), sum(store.dim for store in stores)), np.float16)
     column = 0
     for store, place in zip(stores, places, strict=True):
+        columns, total = slice(column, column + store.dim), np.zeros(store.dim)
         for a in range(0, len(item_ids), 8192):
-            rows = np.flatnonzero(known[a : a + 8192]) + a
-            matrix[rows, column : column + store.dim] = store.features[place[rows]]
+            rows = np.flatnonzero(place[a : a + 8192] >= 0) + a
+            found = store.features[place[rows]]
+            matrix[rows, columns] = found
+            total += found.sum(0, dtype=np.float64)
+        matrix[known & (place < 0), columns] = total / max(1, int((place >= 0).sum()))
         column += store.dim
     return ItemFeatures.of(matrix, known)
 
@@ -97,7 +103,7 @@ RECORDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What a run did: the factors and where they lie, seconds spent, items without features (they get the mean)."""
+    """What a run did: the factors and where they lie, seconds, items that a feature file lacks (they get the mean)."""
 
     factors: Factors
     path: Path | None
@@ -116,7 +122,11 @@ def fit(
     recommender = MODELS[config.model].build(config, checkpoint)
     if isinstance(recommender, DVBPR):
         recommender.images = images
-    factors = recommender.fit(split, features)
+    return described(recommender.fit(split, features), split, config)
+
+
+def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
+    """Factors that know how they were made."""
     about = {
         **factors.about,
         "model": config.model,
@@ -162,14 +172,21 @@ def train(
     )
     digests = [store.digest() for store in stores]
     matrix = align(stores, split.item_ids) if visual else None
-    if config.dim and matrix is not None and config.dim > matrix.matrix.shape[1]:
-        raise VbprError(f"--dim {config.dim} is more than the features' {matrix.matrix.shape[1]} columns; lower it")
     pictures = [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
-    identity = identity_of(split, digests + pictures, config)
+    device = config.torch_device()  # another kind of device, or of number, is another run
+    numbers = f"{device.type} {config.torch_dtype(device)}"
+    identity = identity_of(split, [*digests, *pictures, numbers], config)
     with locked(path) if config.epochs else contextlib.nullcontext():
         checkpoint = path.with_name(f".{path.name}.checkpoint")
-        factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
-        missing = [] if matrix is None else [str(i) for i in split.item_ids[~matrix.known]]
+        config, diverged = config.changed(identity=identity), None
+        try:
+            factors = fit(split, matrix, config, checkpoint, images)
+        except Diverged as error:
+            if error.factors is None or MODELS[config.model].build is not BPR:  # of one part, the model is not
+                raise
+            factors, diverged = described(error.factors, split, config), error
+        lacking = [store.find(split.item_ids) < 0 for store in stores if visual]
+        missing = split.item_ids[np.logical_or.reduce(lacking)].tolist() if lacking else []
         about = {
             **factors.about,
             "data": data.name,
@@ -191,6 +208,9 @@ def train(
             about["title"] += f" (RANDOM weights: {some(random, len(random))})"
         factors = dataclasses.replace(factors, about=about)
         factors.save(path)
+    if diverged is not None:
+        epoch = factors.about["curve"][-1]["epoch"]
+        raise VbprError(f"{diverged}; {path} holds the best model up to epoch {epoch}") from diverged
     return Training(factors, path, time.monotonic() - started, missing)
 
 

@@ -247,8 +247,9 @@ def run_trial(
         value = value_of(evaluate(factors, "validation", base.device).summary(), objective)
     except BaseException as error:
         trial.set_user_attr("seconds", time.monotonic() - started)
-        poor = isinstance(error, optuna.TrialPruned) or (count and type(error) is VbprError)
-        if poor:  # an error of the defaults is the user's; a later one, such as a loss that is not finite, the draw's
+        drawn = isinstance(error, VbprError | RuntimeError | MemoryError)
+        poor = isinstance(error, optuna.TrialPruned) or (count and drawn and not isinstance(error, Stopped))
+        if poor:  # an error of the defaults is the user's; a later one (not finite, too large) the draw's
             trial.set_user_attr("why", str(error))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED if poor else optuna.trial.TrialState.FAIL)
         if not poor:

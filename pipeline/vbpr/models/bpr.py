@@ -15,6 +15,7 @@ outside the batch are not touched (lazy Adam).
 
 import dataclasses
 import functools
+import itertools
 import os
 import tempfile
 import time
@@ -66,7 +67,7 @@ class Inputs:
     """What the loss needs besides the parameters, on the training device.
 
     Attributes:
-        x: (I, d) prepared features, or None. h: (U, d) sums of x over the train items of each user, or None.
+        x: (I, d) prepared features, or None. h: (U, d) float32 sums of x over the train items of each user, or None.
         degree: (U,) train items a user. shrink: (I,) s_i. taken: the train items of all users, and where each's begin.
         mapped: whether x and h lie on the disk.
     """
@@ -116,7 +117,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             fi = q.x.index_select(0, i)
         if q.h is not None:
             root = (q.degree[u] - 1).clamp_(min=1).rsqrt_()[:, None]
-            taste = q.h.index_select(0, u).sub_(fi)  # all that u took but i itself
+            taste = (q.h.index_select(0, u) - fi).to(q.x.dtype)  # all that u took but i itself, in h's float32
             left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype) * root
         if batch.past is not None:
             past, starts = batch.past
@@ -228,6 +229,14 @@ def difference(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return F.embedding_bag(pair, x, per_sample_weights=sign, mode="sum")
 
 
+class Diverged(VbprError):
+    """Training went to infinity. `factors`: the model of the best epoch before, or None."""
+
+    def __init__(self, message: str, factors: Factors | None) -> None:
+        super().__init__(message)
+        self.factors = factors
+
+
 class Adam:
     """Adam (Kingma & Ba, 2015); a parameter with rows moves, and ages, in the rows of the batch only."""
 
@@ -332,14 +341,19 @@ CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few th
 class BPR:
     """Trains by BPR; which parts there are is the configuration's: dim and factors of 0 switch a part off."""
 
-    def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
-        self.config, self.checkpoint = config, checkpoint
+    def __init__(self, config: TrainConfig, checkpoint: Path | None = None, part: bool = False) -> None:
+        """
+        Args:
+            part: of a model with several: the checkpoint stays when it is done, until the whole model is.
+        """
+        self.config, self.checkpoint, self.part = config, checkpoint, part
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
-            VbprError: features are needed, the configuration has no part, or the loss is not finite.
+            VbprError: features are needed, or the configuration has no part.
+            Diverged: the loss or a parameter is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
         c, device = self.config, self.config.torch_device()
@@ -347,6 +361,8 @@ class BPR:
             raise VbprError(f"--model {c.model} needs --features")
         if not (c.dim or c.factors):
             raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
+        if features is not None and c.dim > len(features.mean):
+            raise VbprError(f"--dim {c.dim} is more than the features' {len(features.mean)} columns; lower it")
         generator = torch.Generator(device).manual_seed(c.seed)
         sampler = TripletSampler(
             split.train,
@@ -367,34 +383,50 @@ class BPR:
         with Progress(f"train {c.model}", steps * c.epochs * c.batch, "positives") as bar, stop_signals() as stopping:
             state.resume(bar, steps)
             for epoch in range(state.epoch, c.epochs):
-                total = torch.zeros((), device=device)
-                for a in range(0, steps, CHUNK):
+                if state.patience_lost():
+                    break
+                for a in range(state.step, steps, CHUNK):
                     count = min(CHUNK, steps - a)
                     batches = draw(sampler, c, count, "y" in p)
                     for s, batch in enumerate(read_ahead(batches)):
                         loss, grads = gradients(p, inputs, batch, c)
                         done = (epoch * steps + a + s) / (c.epochs * steps)
                         adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
-                        total += loss.detach()
+                        state.total += loss.detach()
                     bar.advance(count * c.batch)
-                state.epoch = epoch + 1
-                mean = float(total) / steps
-                if not np.isfinite(mean):
-                    raise VbprError(
-                        f"the loss of epoch {epoch + 1} is not finite; lower --lr (now {c.lr:g})" + state.salvage()
-                    )
+                    state.step = a + count
+                    if state.step < steps:
+                        state.save_now_and_then()
+                        if stopping():
+                            raise Stopped(f"stopped in epoch {epoch + 1} of {c.epochs}{state.save()}")
+                mean = state.end_epoch() / steps
+                if not (np.isfinite(mean) and all(bool(torch.isfinite(value).all()) for value in p.values())):
+                    good = self.factors(split, features, inputs, projection, state) if state.best_epoch else None
+                    raise Diverged(f"training is not finite in epoch {epoch + 1}; lower --lr (now {c.lr:g})", good)
                 last = epoch + 1 == c.epochs
                 if last or (epoch + 1) % c.eval_every == 0:
                     auc = validation.auc(*vectors(p, inputs, c))
                     state.take(epoch + 1, mean, auc)
                     bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
-                    if state.patience_lost():
-                        break
                 state.save_now_and_then()
                 if stopping() and not last:
-                    where = state.save()
-                    raise Stopped(f"stopped after epoch {epoch + 1} of {c.epochs}{where}")
-        state.finish()
+                    raise Stopped(f"stopped after epoch {epoch + 1} of {c.epochs}{state.save()}")
+        if self.part:
+            state.save()
+        else:
+            state.finish()
+        return self.factors(split, features, inputs, projection, state)
+
+    def factors(
+        self,
+        split: Split,
+        features: ItemFeatures | None,
+        inputs: "Inputs",
+        projection: "Projection | None",
+        state: "State",
+    ) -> Factors:
+        """The model of the best epoch so far."""
+        c = self.config
         users, items, bias = (t.float().cpu().numpy() for t in vectors(state.best, inputs, c))
         head = None
         if projection is not None and features is not None:
@@ -405,7 +437,7 @@ class BPR:
                 rows = np.arange(a, min(len(items), a + ROWS))
                 exact, visual[rows] = head.apply(features.standardised(rows))
                 items[rows, : c.dim] = exact[:, : c.dim]
-            latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in p else 0
+            latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in state.best else 0
             bias = visual + latent
         about = {"curve": state.curve, "scores_unseen": head is not None}
         return factors_of(split, users, items, bias, head, about)
@@ -425,19 +457,24 @@ def make_inputs(
         return Inputs(None, None, degree, shrink)
     dtype = c.torch_dtype(device)
     users, items = split.train.shape
-    mapped = 0 < c.memory_limit * 1e9 < (items + users * c.history) * projection.width * dtype.itemsize
+    row_bytes = projection.width * dtype.itemsize, projection.width * torch.float32.itemsize
+    mapped = 0 < c.memory_limit * 1e9 < items * row_bytes[0] + users * c.history * row_bytes[1]
     if mapped and device.type != "cpu":
-        raise VbprError("--memory-limit maps features from disk for --device cpu; on a GPU lower --axes instead")
+        raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
     empty = functools.partial(mapped_rows, folder) if mapped else torch.empty
     x = projection(empty((items, projection.width), dtype=dtype, device=device))
     h = None
     if c.history:
-        h = empty((users, projection.width), dtype=dtype, device=device)
-        for a in range(0, users, ROWS * 8):
-            start, end = split.train.indptr[a], split.train.indptr[min(users, a + ROWS * 8)]
-            starts = taken[1][a : a + ROWS * 8] - int(start)
-            h[a : a + ROWS * 8] = F.embedding_bag(taken[0][start:end], x, starts, mode="sum")
+        h = empty((users, projection.width), dtype=torch.float32, device=device)
+        begin = split.train.indptr
+        edges = np.unique(np.r_[np.searchsorted(begin, np.arange(0, begin[-1], ENTRIES)), 0, users])
+        for a, b in itertools.pairwise(edges.tolist()):
+            rows = x.index_select(0, taken[0][begin[a] : begin[b]]).float()
+            h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, taken[1][a:b] - begin[a], mode="sum")
     return Inputs(x, h, degree, shrink, (taken[0], taken[1]), mapped)
+
+
+ENTRIES = 8192  # rows summed at a time, about
 
 
 def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -449,7 +486,7 @@ def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype,
         except OSError as error:
             raise VbprError(
                 f"no room for {size * dtype.itemsize / 1e9:.1f} GB of prepared features beside the model: "
-                f"{error.strerror}; free some, lower --axes, or write the model to another disk with --out"
+                f"{error.strerror}; free some, set fewer `axes` in --config, or give --out on another disk"
             ) from error
         return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
 
@@ -524,7 +561,7 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
     if "E" in p and q.x is not None:
         theta = p["theta"]
         if q.h is not None:
-            theta = theta + blocks(q.h / q.degree.clamp(min=1).sqrt()[:, None].to(q.h.dtype), p["A"], q.x.dtype)
+            theta = theta + blocks(q.h, p["A"], q.x.dtype) * q.degree.clamp(min=1).rsqrt()[:, None]
         if "y" in p and q.taken is not None:
             items_y, starts = q.taken
             sum_y = F.embedding_bag(items_y, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items_y])
@@ -607,8 +644,15 @@ class State:
         self.config, self.params, self.adam, self.generator, self.path = config, params, adam, generator, path
         self.best = {name: value.clone() for name, value in params.items()}
         self.epoch, self.best_auc, self.best_epoch = 0, -1.0, 0
+        self.step, self.total = 0, torch.zeros((), device=generator.device)  # of the epoch in hand; its loss so far
         self.curve: list[dict[str, float]] = []
         self.saved = time.monotonic()
+
+    def end_epoch(self) -> float:
+        """Count an epoch; the sum of its batches' losses."""
+        total = float(self.total)
+        self.epoch, self.step, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
+        return total
 
     def take(self, epoch: int, loss: float, auc: float | None) -> None:
         """Note an evaluation; keep the parameters if they are the best so far (without validation: the latest)."""
@@ -639,13 +683,10 @@ class State:
         }
         tensors["generator"] = self.generator.get_state()
         told = {name: getattr(self, name) for name in ("epoch", "best_auc", "best_epoch", "curve")}
-        write_checkpoint(self.path, tensors, self.config.identity, t=self.adam.t, **told)
+        told |= {"step": self.step, "total": float(self.total), "t": self.adam.t}
+        write_checkpoint(self.path, tensors, self.config.identity, **told)
         self.saved = time.monotonic()
         return f"; {self.path} holds the state: run the same command again to resume"
-
-    def salvage(self) -> str:
-        """Where the last good state is, in words."""
-        return f"; {self.path} holds the last good state" if self.path is not None and self.path.exists() else ""
 
     def resume(self, bar: Progress, steps: int) -> None:
         """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
@@ -659,11 +700,12 @@ class State:
         self.generator.set_state(tensors["generator"])
         self.adam.t, self.epoch, self.curve = told["t"], told["epoch"], told["curve"]
         self.best_auc, self.best_epoch = told["best_auc"], told["best_epoch"]
-        bar.advance(self.epoch * steps * self.config.batch)
+        self.step, self.total = told["step"], self.total + told["total"]
+        bar.advance((self.epoch * steps + self.step) * self.config.batch)
 
     def finish(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
-__all__ = ["BPR", "BPRMF", "Adam", "Batch", "Inputs", "gradients"]
+__all__ = ["BPR", "BPRMF", "Adam", "Batch", "Diverged", "Inputs", "gradients"]

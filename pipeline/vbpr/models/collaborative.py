@@ -25,7 +25,7 @@ from .config import TrainConfig
 Array = np.ndarray[Any, Any]
 
 HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone
-EASE_ITEMS = 25_000  # EASE inverts an (I, I) matrix: 2.5 GB and about a minute at this size
+EASE_ITEMS = 25_000  # EASE inverts an (I, I) matrix: three of 2.5 GB, and about a minute at this size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Implicit:
         from implicit.cpu.bpr import BayesianPersonalizedRanking
 
         c = self.config
+        some_factors(c)
         common = {
             "factors": c.factors,
             "iterations": c.epochs,
@@ -73,13 +74,13 @@ class EASE:
         Raises:
             VbprError: the catalogue is too large for an (I, I) inverse.
         """
-        n = split.train.shape[1]
-        if n > EASE_ITEMS:
-            raise VbprError(
-                f"--model ease inverts an items x items matrix: {n:,} items are more than its {EASE_ITEMS:,}; use "
-                "--model als, or --k-core to keep the items that sell"
-            )
+        some_factors(self.config)
         taken = np.flatnonzero(split.item_counts)  # an item nobody took has a row and column of zeros in B
+        if len(taken) > EASE_ITEMS:
+            raise VbprError(
+                f"--model ease inverts an items x items matrix: {len(taken):,} bought items are more than its "
+                f"{EASE_ITEMS:,}; use --model hybrid, which takes the most bought of them, or --model als"
+            )
         return ease(split, taken, self.config.factors, self.config.seed, self.config.reg_items)
 
 
@@ -92,7 +93,14 @@ class Spectral:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`."""
+        some_factors(self.config)
         return spectral(split, self.config.factors, self.config.seed)
+
+
+def some_factors(c: TrainConfig) -> None:
+    """Refuse a model whose one part is switched off."""
+    if not c.factors:
+        raise VbprError(f"--factors is 0: --model {c.model} has nothing else; give it a size")
 
 
 def ease(

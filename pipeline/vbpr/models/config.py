@@ -90,11 +90,15 @@ class TrainConfig:
             ("patience", 0),
             ("axes", 0),
             ("images_per_step", 0),
+            ("seed", 0),
             ("image_size", 32),
         ):
             if getattr(self, name) < least:
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
-        for name in ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "memory_limit"):
+        for name in (
+            *("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink"),
+            *("memory_limit", "latent_weight", "checkpoint_minutes"),
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
         for name in ("whiten", "popularity_share"):

@@ -10,6 +10,7 @@ chosen by validation.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..recommender import ItemFeatures
 from .bpr import BPR, BPRMF
 from .collaborative import ease, spectral
 from .config import TrainConfig
-from .vbpr import beside, blend
+from .vbpr import blend, parts_of
 
 WEIGHTS = {"visual": 1.0, "ease": 0.75, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
@@ -31,24 +32,30 @@ EASE_ITEMS = 15_000  # the most bought: an (I, I) matrix of 0.9 GB; the others l
 
 
 class Hybrid:
-    """The blend, fitted part by part; a killed run resumes at the part it was in. `dim` or `factors` of 0 leaves out
-    the parts that need it."""
+    """The blend, fitted part by part; a killed run goes on in the part it was in. `dim` or `factors` of 0 leaves out
+    the parts that need it. The configuration's epochs, rates and penalties are the visual part's."""
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`."""
-        parts = self.parts(split, features)
+        with parts_of(self.checkpoint) as beside:
+            parts = self.parts(split, features, beside)
         return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
 
-    def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
+    def parts(
+        self,
+        split: Split,
+        features: ItemFeatures | None,
+        beside: Callable[[str], Path | None] = lambda part: None,
+    ) -> dict[str, Factors]:
         """What is blended, each fitted on its own; the names are those of WEIGHTS."""
         c = self.config
         parts: dict[str, Factors] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
             visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = BPR(visual, beside(self.checkpoint, "visual")).fit(split, features)
+            parts["visual"] = BPR(visual, beside("visual"), part=True).fit(split, features)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
@@ -56,7 +63,7 @@ class Hybrid:
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
             latent = [c.changed(**{**LATENT, "factors": c.factors}, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
             parts["latent"] = mean(
-                [BPR(one, beside(self.checkpoint, f"latent-{n}")).fit(split, None) for n, one in enumerate(latent)]
+                [BPR(one, beside(f"latent-{n}"), part=True).fit(split, None) for n, one in enumerate(latent)]
             )
         return parts
 

@@ -7,7 +7,9 @@ items suffer. By default each part is therefore trained by BPR on its own, and t
 standard deviation over the catalogue, user by user: still two matrices and a bias. `joint` trains them together.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,10 @@ Array = np.ndarray[Any, Any]
 
 
 class VBPR:
-    """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone."""
+    """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone.
+
+    Trained apart, `epochs`, `reg_users` and `reg_items` are the visual part's; the latent part has its own (LATENT).
+    """
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
@@ -33,8 +38,9 @@ class VBPR:
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
-        visual = BPR(c.changed(factors=0, item_bias=False), beside(self.checkpoint, "visual")).fit(split, features)
-        latent = BPR(c.changed(**LATENT), beside(self.checkpoint, "latent")).fit(split, None)
+        with parts_of(self.checkpoint) as beside:
+            visual = BPR(c.changed(factors=0, item_bias=False), beside("visual"), part=True).fit(split, features)
+            latent = BPR(c.changed(**LATENT), beside("latent"), part=True).fit(split, None)
         return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
 
 
@@ -48,9 +54,21 @@ LATENT: dict[str, Any] = {
 }
 
 
-def beside(checkpoint: Path | None, part: str) -> Path | None:
-    """Where a part that is trained on its own keeps its checkpoint."""
-    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{part}")
+@contextlib.contextmanager
+def parts_of(checkpoint: Path | None) -> Iterator[Callable[[str], Path | None]]:
+    """Names for the checkpoints of parts that are trained on their own; all are removed when every part is done, so
+    that a killed run goes on where it was, earlier parts done."""
+    paths: list[Path] = []
+
+    def beside(part: str) -> Path | None:
+        if checkpoint is None:
+            return None
+        paths.append(checkpoint.with_name(f"{checkpoint.name}-{part}"))
+        return paths[-1]
+
+    yield beside
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
@@ -108,4 +126,4 @@ def deviation(factors: Factors) -> Array:
     return spread
 
 
-__all__ = ["VBPR", "blend"]
+__all__ = ["VBPR", "blend", "parts_of"]
