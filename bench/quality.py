@@ -49,7 +49,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "without the vectors of items taken": {"history_factors": False},
         "without the visual bias": {"visual_bias": False},
         "256 axes": {"axes": 256},
-        "without whitening": {"whiten": 0.0},
+        "neither whitening nor principal axes": {"whiten": 0.0},
         "wholly whitened": {"whiten": 1.0},
         "rows not of length one": {"unit": False},
         "uniform negatives": {"negatives": "uniform"},

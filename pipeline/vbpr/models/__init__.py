@@ -70,13 +70,13 @@ MODELS: dict[str, Model] = {
     "als": Model(
         Implicit,
         "implicit's ALS (Hu et al. 2008)",
-        {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 0.01},
+        {"dim": 0, "factors": 32, "epochs": 15, "reg_items": 5.0},
         visual=False,
     ),
     "bpr": Model(
         Implicit,
         "implicit's BPR: negatives by popularity, so that popular items are held down",
-        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.05, "lr": 0.03},
+        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
         visual=False,
     ),
     "ease": Model(
