@@ -5,11 +5,13 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from vbpr.models import PRESETS, TrainConfig
-from vbpr.models.bpr import Adam, Batch, Inputs, gradients, shared_loss
+from vbpr.models import PRESETS, TrainConfig, configure
+from vbpr.models.bpr import Adam, Batch, Inputs, draw, gradients, shared_loss
+from vbpr.sampling import TripletSampler
 
 USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
 CONFIG = TrainConfig(reg_users=0.3, reg_items=0.2, reg_bias=0.7, reg_head=0.05)
@@ -162,6 +164,49 @@ def test_adam_leaves_rows_outside_the_batch_alone():
         moved = (p[name] != before[name]).reshape(len(p[name]), -1).any(1)
         assert torch.nonzero(moved).flatten().tolist() == touched
         assert not adam.v[name][~moved].any()
+
+
+def test_rows_move_as_under_torchs_sparse_adam():
+    """Over many steps: rows come, are skipped, come back, and occur several times in a step."""
+    g = torch.Generator().manual_seed(1)
+    p = {"t": torch.randn(20, 3, generator=g, dtype=torch.float64)}
+    twin = p["t"].clone().requires_grad_()
+    adam, theirs = Adam(p), torch.optim.SparseAdam([twin], lr=0.1)
+    for step in range(60):
+        rows = torch.randint(20 if step % 7 else 3, (11,), generator=g)
+        grad = torch.randn(11, 3, generator=g, dtype=torch.float64)
+        adam.step(p, {"t": (rows, grad)}, 0.1)
+        twin.grad = torch.sparse_coo_tensor(rows[None], grad, (20, 3), check_invariants=True)
+        theirs.step()
+    torch.testing.assert_close(p["t"], twin.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("values", [{}, {"shared_negatives": 0}, {"negatives": "in-batch"}, {"positives": "users"}])
+def test_batches_hold_what_they_say(values):
+    rows = [[0, 1, 2, 5], [3], [0, 7, 9], [2, 3, 4, 5, 6, 8]]
+    indptr = np.cumsum([0, *map(len, rows)])
+    train = sp.csr_matrix((np.ones(indptr[-1]), np.concatenate(rows), indptr), shape=(4, 10))
+    c = configure("visual", batch=16, **{"shared_negatives": 12} | values)
+    generator = torch.Generator().manual_seed(0)
+    kind = "uniform" if c.negatives == "in-batch" else c.negatives
+    sampler = TripletSampler(
+        train, torch.device("cpu"), generator, positives=c.positives, negatives=kind, popularity_share=0.5
+    )
+    for batch in draw(sampler, c, 20, with_past=True):
+        past, starts = batch.past
+        ends = [*starts[1:].tolist(), len(past)]
+        for n, (u, i) in enumerate(zip(batch.u.tolist(), batch.i.tolist(), strict=True)):
+            assert i in rows[u]
+            assert sorted(past[starts[n] : ends[n]].tolist()) == [item for item in rows[u] if item != i]
+            if batch.weight is None:
+                assert int(batch.j[n]) not in rows[u]
+            else:
+                assert batch.allowed[n].tolist() == [j not in rows[u] for j in batch.j.tolist()]
+        if batch.weight is not None:
+            assert len(set(batch.j.tolist())) == len(batch.j) and batch.weight.sum() == 12
+        if c.negatives == "in-batch":
+            counts = torch.bincount(batch.i[:12], minlength=10)
+            assert torch.equal(counts[batch.j].float(), batch.weight) and counts.sum() == 12
 
 
 def pair_scored(x: float, n: int = 128):
