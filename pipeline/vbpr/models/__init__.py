@@ -70,7 +70,7 @@ MODELS: dict[str, Model] = {
     "als": Model(
         Implicit,
         "implicit's ALS (Hu et al. 2008)",
-        {"dim": 0, "factors": 32, "epochs": 15, "reg_items": 5.0},
+        {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 8.0},
         visual=False,
     ),
     "bpr": Model(

@@ -52,12 +52,12 @@ BPRMF: dict[str, Any] = {
     "history": False,
     "whiten": 0.0,
     "negatives": "uniform",
-    "epochs": 10,
-    "lr": 0.03,
-    "shrink": 3.0,
-    "reg_users": 0.06,
-    "reg_items": 0.06,
-    "reg_bias": 0.002,
+    "epochs": 20,
+    "lr": 0.04,
+    "shrink": 8.0,
+    "reg_users": 0.045,
+    "reg_items": 0.03,
+    "reg_bias": 0.02,
 }
 CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
 

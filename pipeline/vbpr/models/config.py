@@ -48,7 +48,7 @@ class TrainConfig:
     history: bool = True
     history_factors: bool = True
     shrink: float = 5.0
-    latent_weight: float = 0.45
+    latent_weight: float = 0.35
     joint: bool = False
     unit: bool = True
     whiten: float = 0.5

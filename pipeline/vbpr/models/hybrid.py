@@ -1,6 +1,6 @@
 """A hybrid for popular, cold and never-seen items at once: four rankers, blended.
 
-    score = V / sd(V) + .75 E / sd(E) + .2 S / sd(S) + .4 M / sd(M),   sd over the catalogue, for each user
+    score = V / sd(V) + .85 E / sd(E) + .2 S / sd(S) + .4 M / sd(M),   sd over the catalogue, for each user
 
 V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
 at cold items. E: EASE (collaborative.py), which has to reconstruct items from those that V finds alike as well: what is
@@ -24,9 +24,9 @@ from .collaborative import ease, spectral
 from .config import TrainConfig
 from .vbpr import blend, parts_of
 
-WEIGHTS = {"visual": 1.0, "ease": 0.75, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
+WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
-LATENT: dict[str, Any] = {**BPRMF, "epochs": 15}
+LATENT: dict[str, Any] = BPRMF
 EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
 EASE_ITEMS = 15_000  # the most bought: an (I, I) matrix of 0.9 GB; the others live by the other parts
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..factors import Factors, Head
 from ..interactions import Split
 from ..recommender import ItemFeatures
-from .bpr import BPR
+from .bpr import BPR, BPRMF
 from .config import TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 class VBPR:
     """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone.
 
-    Trained apart, `epochs`, `reg_users` and `reg_items` are the visual part's; the latent part has its own (LATENT).
+    Trained apart, epochs, rate, shrinkage and penalties are the visual part's; the latent part has its own (LATENT).
     """
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
@@ -44,14 +44,8 @@ class VBPR:
         return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
 
 
-LATENT: dict[str, Any] = {
-    "dim": 0,
-    "visual_bias": False,
-    "history": False,
-    "epochs": 10,
-    "reg_users": 0.04,
-    "reg_items": 0.04,
-}
+# Of the latent part: as bprmf has it, with the configuration's size and negatives.
+LATENT: dict[str, Any] = {name: value for name, value in BPRMF.items() if name not in ("factors", "negatives")}
 
 
 @contextlib.contextmanager
