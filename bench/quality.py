@@ -64,7 +64,8 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "vbpr": {
         "parts trained together": {"joint": True},
-        "without shrinkage": {"shrink": 0.0},
+        "the visual part without shrinkage": {"shrink": 0.0},
+        "the latent part at .2": {"latent_weight": 0.2},
         "K 50 + 50": {"dim": 50, "factors": 50},
     },
     "bprmf": {
