@@ -78,8 +78,8 @@ def test_an_unfinished_file_says_so(tmp_path):
 def test_a_changed_catalogue_keeps_the_rows_of_unchanged_images(tmp_path):
     path = tmp_path / "a.h5"
     finish(path)
-    ids = np.array(["a-new", "i1", "i3", "i4", "z-new"])
-    signs = np.array([99, 1, 3, 44, 98], np.uint64)  # i4 has changed
+    ids = np.array(["a-new", "i1", "i3", "i4", "i6", "i8", "z-new"])
+    signs = np.array([99, 1, 3, 44, 6, 8, 98], np.uint64)  # i4 has changed
     with create(path, ids, signs) as store:
         assert store.item_ids[store.pending].tolist() == ["a-new", "i4", "z-new"]
         np.testing.assert_array_equal(store.rows(["i3", "i1"]), values([3, 1]).astype(np.float16))
