@@ -117,7 +117,7 @@ def extract(
         pending = store.pending
         written, rate = 0, 0.0
         if len(pending):
-            encoder = Encoder(model, device, precision, engine, batch, len(pending))
+            encoder = Encoder(model, device, precision, chosen, batch, len(pending))
             with Progress(f"extract {backbone}", len(pending), "images") as bar, stop_signals() as stopping:
                 steps = encoded(store, source, encoder, model.preprocessing, pending, threads, stopping, odd)
                 for rows, bad in steps:

@@ -122,7 +122,7 @@ class Block:
         self.users = users[torch.from_numpy(rows).to(self.device)]
         # The held-out pairs: first one of each user, then the rest, which are compared `len(rows)` at a time.
         counts = np.diff(held.indptr)[rows]
-        nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        nth = places(counts)
         order = np.argsort(nth, kind="stable")
         self.row = np.repeat(np.arange(len(rows)), counts)[order]
         self.at = (np.repeat(held.indptr[rows], counts) + nth)[order]
@@ -187,8 +187,7 @@ class Block:
             torch.take(s, place[seen], out=score[seen])
         for chunk in self.chunks:  # each pair with all that its user has seen
             counts = self.seen_count[self.row[chunk]]
-            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            seen_at = self.by_row[np.repeat(self.seen_start[self.row[chunk]], counts) + within]
+            seen_at = self.by_row[np.repeat(self.seen_start[self.row[chunk]], counts) + places(counts)]
             pair = np.repeat(np.arange(chunk.start, chunk.stop), counts)
             at, of = (torch.from_numpy(a).to(self.device) for a in (seen_at, pair))
             higher, as_high = (score[at] > target[of]).long(), (score[at] >= target[of]).long()
@@ -196,6 +195,11 @@ class Block:
             not_below.index_add_(0, of, as_high, alpha=-1)
             lost.index_add_(0, of, (higher + as_high) * self.seen_held[at])
         return score[torch.from_numpy(self.itself).to(self.device)], [above, not_below, lost]
+
+
+def places(counts: Array) -> Array:
+    """0, 1, ... counts[0] - 1, 0, 1, ... counts[1] - 1, and so on."""
+    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
 
 
 @contextlib.contextmanager

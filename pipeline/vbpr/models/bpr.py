@@ -457,8 +457,8 @@ def make_inputs(
         return Inputs(None, None, degree, shrink)
     dtype = c.torch_dtype(device)
     users, items = split.train.shape
-    row_bytes = projection.width * dtype.itemsize, projection.width * torch.float32.itemsize
-    mapped = 0 < c.memory_limit * 1e9 < items * row_bytes[0] + users * c.history * row_bytes[1]
+    size = projection.width * (items * dtype.itemsize + users * c.history * torch.float32.itemsize)
+    mapped = 0 < c.memory_limit * 1e9 < size
     if mapped and device.type != "cpu":
         raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
     empty = functools.partial(mapped_rows, folder) if mapped else torch.empty

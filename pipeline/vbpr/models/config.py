@@ -95,10 +95,8 @@ class TrainConfig:
         ):
             if getattr(self, name) < least:
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
-        for name in (
-            *("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink"),
-            *("memory_limit", "latent_weight", "checkpoint_minutes"),
-        ):
+        not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "latent_weight")
+        for name in (*not_negative, "memory_limit", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
         for name in ("whiten", "popularity_share"):

@@ -26,7 +26,6 @@ from .vbpr import blend, parts_of
 
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
-LATENT: dict[str, Any] = BPRMF
 EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
 EASE_ITEMS = 15_000  # the most bought: an (I, I) matrix of 0.9 GB; the others live by the other parts
 
@@ -61,7 +60,7 @@ class Hybrid:
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
             parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
-            latent = [c.changed(**{**LATENT, "factors": c.factors}, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
+            latent = [c.changed(**{**BPRMF, "factors": c.factors}, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
             parts["latent"] = mean(
                 [BPR(one, beside(f"latent-{n}"), part=True).fit(split, None) for n, one in enumerate(latent)]
             )
