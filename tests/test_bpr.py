@@ -41,8 +41,8 @@ def batches():
     """Repeated users and items in both kinds of batch; every user and item occurs."""
     u, i = torch.tensor([0, 0, 1, 2, 3, 4, 1]), torch.tensor([0, 1, 1, 2, 3, 4, 8])
     own = Batch(u, i, torch.tensor([5, 6, 7, 8, 0, 3, 5]))
-    allowed = torch.ones(7, 4, dtype=torch.float64)
-    allowed[2, 1] = allowed[5, 3] = 0
+    allowed = torch.ones(7, 4, dtype=torch.bool)
+    allowed[2, 1] = allowed[5, 3] = False
     shared = Batch(u, i, torch.tensor([5, 6, 7, 3]), torch.tensor([1.0, 3, 1, 2], dtype=torch.float64), allowed)
     return {"own": own, "shared": shared}
 
@@ -52,8 +52,10 @@ PAST = [[], [0], [8, 2], [1], [7, 8, 1, 0], [2, 3], [1, 2]]  # of each positive 
 
 def with_past(batch):
     starts = np.cumsum([0] + [len(past) for past in PAST[:-1]])
-    items = torch.tensor([item for past in PAST for item in past])
-    return dataclasses.replace(batch, past=(items, torch.from_numpy(starts)))
+    items, row = (
+        torch.tensor(a) for a in zip(*((item, n) for n, past in enumerate(PAST) for item in past), strict=True)
+    )
+    return dataclasses.replace(batch, past=(items, row, torch.from_numpy(starts)))
 
 
 def objective(p, q, batch, c):
@@ -81,7 +83,8 @@ def objective(p, q, batch, c):
     xi = score(u, taste, i)
     if shared:
         columns = [score(u, taste, item.expand(len(u))) for item in j]
-        weight = batch.weight * batch.allowed / (len(u) * batch.weight.sum())
+        allowed = torch.ones(len(u), len(j)) if batch.allowed is None else batch.allowed
+        weight = batch.weight * allowed / (len(u) * batch.weight.sum())
         loss = -(F.logsigmoid(xi[:, None] - torch.stack(columns, 1)) * weight).sum()
         share = batch.weight / batch.weight.sum()
     else:
@@ -141,7 +144,7 @@ def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
     p, q = setting()
     batch = batches()[mode]
     if mode == "shared":  # every item in the batch: then lazy Adam is Adam
-        batch = Batch(batch.u, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64), 1.0)
+        batch = Batch(batch.u, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64))
     batch = with_past(batch)
     twin = {name: value.clone().requires_grad_() for name, value in p.items()}
     ours, theirs = Adam(p), torch.optim.Adam(list(twin.values()), lr=0.05)
@@ -193,8 +196,9 @@ def test_batches_hold_what_they_say(values):
         train, torch.device("cpu"), generator, positives=c.positives, negatives=kind, popularity_share=0.5
     )
     for batch in draw(sampler, c, 20, with_past=True):
-        past, starts = batch.past
+        past, row, starts = batch.past
         ends = [*starts[1:].tolist(), len(past)]
+        assert row.tolist() == np.repeat(np.arange(len(ends)), np.array(ends) - starts.numpy()).tolist()
         for n, (u, i) in enumerate(zip(batch.u.tolist(), batch.i.tolist(), strict=True)):
             assert i in rows[u]
             assert sorted(past[starts[n] : ends[n]].tolist()) == [item for item in rows[u] if item != i]
@@ -284,8 +288,8 @@ def test_losses_and_their_gradients(kind):
     g = torch.Generator().manual_seed(3)
     z = torch.randn(6, 4, generator=g, dtype=torch.float64).requires_grad_()
     weight = torch.tensor([1.0, 2, 1, 3], dtype=torch.float64)
-    allowed = torch.ones(6, 4, dtype=torch.float64)
-    allowed[2, 1] = allowed[4] = 0  # one positive has no negative at all
+    allowed = torch.ones(6, 4, dtype=torch.bool)
+    allowed[2, 1] = allowed[4] = False  # one positive has no negative at all
     total = torch.zeros((), dtype=torch.float64)
     for row, ok in zip(z, allowed, strict=True):
         drawn = torch.repeat_interleave(row[ok > 0], weight[ok > 0].long())  # each negative as often as it was drawn

@@ -4,9 +4,9 @@
     loss = -ln sigma(x_ui - x_uj)
 
 f_i: the item's standardised features in their principal axes. h_u: the sum of those that u took, over the root of
-their number, so that A and E start as the same projection and a user has a taste before the first step. g_u: the sum
-over the same items, over the same root, of s_i y_i, what taking an item says of a taste beyond its looks (SVD++; Koren
-2008). An item's own triplets leave it out of h_u and g_u.
+their number, so that A and E start as one projection (see `start.py`) and a user has a taste before the first step.
+g_u: the sum over the same items, over the same root, of s_i y_i, what taking an item says of a taste beyond its looks
+(SVD++; Koren 2008). An item's own triplets leave it out of h_u and g_u.
 s_i = n_i / (n_i + c): what an item's few buyers say of it counts little, and its image carries it. A batch holds B
 positives and N negatives that all of them share, so that B + N encodings form B x N triplets; with N = 0 each positive
 has a negative of its own, and features enter as the difference f_i - f_j. Gradients are in closed form; users and items
@@ -39,6 +39,7 @@ from ..progress import Progress, Stopped, report, stop_signals
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from .config import TrainConfig
+from .start import product, starting_point
 
 Array = np.ndarray[Any, Any]
 Params = dict[str, Tensor]
@@ -85,16 +86,17 @@ class Batch:
     """B positives (u, i), and negatives: one each (weight None), or N distinct ones shared by all.
 
     Attributes:
-        weight: (N,) how often each shared negative was drawn. allowed: (B, N) 0 where u took j, else 1.
-        past: what each u took but i itself: items, and (B,) where each positive's begin among them.
+        weight: (N,) how often each shared negative was drawn.
+        allowed: (B, N) bool, whether u did not take j; None: no u did.
+        past: what each u took but i itself: (m,) items, (m,) the positive of each, (B,) where each positive's begin.
     """
 
     u: Tensor
     i: Tensor
     j: Tensor
     weight: Tensor | None = None
-    allowed: Tensor | float = 1.0
-    past: tuple[Tensor, Tensor] | None = None
+    allowed: Tensor | None = None
+    past: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tensor, Gradients]:
@@ -117,10 +119,11 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             fi = q.x.index_select(0, i)
         if q.h is not None:
             root = (q.degree[u] - 1).clamp_(min=1).rsqrt_()[:, None]
-            taste = (q.h.index_select(0, u) - fi).to(q.x.dtype)  # all that u took but i itself, in h's float32
+            # all that u took but i itself: in h's float32, and in place, as fresh pages cost more than the arithmetic
+            taste = q.h.index_select(0, u).sub_(fi).to(q.x.dtype)
             left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype) * root
         if batch.past is not None:
-            past, starts = batch.past
+            past, _, starts = batch.past
             sum_y = F.embedding_bag(past, p["y"], starts, mode="sum", per_sample_weights=q.shrink[past])
             left[0] = left[0] + sum_y * root
         if wide > k:
@@ -168,8 +171,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             d_taste = d_left[:, :k] * root
             out["A"] = None, (d_taste.to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
             if batch.past is not None:
-                past, starts = batch.past
-                row = torch.searchsorted(starts, torch.arange(len(past), device=u.device), right=True) - 1
+                past, row, _ = batch.past
                 items, d_past = summed(past, row, d_taste, q.shrink[past])
                 out["y"] = torch.cat([items, i]), torch.cat([d_past, c.reg_items / n * p["y"][i]])
     if "gamma_u" in p:
@@ -197,7 +199,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     return loss, out
 
 
-def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | float, kind: str, items: int) -> tuple[Tensor, Tensor]:
+def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | None, kind: str, items: int) -> tuple[Tensor, Tensor]:
     """The mean loss of positives against shared negatives and its gradient by z.
 
     bpr: the mean of -ln sigma(-z). softmax: the positive's cross entropy among its negatives (sampled softmax). warp:
@@ -207,7 +209,8 @@ def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | float, kind: str, i
     Args:
         z: (B, N) x_uj - x_ui. weight, allowed: see `Batch`.
     """
-    n, counts = len(z), weight * allowed
+    n = len(z)
+    counts = weight.expand_as(z) if allowed is None else torch.where(allowed, weight, 0.0)
     if kind == "softmax":
         odds = z + counts.log()
         total = torch.logaddexp(torch.logsumexp(odds, 1, keepdim=True), z.new_zeros(()))
@@ -267,13 +270,22 @@ class Adam:
 
 def summed(rows: Tensor, source: Tensor, grad: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Distinct rows, ascending, and for each the sum over its entries of `weight` x grad[source]."""
-    order = torch.argsort(rows, stable=True)
-    unique, counts = torch.unique_consecutive(rows[order], return_counts=True)
+    order, ascending = stable_order(rows)
+    unique, counts = torch.unique_consecutive(ascending, return_counts=True)
     flat = grad.reshape(len(grad), -1)
     weight = torch.ones_like(flat[:1, 0]).expand(len(order)) if weight is None else weight[order]
     starts = counts.cumsum(0) - counts
     total = F.embedding_bag(source[order], flat, starts, mode="sum", per_sample_weights=weight.contiguous())
     return unique, total.reshape(len(unique), *grad.shape[1:])
+
+
+def stable_order(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Where ascending rows lie, equal ones in their order, and the rows in that order."""
+    bits = len(rows).bit_length()
+    keys = (rows << bits) + torch.arange(len(rows), device=rows.device)
+    # on the CPU NumPy sorts by vector instructions, ten times as fast as torch
+    keys = torch.from_numpy(np.sort(keys.numpy())) if rows.device.type == "cpu" else keys.sort().values
+    return keys & ((1 << bits) - 1), keys >> bits
 
 
 class Projection:
@@ -433,10 +445,10 @@ class BPR:
             head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
             # exact float32 vectors: what training read was rounded
             visual = np.empty(len(items), np.float32)
+            weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(inputs.shrink.device)
             for a in range(0, len(items), ROWS):
-                rows = np.arange(a, min(len(items), a + ROWS))
-                exact, visual[rows] = head.apply(features.standardised(rows))
-                items[rows, : c.dim] = exact[:, : c.dim]
+                exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
+                items[a : a + ROWS, : c.dim], visual[a : a + ROWS] = exact[:, :-1], exact[:, -1]
             latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in state.best else 0
             bias = visual + latent
         about = {"curve": state.curve, "scores_unseen": head is not None}
@@ -474,7 +486,7 @@ def make_inputs(
     return Inputs(x, h, degree, shrink, (taken[0], taken[1]), mapped)
 
 
-ENTRIES = 8192  # rows summed at a time, about
+ENTRIES = 1024  # rows summed at a time, about
 
 
 def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -524,7 +536,7 @@ AHEAD = 8
 
 
 def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
-    """Parameters before the first step: E and A the first principal axes, latent factors small and random."""
+    """Parameters before the first step: E, A and y as `starting_point` has them, latent factors small and random."""
     device = q.degree.device
     n_users, n_items = split.train.shape
 
@@ -534,24 +546,21 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
     p: Params = {}
     if c.dim and q.x is not None:
         d = q.x.shape[1]
-        if c.history:
-            e = torch.eye(c.dim, d, device=device) * HEAD_SCALE**0.5
-            p["A"] = e.clone()
+        if q.h is None:
+            e, y = normal(c.dim, d, scale=1.0), None
         else:
-            e = normal(c.dim, d, scale=1.0)
+            e, y = starting_point(q.x, q.h, split.train, c.dim)
+            p["A"] = e.clone()
         p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
         p["theta"] = normal(n_users, c.dim, scale=0.01)
-        if c.history and c.history_factors:
-            p["y"] = torch.zeros(n_items, c.dim, device=device)
+        if y is not None and c.history_factors:
+            p["y"] = y
     if c.factors:
         p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
         p["gamma_i"] = normal(n_items, c.factors, scale=0.1)
     if c.item_bias:
         p["b"] = torch.zeros(n_items, device=device)
     return p
-
-
-HEAD_SCALE = 8.0  # features have length 1 or so: scores of the first step then differ by about 1
 
 
 def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -561,13 +570,13 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
     if "E" in p and q.x is not None:
         theta = p["theta"]
         if q.h is not None:
-            theta = theta + blocks(q.h, p["A"], q.x.dtype) * q.degree.clamp(min=1).rsqrt()[:, None]
+            theta = theta + product(q.h, p["A"].T, q.x.dtype) * q.degree.clamp(min=1).rsqrt()[:, None]
         if "y" in p and q.taken is not None:
             items_y, starts = q.taken
             sum_y = F.embedding_bag(items_y, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items_y])
             theta = theta + sum_y * q.degree.clamp(min=1).rsqrt()[:, None]
         users.append(theta)
-        encoded = blocks(q.x, p["E"], q.x.dtype)
+        encoded = product(q.x, p["E"].T, q.x.dtype)
         items.append(encoded[:, : c.dim])
         if c.visual_bias:
             bias = bias + encoded[:, -1]
@@ -577,12 +586,6 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
     if "b" in p:
         bias = bias + p["b"] * q.shrink
     return torch.cat(users, 1), torch.cat(items, 1), bias
-
-
-def blocks(x: Tensor, weight: Tensor, dtype: torch.dtype, size: int = 16384) -> Tensor:
-    """x @ weight.T in float32, a block of rows at a time."""
-    w = weight.to(dtype).T
-    return torch.cat([(x[a : a + size].to(dtype) @ w).to(weight.dtype) for a in range(0, len(x), size)])
 
 
 def draw(sampler: TripletSampler, c: TrainConfig, count: int, with_past: bool) -> list[Batch]:
@@ -608,11 +611,11 @@ def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor, with_
     return Batch(u, i, distinct, weight.float(), allowed, others(i, *histories) if with_past else None)
 
 
-def others(i: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-    """Histories without i itself, and where each begins."""
+def others(i: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Histories without i itself: see `Batch.past`."""
     rest = item != i[row]
     row, item = row[rest], item[rest]
-    return item, torch.searchsorted(row, torch.arange(len(i), device=i.device))
+    return item, row, torch.searchsorted(row, torch.arange(len(i), device=i.device))
 
 
 class CurveSample:

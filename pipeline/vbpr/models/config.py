@@ -54,7 +54,7 @@ class TrainConfig:
     whiten: float = 0.5
     axes: int = 1024
     epochs: int = 5
-    batch: int = 1024
+    batch: int = 768
     shared_negatives: int = 256
     lr: float = 0.01
     schedule: str = "linear"

@@ -45,7 +45,7 @@ class VBPR:
 
 
 # Of the latent part: as bprmf has it, with the configuration's size and negatives.
-LATENT: dict[str, Any] = {name: value for name, value in BPRMF.items() if name not in ("factors", "negatives")}
+LATENT: dict[str, Any] = {n: value for n, value in BPRMF.items() if n not in ("factors", "negatives")} | {"batch": 1024}
 
 
 @contextlib.contextmanager

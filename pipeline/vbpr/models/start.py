@@ -1,0 +1,74 @@
+"""Where the visual part starts: not at random, but at what interactions and features say before the first step.
+
+    E = A = sqrt(SCALE) x the K leading axes of  C = sum_u sum_{i != j taken by u} f_i f_j^T / (n_u - 1)
+    y_j = HISTORY x mean over the buyers of j of  A (h_u - f_j) / (n_u - 1)
+
+C says in which directions of looks the things that one user takes agree; y_j says what else its buyers take. Both are
+sums over users, so C is never formed: its leading axes come from a few products with h and x (orthogonal iteration with
+Rayleigh-Ritz; Halko et al. 2011).
+"""
+
+from collections.abc import Callable
+
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALE = 4.0  # features have length 1 or so: scores of the first step then differ by about 1
+HISTORY = 0.45
+PASSES, SPARE = 5, 14  # over the features; axes beside the K that are wanted, which let them settle
+ROWS = 16384  # multiplied at a time
+
+
+def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[Tensor, Tensor]:
+    """(k, d) float32 E and A, and (I, k) float32 y.
+
+    Args:
+        x: (I, d) prepared features. h: (U, d) float32 sums of those of each user's train items.
+    """
+    device, dtype = h.device, x.dtype
+    degree = torch.from_numpy(train.indptr[1:] - train.indptr[:-1]).float()
+    share = torch.where(degree > 1, 1 / (degree - 1).clamp(min=1), 0)  # w_u: who took one thing says nothing
+    of_item = torch.from_numpy(train.T @ share.numpy()).to(device)[:, None]  # sums of w_u over an item's buyers
+    share = share.to(device)[:, None]
+
+    def agreement(basis: Tensor) -> Tensor:
+        """C @ basis: pairs of all that a user took, less each thing with itself."""
+        together = gathered(h, share * product(h, basis, dtype), dtype)
+        return together - gathered(x, of_item * product(x, basis, dtype), dtype)
+
+    head = F.pad(leading_axes(agreement, x.shape[1], k, device).T, (0, 0, 0, max(0, k - x.shape[1]))) * SCALE**0.5
+    buyers = train.tocsc()
+    users, starts = (torch.from_numpy(a).long().to(device) for a in (buyers.indices, buyers.indptr[:-1]))
+    together = F.embedding_bag(users, share * product(h, head.T, dtype), starts, mode="sum")
+    y = (together - of_item * product(x, head.T, dtype)) / of_item.clamp(min=torch.finfo(torch.float32).tiny)
+    return head, y * HISTORY
+
+
+def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: torch.device) -> Tensor:
+    """(d, k) orthonormal, the leading eigenvectors of a symmetric matrix known by its products, largest first."""
+    basis = torch.eye(d, min(d, k + SPARE), device=device)
+    for _ in range(PASSES):
+        image = multiply(basis)
+        small = basis.T @ image
+        turn = torch.linalg.eigh((small + small.T) / 2).eigenvectors.flip(1)
+        basis = torch.linalg.qr(image @ turn).Q
+    return basis[:, :k]
+
+
+def product(x: Tensor, basis: Tensor, dtype: torch.dtype) -> Tensor:
+    """(n, m) float32 x @ basis, multiplied in `dtype`, a block of rows at a time."""
+    basis = basis.to(dtype)
+    return torch.cat([(x[a : a + ROWS].to(dtype) @ basis).float() for a in range(0, len(x), ROWS)])
+
+
+def gathered(x: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """(d, m) float32 x.T @ weights, likewise."""
+    out = weights.new_zeros(x.shape[1], weights.shape[1])
+    for a in range(0, len(x), ROWS):
+        out += (x[a : a + ROWS].to(dtype).T @ weights[a : a + ROWS].to(dtype)).float()
+    return out
+
+
+__all__ = ["product", "starting_point"]
