@@ -4,6 +4,7 @@ import errno
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import TINY, board_items, board_pairs
 from vbpr import MODELS, Factors, Interactions, Split, VbprError, configure, evaluate
@@ -276,6 +277,25 @@ def test_projection_is_one_linear_map_of_length_one(features, whiten):
 def test_every_option_of_training_still_learns_colours(split, features, options):
     config = small("visual", **{"dim": 3, "lr": 0.05} | options)
     assert evaluate(fit(split, features, config)).summary()["all"]["auc"] > 0.9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["visual", "vbpr"])
+def test_same_seed_same_bits(name, threads):
+    """With batches large enough that torch deals them to its threads."""
+    rng = np.random.default_rng(0)
+    took = Interactions.of(np.repeat(np.arange(300), 12).astype(str), rng.integers(500, size=3600).astype(str))
+    split = Split.make(took)
+    features = ItemFeatures.of(
+        rng.normal(size=(len(split.item_ids), 96)).astype(np.float16), np.ones(len(split.item_ids), bool)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, b = (fit(split, features, configure(name, device="cpu", epochs=3, dim=32, axes=64)) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(a.users, b.users) and np.array_equal(a.items, b.items) and np.array_equal(a.bias, b.bias)
 
 
 @pytest.mark.parametrize("history", [True, False])

@@ -111,6 +111,21 @@ def test_popular_negatives_follow_popularity_among_the_items_outside():
     assert count[1] / count[2] == pytest.approx(9 / 6, rel=0.1)
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_popular_negatives_have_the_probabilities_of_four_tries(share):
+    """Chi-square for each user: what is still inside after four draws by popularity stays uniform."""
+    rows = [[0], *[[1, 2]] * 6, *[[1, 4]] * 3, [3, 5, 6]]
+    popularity = np.bincount(np.concatenate(rows), minlength=8) / sum(map(len, rows))
+    u, _, j = sampler(rows, 8, negatives="popularity", popularity_share=share).draw(120_000)
+    for user in (0, 1, 7, 10):
+        outside = np.setdiff1d(np.arange(8), rows[user])
+        inside = popularity[rows[user]].sum()
+        popular = popularity[outside] / (1 - inside)
+        uniform = 1 / len(outside)
+        expected = (1 - share) * uniform + share * ((1 - inside**4) * popular + inside**4 * uniform)
+        assert probable(np.bincount(j[u == user], minlength=8)[outside], expected)
+
+
 def test_shared_candidates_mix_uniform_and_popular():
     rows = [*[[0]] * 30, [1, 2]]
     count = np.bincount(sampler(rows, 8).candidates(20_000), minlength=8)
