@@ -296,12 +296,16 @@ def implicit_als(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def runs(dim: int) -> dict[str, Run]:
-    both = {"dim": dim, "factors": dim}
+    visual = {
+        "dim": dim,
+        "popularity_share": 0.25,
+    }  # what AUC over all items likes best
+    both = {**visual, "factors": dim}
     return {
         "Cornac VBPR": Run("cornac", cornac_vbpr()),
         "Cornac VBPR, raw features": Run("cornac", cornac_vbpr(raw=True)),
         "Cornac VBPR, mended": Run("cornac", cornac_vbpr(mended=True)),
-        "visual": Run("vbpr", ours("visual", dim=dim), "Cornac VBPR"),
+        "visual": Run("vbpr", ours("visual", **visual), "Cornac VBPR"),
         "visual, one negative each": Run("vbpr", ours("visual", dim=dim, **OWN_NEGATIVES), "Cornac VBPR"),
         "vbpr": Run("vbpr", ours("vbpr", **both), "Cornac VBPR"),
         "vbpr, Cornac's values": Run("vbpr", ours("vbpr", **both, **CORNACS), "Cornac VBPR"),

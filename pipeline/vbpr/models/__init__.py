@@ -50,11 +50,11 @@ PUBLISHED: dict[str, Any] = {
 }
 
 MODELS: dict[str, Model] = {
-    "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features"),
+    "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features", {"popularity_share": 0.4}),
     "vbpr": Model(
         VBPR,
         "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
-        {"factors": 64, "item_bias": True},
+        {"factors": 64, "item_bias": True, "popularity_share": 0.4},
     ),
     "hybrid": Model(
         Hybrid,

@@ -44,8 +44,12 @@ class VBPR:
         return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
 
 
-# Of the latent part: as bprmf has it, with the configuration's size and negatives.
-LATENT: dict[str, Any] = {n: value for n, value in BPRMF.items() if n not in ("factors", "negatives")} | {"batch": 1024}
+# Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
+LATENT: dict[str, Any] = {
+    **{name: value for name, value in BPRMF.items() if name not in ("factors", "negatives")},
+    "batch": 1024,
+    "popularity_share": 0.25,
+}
 
 
 @contextlib.contextmanager
