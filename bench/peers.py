@@ -296,10 +296,7 @@ def implicit_als(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def runs(dim: int) -> dict[str, Run]:
-    visual = {
-        "dim": dim,
-        "popularity_share": 0.25,
-    }  # what AUC over all items likes best
+    visual = {"dim": dim, "popularity_share": 0.25}
     both = {**visual, "factors": dim}
     return {
         "Cornac VBPR": Run("cornac", cornac_vbpr()),

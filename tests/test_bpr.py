@@ -52,9 +52,7 @@ PAST = [[], [0], [8, 2], [1], [7, 8, 1, 0], [2, 3], [1, 2]]  # of each positive 
 
 def with_past(batch):
     starts = np.cumsum([0] + [len(past) for past in PAST[:-1]])
-    items, row = (
-        torch.tensor(a) for a in zip(*((item, n) for n, past in enumerate(PAST) for item in past), strict=True)
-    )
+    items, row = torch.tensor([(item, n) for n, past in enumerate(PAST) for item in past]).T
     return dataclasses.replace(batch, past=(items, row, torch.from_numpy(starts)))
 
 

@@ -64,7 +64,7 @@ MODELS: dict[str, Model] = {
     "bprmf": Model(
         BPR,
         "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
-        {**BPRMF, "batch": 1024},
+        BPRMF,
         visual=False,
     ),
     "als": Model(

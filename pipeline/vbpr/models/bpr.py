@@ -54,6 +54,7 @@ BPRMF: dict[str, Any] = {
     "whiten": 0.0,
     "negatives": "uniform",
     "epochs": 20,
+    "batch": 1024,
     "lr": 0.04,
     "shrink": 8.0,
     "reg_users": 0.045,

@@ -60,7 +60,8 @@ class Hybrid:
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
             parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
-            latent = [c.changed(**{**BPRMF, "factors": c.factors}, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
+            own = {**BPRMF, "factors": c.factors, "batch": c.batch}
+            latent = [c.changed(**own, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
             parts["latent"] = mean(
                 [BPR(one, beside(f"latent-{n}"), part=True).fit(split, None) for n, one in enumerate(latent)]
             )

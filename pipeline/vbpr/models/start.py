@@ -1,11 +1,11 @@
 """Where the visual part starts: not at random, but at what interactions and features say before the first step.
 
     E = A = sqrt(SCALE) x the K leading axes of  C = sum_u sum_{i != j taken by u} f_i f_j^T / (n_u - 1)
-    y_j = HISTORY x mean over the buyers of j of  A (h_u - f_j) / (n_u - 1)
+    y_j = HISTORY x (sum over the buyers of j of  A (h_u - f_j) / (n_u - 1)) / (sum over them of  1 / (n_u - 1))
 
-C says in which directions of looks the things that one user takes agree; y_j says what else its buyers take. Both are
-sums over users, so C is never formed: its leading axes come from a few products with h and x (orthogonal iteration with
-Rayleigh-Ritz; Halko et al. 2011).
+Here h_u is a plain sum, without the root of `bpr.py`. C says in which directions of looks the things that one user
+takes agree; y_j says what else its buyers take. Both are sums over users, so C is never formed: its leading axes come
+from a few products with h and x (orthogonal iteration with Rayleigh-Ritz; Halko et al. 2011).
 """
 
 from collections.abc import Callable

@@ -47,7 +47,6 @@ class VBPR:
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
 LATENT: dict[str, Any] = {
     **{name: value for name, value in BPRMF.items() if name not in ("factors", "negatives")},
-    "batch": 1024,
     "popularity_share": 0.25,
 }
 
