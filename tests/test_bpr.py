@@ -1,6 +1,5 @@
 """The closed-form gradients against finite differences and against autograd."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -10,7 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from vbpr.models import PRESETS, TrainConfig, configure
-from vbpr.models.bpr import Adam, Batch, Inputs, draw, gradients, shared_loss
+from vbpr.models.adam import Adam, summed
+from vbpr.models.batches import Batch, draw
+from vbpr.models.bpr import gradients, shared_loss
+from vbpr.models.prepared import Inputs
 from vbpr.sampling import TripletSampler
 
 USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
@@ -31,34 +33,39 @@ def setting(history=True, latent=True, visual=True, beta=True, seed=0):
             p |= {"A": normal(K, D), "y": normal(ITEMS, K)}
     if latent:
         p |= {"gamma_u": normal(USERS, M), "gamma_i": normal(ITEMS, M), "b": normal(ITEMS)}
-    degree = torch.tensor([1.0, 2, 3, 4, 5], dtype=torch.float64)
+    degree = torch.tensor([len(taken) for taken in TAKEN], dtype=torch.float64)
     shrink = torch.rand(ITEMS, generator=g, dtype=torch.float64)
-    q = Inputs(normal(ITEMS, D) if visual else None, normal(USERS, D) if visual and history else None, degree, shrink)
-    return p, q
+    x = normal(ITEMS, D) if visual else None
+    h = torch.stack([x[taken].sum(0) for taken in TAKEN]) if visual and history else None
+    return p, Inputs(x, h, degree, shrink)
 
 
-def batches():
-    """Repeated users and items in both kinds of batch; every user and item occurs."""
-    u, i = torch.tensor([0, 0, 1, 2, 3, 4, 1]), torch.tensor([0, 1, 1, 2, 3, 4, 8])
-    own = Batch(u, i, torch.tensor([5, 6, 7, 8, 0, 3, 5]))
-    allowed = torch.ones(7, 4, dtype=torch.bool)
-    allowed[2, 1] = allowed[5, 3] = False
-    shared = Batch(u, i, torch.tensor([5, 6, 7, 3]), torch.tensor([1.0, 3, 1, 2], dtype=torch.float64), allowed)
-    return {"own": own, "shared": shared}
+TAKEN = [[1], [0, 1], [1, 2, 8], [2, 3, 0, 7], [1, 2, 3, 4, 8]]  # by each user: one has no other item
 
 
-PAST = [[], [0], [8, 2], [1], [7, 8, 1, 0], [2, 3], [1, 2]]  # of each positive of `batches`: one has no other item
+def batch_of(u, i, j, weight=None, excluded=None, histories=False):
+    """A batch of (B,) users, neighbours that are the same making one run."""
+    users, run, length = torch.unique_consecutive(torch.as_tensor(u), return_inverse=True, return_counts=True)
+    taken = None
+    if histories:
+        entries = [(item, r) for r, user in enumerate(users.tolist()) for item in TAKEN[user]]
+        starts = np.cumsum([0] + [len(TAKEN[user]) for user in users.tolist()[:-1]])
+        taken = (*torch.tensor(entries).T, torch.from_numpy(starts))
+    return Batch(users, length, run, torch.as_tensor(i), torch.as_tensor(j), weight, excluded, taken)
 
 
-def with_past(batch):
-    starts = np.cumsum([0] + [len(past) for past in PAST[:-1]])
-    items, row = torch.tensor([(item, n) for n, past in enumerate(PAST) for item in past]).T
-    return dataclasses.replace(batch, past=(items, row, torch.from_numpy(starts)))
+def batches(histories=False):
+    """Runs of one and of two, repeated users and items, in both kinds of batch; every user and item occurs."""
+    u, i = [1, 1, 0, 2, 3, 4, 1], [0, 1, 1, 2, 3, 4, 1]
+    own = batch_of(u, i, [5, 6, 7, 8, 1, 5, 5], histories=histories)
+    weight = torch.tensor([1.0, 3, 1, 2, 0], dtype=torch.float64)  # the last stands there twice, its draws at the first
+    excluded = torch.tensor([4, 4, 5]), torch.tensor([2, 3, 3])
+    return {"own": own, "shared": batch_of(u, i, [5, 6, 7, 3, 3], weight, excluded, histories)}
 
 
 def objective(p, q, batch, c):
     """The naive twin: what `gradients` documents, written out for autograd. Returns (loss, penalty)."""
-    u, i, j = batch.u, batch.i, batch.j
+    u, i, j = batch.u[batch.run], batch.i, batch.j
     shared = batch.weight is not None
 
     def score(users, taste, items):
@@ -74,14 +81,17 @@ def objective(p, q, batch, c):
 
     taste = 0.0
     if "A" in p:
-        rest = (q.degree[u] - 1).clamp(min=1).sqrt()[:, None]
-        taste = ((q.h[u] - q.x[i]) / rest) @ p["A"].T
-        sums = [(q.shrink[past, None] * p["y"][past]).sum(0) for past in PAST]
-        taste = taste + torch.stack(sums) / rest
+        others = [
+            [item for item in TAKEN[user] if item != own] for user, own in zip(u.tolist(), i.tolist(), strict=True)
+        ]
+        sums = [(q.x[past] @ p["A"].T + q.shrink[past, None] * p["y"][past]).sum(0) for past in others]
+        taste = torch.stack([total / max(1, len(past)) ** 0.5 for total, past in zip(sums, others, strict=True)])
     xi = score(u, taste, i)
     if shared:
         columns = [score(u, taste, item.expand(len(u))) for item in j]
-        allowed = torch.ones(len(u), len(j)) if batch.allowed is None else batch.allowed
+        allowed = torch.ones(len(u), len(j))
+        if batch.excluded is not None:
+            allowed[batch.excluded] = 0
         weight = batch.weight * allowed / (len(u) * batch.weight.sum())
         loss = -(F.logsigmoid(xi[:, None] - torch.stack(columns, 1)) * weight).sum()
         share = batch.weight / batch.weight.sum()
@@ -120,7 +130,7 @@ def dense(p, grads):
 )
 def test_gradients_equal_finite_differences(mode, parts):
     p, q = setting(**parts)
-    batch = with_past(batches()[mode]) if "y" in p else batches()[mode]
+    batch = batches("y" in p)[mode]
     loss, grads = gradients(p, q, batch, CONFIG)
     assert float(loss) == pytest.approx(float(objective(p, q, batch, CONFIG)[0]), rel=1e-12)
     assert grads.keys() == p.keys()
@@ -140,10 +150,10 @@ def test_gradients_equal_finite_differences(mode, parts):
 @pytest.mark.parametrize("mode", ["own", "shared"])
 def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
     p, q = setting()
-    batch = batches()[mode]
+    batch = batches(True)[mode]
     if mode == "shared":  # every item in the batch: then lazy Adam is Adam
-        batch = Batch(batch.u, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64))
-    batch = with_past(batch)
+        users = batch.u[batch.run]
+        batch = batch_of(users, batch.i, torch.arange(ITEMS), torch.ones(ITEMS, dtype=torch.float64), None, True)
     twin = {name: value.clone().requires_grad_() for name, value in p.items()}
     ours, theirs = Adam(p), torch.optim.Adam(list(twin.values()), lr=0.05)
     for _ in range(5):
@@ -158,7 +168,7 @@ def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
 def test_adam_leaves_rows_outside_the_batch_alone():
     p, q = setting()
     before = {name: value.clone() for name, value in p.items()}
-    batch = Batch(torch.tensor([1, 1]), torch.tensor([2, 3]), torch.tensor([4, 4]))
+    batch = batch_of([1, 1], [2, 3], [4, 4])
     adam = Adam(p)
     adam.step(p, gradients(p, q, batch, CONFIG)[1], 0.1)
     for name, touched in (("theta", [1]), ("gamma_u", [1]), ("gamma_i", [2, 3, 4]), ("b", [2, 3, 4])):
@@ -176,39 +186,46 @@ def test_rows_move_as_under_torchs_sparse_adam():
     for step in range(60):
         rows = torch.randint(20 if step % 7 else 3, (11,), generator=g)
         grad = torch.randn(11, 3, generator=g, dtype=torch.float64)
-        adam.step(p, {"t": (rows, grad)}, 0.1)
+        adam.step(p, {"t": summed(rows, grad)}, 0.1)
         twin.grad = torch.sparse_coo_tensor(rows[None], grad, (20, 3), check_invariants=True)
         theirs.step()
     torch.testing.assert_close(p["t"], twin.detach(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("values", [{}, {"shared_negatives": 0}, {"negatives": "in-batch"}, {"positives": "users"}])
+@pytest.mark.parametrize(
+    "values", [{}, {"shared_negatives": 0}, {"negatives": "in-batch"}, {"positives": "users"}, {"per_user": 1}]
+)
 def test_batches_hold_what_they_say(values):
     rows = [[0, 1, 2, 5], [3], [0, 7, 9], [2, 3, 4, 5, 6, 8]]
     indptr = np.cumsum([0, *map(len, rows)])
     train = sp.csr_matrix((np.ones(indptr[-1]), np.concatenate(rows), indptr), shape=(4, 10))
-    c = configure("visual", batch=16, **{"shared_negatives": 12} | values)
+    c = configure("visual", **{"shared_negatives": 12, "per_user": 3} | values)
     generator = torch.Generator().manual_seed(0)
     kind = "uniform" if c.negatives == "in-batch" else c.negatives
     sampler = TripletSampler(
         train, torch.device("cpu"), generator, positives=c.positives, negatives=kind, popularity_share=0.5
     )
-    for batch in draw(sampler, c, 20, with_past=True):
-        past, row, starts = batch.past
-        ends = [*starts[1:].tolist(), len(past)]
+    order = torch.stack([sampler.epoch(epoch, c.per_user)[:12] for epoch in range(20)])
+    for batch in draw(sampler, order, c, histories=True):
+        items, row, starts = batch.taken
+        ends = [*starts[1:].tolist(), len(items)]
         assert row.tolist() == np.repeat(np.arange(len(ends)), np.array(ends) - starts.numpy()).tolist()
-        for n, (u, i) in enumerate(zip(batch.u.tolist(), batch.i.tolist(), strict=True)):
-            assert i in rows[u]
-            assert sorted(past[starts[n] : ends[n]].tolist()) == [item for item in rows[u] if item != i]
-            if batch.weight is None:
-                assert int(batch.j[n]) not in rows[u]
-            else:
-                assert batch.allowed[n].tolist() == [j not in rows[u] for j in batch.j.tolist()]
-        if batch.weight is not None:
-            assert len(set(batch.j.tolist())) == len(batch.j) and batch.weight.sum() == 12
+        assert [items[a:b].tolist() for a, b in zip(starts, ends, strict=True)] == [rows[u] for u in batch.u]
+        assert batch.run.tolist() == np.repeat(np.arange(len(batch.u)), batch.length.numpy()).tolist()
+        users = batch.u[batch.run].tolist()
+        assert all(i in rows[u] for u, i in zip(users, batch.i.tolist(), strict=True))
+        if batch.weight is None:
+            assert not any(j in rows[u] for u, j in zip(users, batch.j.tolist(), strict=True))
+            continue
+        drawn = batch.j[batch.weight > 0].tolist()
+        assert len(batch.j) == batch.weight.sum() == 12 and len(set(drawn)) == len(drawn)
+        excluded = set(zip(*(t.tolist() for t in batch.excluded), strict=True))
+        for column, j in enumerate(batch.j.tolist()):
+            if batch.weight[column]:
+                assert {n for n, col in excluded if col == column} == {n for n, u in enumerate(users) if j in rows[u]}
         if c.negatives == "in-batch":
-            counts = torch.bincount(batch.i[:12], minlength=10)
-            assert torch.equal(counts[batch.j].float(), batch.weight) and counts.sum() == 12
+            expected = torch.bincount(batch.i[:12], minlength=10)
+            assert torch.equal(torch.bincount(batch.j, batch.weight, minlength=10), expected.to(torch.float64))
 
 
 def pair_scored(x: float, n: int = 128):
@@ -216,7 +233,7 @@ def pair_scored(x: float, n: int = 128):
     p = {"b": torch.zeros(2 * n, dtype=torch.float64)}
     p["b"][:n] = x
     q = Inputs(None, None, torch.ones(n), torch.ones(2 * n, dtype=torch.float64))
-    batch = Batch(torch.arange(n), torch.arange(n), torch.arange(n, 2 * n))
+    batch = batch_of(torch.arange(n), torch.arange(n), torch.arange(n, 2 * n))
     return p, q, batch
 
 
@@ -245,8 +262,9 @@ def test_mean_convention_times_batch_is_the_published_sum():
     batch, c = batches()["own"], TrainConfig(reg_users=1.0, reg_head=1e-3 / 7)
     grads = dense(p, gradients(p, q, batch, c)[1])
     twin = {name: value.clone().requires_grad_() for name, value in p.items()}
-    x = ((twin["theta"][batch.u]) * ((q.x[batch.i] - q.x[batch.j]) @ twin["E"].T)).sum(1)
-    published = -F.logsigmoid(x).sum() + 1e-3 / 2 * twin["E"].square().sum() + twin["theta"][batch.u].square().sum() / 2
+    users = batch.u[batch.run]
+    x = ((twin["theta"][users]) * ((q.x[batch.i] - q.x[batch.j]) @ twin["E"].T)).sum(1)
+    published = -F.logsigmoid(x).sum() + 1e-3 / 2 * twin["E"].square().sum() + twin["theta"][users].square().sum() / 2
     published.backward()
     for name in p:
         torch.testing.assert_close(7 * grads[name], twin[name].grad, rtol=1e-10, atol=1e-12)
@@ -262,7 +280,7 @@ def test_penalty_counts_the_users_of_the_batch_and_no_others():
     n, k = 3, 50
     p = {"theta": torch.ones(4, k, dtype=torch.float64), "E": torch.zeros(k, 2, dtype=torch.float64)}
     q = Inputs(torch.ones(3, 2, dtype=torch.float64), None, torch.ones(4), torch.ones(3))
-    batch = Batch(torch.tensor([0, 0, 1]), torch.tensor([0, 0, 0]), torch.tensor([1, 1, 1]))
+    batch = batch_of([0, 0, 1], [0, 0, 0], [1, 1, 1])
     _, grads = gradients(p, q, batch, TrainConfig(reg_users=1.0, reg_head=0.0))
     total = n * dense(p, grads)["theta"]  # E is 0, so only the penalty pulls; times B it is the published sum
     assert total.sum(1).tolist() == [2 * k, k, 0, 0]
@@ -275,7 +293,7 @@ def test_loss_at_start_is_ln_2_when_nothing_is_known():
     zero = {name: torch.zeros_like(value) for name, value in p.items()}
     batch = batches()["own"]
     assert float(gradients(zero, q, batch, CONFIG)[0]) == pytest.approx(math.log(2))
-    shared = Batch(batch.u, batch.i, torch.arange(5, 9), torch.ones(4))
+    shared = batch_of(batch.u[batch.run], batch.i, torch.arange(5, 9), torch.ones(4, dtype=torch.float64))
     assert float(gradients(zero, q, shared, CONFIG)[0]) == pytest.approx(math.log(2))
     assert np.isfinite(float(sum(objective(zero, q, shared, CONFIG))))
 
@@ -298,7 +316,7 @@ def test_losses_and_their_gradients(kind):
         elif len(violators := drawn[drawn > -1]):
             rank = 100 * len(violators) / len(drawn)
             total = total + math.log(1 + rank) / math.log(101) * (1 + violators).mean()
-    loss, grad = shared_loss(z.detach(), weight, allowed, kind, 100)
+    loss, grad = shared_loss(z.detach().masked_fill(~allowed, -torch.inf), weight, kind, 100)
     assert float(loss) == pytest.approx(float(total.detach() / 6), rel=1e-12)
     (total / 6).backward()
     torch.testing.assert_close(grad, z.grad, rtol=1e-10, atol=1e-14)

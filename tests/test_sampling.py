@@ -47,6 +47,49 @@ def test_positives_are_uniform_over_users_and_then_over_items():
     assert probable(of_last, np.ones(len(ROWS[3])))
 
 
+@pytest.mark.parametrize("together", [1, 2, 4, 100])
+def test_an_epoch_holds_each_pair_once_in_runs_of_a_user(together):
+    rows = [*ROWS, list(range(10)), []]  # a user of everything, and one of nothing, have no triplet
+    s = sampler(rows, 10)
+    pairs = sorted((u, i) for u, row in enumerate(ROWS) for i in row)
+    runs, orders = [], set()
+    for number in range(300):
+        order = s.epoch(number, together)
+        u, i = s.rows[order].tolist(), s.columns[order].tolist()
+        assert sorted(zip(u, i, strict=True)) == pairs
+        if together > 1:  # cut into runs as long as they may be: as many as there must be, and neighbours apart
+            lengths = np.diff(np.flatnonzero(np.r_[1, np.diff(u), 1]))
+            assert sum(-(-length // together) for length in lengths) <= sum(-(-len(r) // together) for r in ROWS)
+        orders.add(tuple(order.tolist()))
+        runs.append((u[0], i[0]))
+    assert len(orders) > 250  # another order each epoch
+    assert torch.equal(s.epoch(7, together), s.epoch(7, together))
+    assert not torch.equal(s.epoch(7, together), sampler(rows, 10, seed=1).epoch(7, together))
+    if together == 2:  # what a run begins with, and what comes with what, is chance: user 0 of four items
+        first = np.bincount([i for u, i in runs if u == 0], minlength=10)
+        assert (first[ROWS[0]] > 0).all()
+
+
+def test_the_items_of_a_run_are_any_of_its_user():
+    """Chi-square over which two of a user's four items come together."""
+    s, together = sampler([[0, 1, 2, 5], [3]], 10), np.zeros(6)
+    which = {pair: n for n, pair in enumerate([(0, 1), (0, 2), (0, 5), (1, 2), (1, 5), (2, 5)])}
+    for number in range(3000):
+        order = s.epoch(number, 2)
+        i = s.columns[order[s.rows[order] == 0]].tolist()
+        for pair in (i[:2], i[2:]):
+            together[which[tuple(sorted(pair))]] += 1
+    assert probable(together, np.ones(6))
+
+
+def test_an_epoch_by_users_is_uniform_over_users_and_their_items():
+    s = sampler(ROWS, 10, positives="users")
+    order = torch.cat([s.epoch(number) for number in range(3000)])
+    u, i = s.rows[order].numpy(), s.columns[order].numpy()
+    assert probable(np.bincount(u), np.ones(len(ROWS)))
+    assert probable(np.bincount(i[u == 3])[ROWS[3]], np.ones(len(ROWS[3])))
+
+
 @pytest.mark.parametrize("user", range(4))
 def test_negatives_are_exactly_uniform_over_the_complement(user):
     s = sampler(ROWS, 10)

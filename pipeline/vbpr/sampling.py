@@ -6,6 +6,8 @@ A negative needs no rejection. With the train items of u sorted, a_0 < a_1 < ...
 the r-th item outside them is r + #{k : a_k - k <= r}: one binary search over all users' keys, exactly uniform.
 """
 
+from typing import Any
+
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -78,10 +80,36 @@ class TripletSampler:
         pair = self.pairs[self.below(len(self.pairs), n)]
         return self.rows[pair], self.columns[pair]
 
+    def epoch(self, number: int, together: int = 1) -> Tensor:
+        """(len(self),) int64 places in `rows` and `columns`: all positives of an epoch in random order.
+
+        Uniform over interactions, each comes once, and those of a user in runs of up to `together`, chosen at random;
+        uniform over users, each is drawn on its own. The order hangs on the seed and the number of the epoch alone, so
+        that a run that goes on in the middle finds the same.
+        """
+        seed = (self.generator.initial_seed() * 1_000_003 + number) % 2**63
+        chance: dict[str, Any] = {"generator": torch.Generator(self.device).manual_seed(seed), "device": self.device}
+        n = len(self.pairs)
+        if self.by_users:
+            u = self.users[torch.randint(len(self.users), (n,), **chance)]
+            return self.start[u] + (torch.rand(n, dtype=torch.float64, **chance) * self.degree[u]).long()
+        if together == 1:
+            return self.pairs[torch.randperm(n, **chance)]
+        rows = self.rows[self.pairs]
+        mixed = self.pairs[(rows + torch.rand(n, dtype=torch.float64, **chance)).argsort()]  # within each user
+        begin = torch.nonzero((self.pairs - self.start[rows]) % together == 0).squeeze(1)
+        length = torch.diff(begin, append=begin.new_tensor([n]))
+        order = torch.randperm(len(begin), **chance)
+        return mixed[spans(begin[order], length[order])[1]]
+
     def draw(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
         """(n,), (n,), (n,) int64: users, items taken, items not taken."""
         u, i = self.positives(n)
-        j = self.outside(u)
+        return u, i, self.negatives(u)
+
+    def negatives(self, u: Tensor) -> Tensor:
+        """(n,) users -> (n,) int64: an item that each did not take."""
+        n, j = len(u), self.outside(u)
         if self.share:
             wanted = torch.rand(n, generator=self.generator, device=self.device) < self.share
             for _ in range(4):  # what is still inside u's items after four draws keeps its uniform negative
@@ -90,7 +118,7 @@ class TripletSampler:
                 fine = ~self.taken(u[at], candidate)
                 j[at[fine]] = candidate[fine]
                 wanted[at[fine]] = False
-        return u, i, j
+        return j
 
     def candidates(self, n: int) -> Tensor:
         """(n,) int64 items for users to share as negatives: uniform, or popular for `popularity_share` of them."""
@@ -102,15 +130,12 @@ class TripletSampler:
 
     def histories(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(n,) users -> the train items of each, one after the other: (m,) places in u, (m,) items."""
-        degree = self.degree[u]
-        row = torch.repeat_interleave(torch.arange(len(u), device=self.device), degree)
-        first = torch.cumsum(degree, 0) - degree
-        entry = (self.start[u] - first)[row] + torch.arange(len(row), device=self.device)
+        row, entry = spans(self.start[u], self.degree[u])
         return row, self.columns[entry]
 
-    def allowed(self, u: Tensor, j: Tensor, histories: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def allowed(self, u: Tensor, j: Tensor) -> Tensor:
         """(n,) users, (N,) distinct items -> (n, N) bool: whether j is outside the train items of u."""
-        row, item = histories or self.histories(u)
+        row, item = self.histories(u)
         slot = torch.full((self.items,), -1, dtype=torch.long, device=self.device)
         slot[j] = torch.arange(len(j), device=self.device)
         column = slot[item]
@@ -132,4 +157,11 @@ class TripletSampler:
         return inside
 
 
-__all__ = ["NEGATIVES", "POSITIVES", "TripletSampler"]
+def spans(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers start, start + 1, ... of (n,) spans, one after the other: (m,) the span of each, (m,) the numbers."""
+    row = torch.repeat_interleave(torch.arange(len(start), device=start.device), length)
+    first = torch.cumsum(length, 0) - length
+    return row, (start - first)[row] + torch.arange(len(row), device=start.device)
+
+
+__all__ = ["NEGATIVES", "POSITIVES", "TripletSampler", "spans"]

@@ -13,15 +13,7 @@ has a negative of its own, and features enter as the difference f_i - f_j. Gradi
 outside the batch are not touched (lazy Adam).
 """
 
-import dataclasses
-import functools
-import itertools
-import os
-import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +24,18 @@ from torch import Tensor
 
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..errors import VbprError
-from ..factors import Factors, Head
+from ..factors import Factors
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
 from ..progress import Progress, Stopped, report, stop_signals
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
+from .adam import Adam, Gradients, Params, summed
+from .batches import Batch, draw
 from .config import TrainConfig
+from .prepared import ROWS, Inputs, Projection, ReadAhead, make_inputs
 from .start import product, starting_point
 
-Array = np.ndarray[Any, Any]
-Params = dict[str, Tensor]
-Gradients = dict[str, tuple[Tensor | None, Tensor]]  # rows (None: all of them), gradient
 # Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.
 BPRMF: dict[str, Any] = {
     "dim": 0,
@@ -55,49 +47,15 @@ BPRMF: dict[str, Any] = {
     "negatives": "uniform",
     "epochs": 20,
     "batch": 1024,
+    "per_user": 1,
     "lr": 0.04,
     "shrink": 8.0,
     "reg_users": 0.045,
     "reg_items": 0.03,
     "reg_bias": 0.02,
 }
+SHAPES = 64
 CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-    """What the loss needs besides the parameters, on the training device.
-
-    Attributes:
-        x: (I, d) prepared features, or None. h: (U, d) float32 sums of x over the train items of each user, or None.
-        degree: (U,) train items a user. shrink: (I,) s_i. taken: the train items of all users, and where each's begin.
-        mapped: whether x and h lie on the disk.
-    """
-
-    x: Tensor | None
-    h: Tensor | None
-    degree: Tensor
-    shrink: Tensor
-    taken: tuple[Tensor, Tensor] | None = None
-    mapped: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """B positives (u, i), and negatives: one each (weight None), or N distinct ones shared by all.
-
-    Attributes:
-        weight: (N,) how often each shared negative was drawn.
-        allowed: (B, N) bool, whether u did not take j; None: no u did.
-        past: what each u took but i itself: (m,) items, (m,) the positive of each, (B,) where each positive's begin.
-    """
-
-    u: Tensor
-    i: Tensor
-    j: Tensor
-    weight: Tensor | None = None
-    allowed: Tensor | None = None
-    past: tuple[Tensor, Tensor, Tensor] | None = None
 
 
 def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tensor, Gradients]:
@@ -107,49 +65,61 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     mean |gamma_j|^2 + mean |y_i|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 +
     |beta|^2), means over the batch: only its own users and items are penalised.
     """
-    u, i, j, weight = batch.u, batch.i, batch.j, batch.weight
-    n, shared = len(u), weight is not None
+    u, run, i, j, weight = batch.u, batch.run, batch.i, batch.j, batch.weight
+    n, shared, history = len(i), weight is not None, q.h is not None
     k = p["theta"].shape[1] if "theta" in p else 0
     wide = p["E"].shape[0] if "E" in p else 0  # k, and one more row when there is beta
     left, right_i, right_j = [], [], []
-    fi = fj = taste = root = u[:0].float()
+    si, sj = (q.shrink.index_select(0, items)[:, None] for items in (i, j))
+    f = h = own = root = roots = yi = u[:0].float()
     if q.x is not None and wide:
-        e = p["E"].to(q.x.dtype)
         left.append(p["theta"].index_select(0, u))
-        if shared or q.h is not None:
-            fi = q.x.index_select(0, i)
-        if q.h is not None:
-            root = (q.degree[u] - 1).clamp_(min=1).rsqrt_()[:, None]
-            # all that u took but i itself: in h's float32, and in place, as fresh pages cost more than the arithmetic
-            taste = q.h.index_select(0, u).sub_(fi).to(q.x.dtype)
-            left[0] = left[0] + (taste @ p["A"].to(q.x.dtype).T).to(left[0].dtype) * root
-        if batch.past is not None:
-            past, _, starts = batch.past
-            sum_y = F.embedding_bag(past, p["y"], starts, mode="sum", per_sample_weights=q.shrink[past])
-            left[0] = left[0] + sum_y * root
-        if wide > k:
-            left.append(torch.ones(n, 1, dtype=left[0].dtype, device=u.device))
-        if shared:
-            fj = q.x.index_select(0, j)
-            right_i.append((fi @ e.T).to(left[0].dtype))
-            right_j.append((fj @ e.T).to(left[0].dtype))
+        dtype = left[0].dtype
+        if shared:  # one product with E, and with A, which only the positives want
+            f = q.x.index_select(0, torch.cat([i, j]))
+            encoded = (f @ torch.cat([p["E"], p["A"]] if history else [p["E"]]).to(f.dtype).T).to(dtype)
+            right_i.append(encoded[:n, :wide])
+            right_j.append(encoded[n:, :wide])
+            own = encoded[:n, wide:]
         else:
-            fi = difference(q.x, i, j)
-            right_i.append((fi @ e.T).to(left[0].dtype))
+            f = difference(q.x, i, j)
+            right_i.append((f @ p["E"].to(f.dtype).T).to(dtype))
             right_j.append(torch.zeros_like(right_i[0]))
+            if history:
+                fi = q.x.index_select(0, i)
+                own = (fi @ p["A"].to(fi.dtype).T).to(dtype)
+        if q.h is not None:  # all that u took, once for each run; then less i itself, for each positive
+            rest = q.degree.index_select(0, u)[:, None] - 1
+            root = torch.where(rest > 0, rest.rsqrt(), 0.0)
+            roots = root.index_select(0, run)
+            h = q.h.index_select(0, padded(u)).to(q.x.dtype)
+            taste = (h @ p["A"].to(h.dtype).T).to(dtype)[: len(u)]
+            if batch.taken is not None:
+                items, _, starts = batch.taken
+                s = q.shrink.index_select(0, items)
+                yi = p["y"].index_select(0, i)
+                taste += F.embedding_bag(items, p["y"], starts, mode="sum", per_sample_weights=s)
+                own = own + yi * si
+            left[0] = left[0] + taste * root
+        if wide > k:
+            left.append(torch.ones(len(u), 1, dtype=dtype, device=u.device))
     if "gamma_u" in p:
-        left.append(p["gamma_u"][u])
-        right_i.append(p["gamma_i"][i] * q.shrink[i, None])
-        right_j.append(p["gamma_i"][j] * q.shrink[j, None])
+        left.append(p["gamma_u"].index_select(0, u))
+        right_i.append(p["gamma_i"].index_select(0, i) * si)
+        right_j.append(p["gamma_i"].index_select(0, j) * sj)
     if "b" in p:
-        left.append(torch.ones(n, 1, dtype=p["b"].dtype, device=u.device))
-        right_i.append((p["b"][i] * q.shrink[i])[:, None])
-        right_j.append((p["b"][j] * q.shrink[j])[:, None])
-    lhs, ri, rj = torch.cat(left, 1), torch.cat(right_i, 1), torch.cat(right_j, 1)
+        left.append(torch.ones(len(u), 1, dtype=p["b"].dtype, device=u.device))
+        right_i.append(p["b"][i, None] * si)
+        right_j.append(p["b"][j, None] * sj)
+    lhs, ri, rj = torch.cat(left, 1).index_select(0, run), torch.cat(right_i, 1), torch.cat(right_j, 1)
+    if history:
+        lhs[:, :k] -= own * roots
 
     if weight is not None:
         z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
-        loss, g = shared_loss(z, weight, batch.allowed, c.loss, len(q.shrink))
+        if batch.excluded is not None:
+            z[batch.excluded] = -torch.inf
+        loss, g = shared_loss(z, weight, c.loss, len(q.shrink))
         positive = g.sum(1, keepdim=True)
         d_left, d_i, d_j = g @ rj - positive * ri, -positive * lhs, g.T @ lhs
         share_j = weight / weight.sum()
@@ -160,47 +130,47 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
         d_left, d_i = g * (rj - ri), -g * lhs
         d_j = -d_i
         share_j = torch.full((n,), 1 / n, dtype=lhs.dtype, device=u.device)
+    begin, order = batch.length.cumsum(0) - batch.length, torch.arange(n, device=u.device)
+    d_user = F.embedding_bag(order, d_left, begin, mode="sum")
+    penalty = c.reg_users / n * batch.length.to(lhs.dtype)[:, None]
 
     out: Gradients = {}
     if q.x is not None and wide:
-        de = (d_i[:, :wide].to(q.x.dtype).T @ fi).to(lhs.dtype)
-        if shared:
-            de += (d_j[:, :wide].to(q.x.dtype).T @ fj).to(lhs.dtype)
-        out["E"] = None, de + c.reg_head * p["E"]
-        out["theta"] = u, d_left[:, :k] + c.reg_users / n * p["theta"][u]
-        if q.h is not None:
-            d_taste = d_left[:, :k] * root
-            out["A"] = None, (d_taste.to(q.x.dtype).T @ taste).to(lhs.dtype) + c.reg_head * p["A"]
-            if batch.past is not None:
-                past, row, _ = batch.past
-                items, d_past = summed(past, row, d_taste, q.shrink[past])
-                out["y"] = torch.cat([items, i]), torch.cat([d_past, c.reg_items / n * p["y"][i]])
+        d_f = torch.cat([d_i, d_j])[:, :wide] if shared else d_i[:, :wide]
+        if history:
+            d_taste, d_own = d_user[:, :k] * root, d_left[:, :k] * -roots
+            if shared:
+                d_f = torch.cat([d_f, F.pad(d_own, (0, 0, 0, len(j)))], 1)
+        d_maps = (d_f.to(f.dtype).T @ f).to(lhs.dtype)
+        out["E"] = None, d_maps[:wide] + c.reg_head * p["E"]
+        out["theta"] = summed(u, d_user[:, :k] + penalty * p["theta"].index_select(0, u))
+        if history:
+            da = (padded(d_taste).to(h.dtype).T @ h).to(lhs.dtype)
+            da += d_maps[wide:] if shared else (d_own.to(fi.dtype).T @ fi).to(lhs.dtype)
+            out["A"] = None, da + c.reg_head * p["A"]
+            if batch.taken is not None:
+                items, row, _ = batch.taken
+                out["y"] = summed(
+                    torch.cat([items, i]),
+                    torch.cat([d_taste, d_own * si + c.reg_items / n * yi]),
+                    torch.cat([row, order + len(u)]),
+                    torch.cat([s, torch.ones_like(d_own[:, 0])]),
+                )
     if "gamma_u" in p:
         m = p["gamma_u"].shape[1]
-        out["gamma_u"] = u, d_left[:, wide : wide + m] + c.reg_users / n * p["gamma_u"][u]
-        out["gamma_i"] = (
-            torch.cat([i, j]),
-            torch.cat(
-                [
-                    d_i[:, wide : wide + m] * q.shrink[i, None] + c.reg_items / n * p["gamma_i"][i],
-                    d_j[:, wide : wide + m] * q.shrink[j, None] + c.reg_items * share_j[:, None] * p["gamma_i"][j],
-                ]
-            ),
-        )
+        latent = slice(wide, wide + m)
+        out["gamma_u"] = summed(u, d_user[:, latent] + penalty * p["gamma_u"].index_select(0, u))
+        of_i = d_i[:, latent] * si + c.reg_items / n * p["gamma_i"].index_select(0, i)
+        of_j = d_j[:, latent] * sj + c.reg_items * share_j[:, None] * p["gamma_i"].index_select(0, j)
+        out["gamma_i"] = summed(torch.cat([i, j]), torch.cat([of_i, of_j]))
     if "b" in p:
-        out["b"] = (
-            torch.cat([i, j]),
-            torch.cat(
-                [
-                    d_i[:, -1] * q.shrink[i] + c.reg_bias / n * p["b"][i],
-                    d_j[:, -1] * q.shrink[j] + c.reg_bias / 10 * share_j * p["b"][j],
-                ]
-            ),
-        )
+        of_i = d_i[:, -1] * si[:, 0] + c.reg_bias / n * p["b"][i]
+        of_j = d_j[:, -1] * sj[:, 0] + c.reg_bias / 10 * share_j * p["b"][j]
+        out["b"] = summed(torch.cat([i, j]), torch.cat([of_i, of_j]))
     return loss, out
 
 
-def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | None, kind: str, items: int) -> tuple[Tensor, Tensor]:
+def shared_loss(z: Tensor, weight: Tensor, kind: str, items: int) -> tuple[Tensor, Tensor]:
     """The mean loss of positives against shared negatives and its gradient by z.
 
     bpr: the mean of -ln sigma(-z). softmax: the positive's cross entropy among its negatives (sampled softmax). warp:
@@ -208,22 +178,28 @@ def shared_loss(z: Tensor, weight: Tensor, allowed: Tensor | None, kind: str, it
     suggests among `items` (Weston et al. 2011, with all negatives of the batch in place of draws until one violates).
 
     Args:
-        z: (B, N) x_uj - x_ui. weight, allowed: see `Batch`.
+        z: (B, N) x_uj - x_ui; minus infinity where u took j, which is no negative then. weight: see `Batch`.
     """
     n = len(z)
-    counts = weight.expand_as(z) if allowed is None else torch.where(allowed, weight, 0.0)
     if kind == "softmax":
-        odds = z + counts.log()
+        odds = z + weight.log()
         total = torch.logaddexp(torch.logsumexp(odds, 1, keepdim=True), z.new_zeros(()))
         return total.mean(), (odds - total).exp_().div_(n)
     if kind == "warp":
-        inside = counts * (z > -1)
+        inside = weight * (z > -1)
         found = inside.sum(1, keepdim=True)
-        rank = items * found / counts.sum(1, keepdim=True).clamp(min=1)
+        rank = items * found / (weight * (z > -torch.inf)).sum(1, keepdim=True).clamp(min=1)
         g = inside * (rank.log1p() / np.log1p(items) / found.clamp(min=1) / n)
-        return (g * (1 + z)).sum(), g
-    w = counts / (n * weight.sum())
-    return (F.softplus(z) * w).sum(), torch.sigmoid(z).mul_(w)
+        return (g * (1 + z).clamp(min=0)).sum(), g
+    g, share = torch.sigmoid(z), weight / (n * weight.sum())
+    loss = z.clamp(min=0) - torch.maximum(g, 1 - g).log_()  # softplus, in half its time
+    return (loss @ share).sum(), g.mul_(share)
+
+
+def padded(rows: Tensor) -> Tensor:
+    """Zeros added up to a multiple of `SHAPES` rows: the first product of a new shape costs as much as ten."""
+    short = -len(rows) % SHAPES
+    return torch.cat([rows, rows.new_zeros(short, *rows.shape[1:])])
 
 
 def difference(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -239,116 +215,6 @@ class Diverged(VbprError):
     def __init__(self, message: str, factors: Factors | None) -> None:
         super().__init__(message)
         self.factors = factors
-
-
-class Adam:
-    """Adam (Kingma & Ba, 2015); a parameter with rows moves, and ages, in the rows of the batch only."""
-
-    def __init__(self, params: Params, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
-        self.m = {name: torch.zeros_like(value) for name, value in params.items()}
-        self.v = {name: torch.zeros_like(value) for name, value in params.items()}
-        self.beta1, self.beta2, self.eps, self.t = beta1, beta2, eps, 0
-
-    def step(self, params: Params, grads: Gradients, lr: float) -> None:
-        self.t += 1
-        rate = lr / (1 - self.beta1**self.t)
-        correction = (1 - self.beta2**self.t) ** 0.5
-        for name, (rows, grad) in grads.items():
-            p, m, v = params[name], self.m[name], self.v[name]
-            if rows is None:
-                m.lerp_(grad, 1 - self.beta1)
-                v.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
-                p.addcdiv_(m, v.sqrt().div_(correction).add_(self.eps), value=-rate)
-                continue
-            unique, total = summed(rows, torch.arange(len(rows), device=rows.device), grad)
-            first = m.index_select(0, unique).lerp_(total, 1 - self.beta1)
-            second = v.index_select(0, unique).mul_(self.beta2).addcmul_(total, total, value=1 - self.beta2)
-            m.index_copy_(0, unique, first)
-            v.index_copy_(0, unique, second)
-            spread = second.sqrt_().div_(correction).add_(self.eps)
-            p.index_copy_(0, unique, p.index_select(0, unique).addcdiv_(first, spread, value=-rate))
-
-
-def summed(rows: Tensor, source: Tensor, grad: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Distinct rows, ascending, and for each the sum over its entries of `weight` x grad[source]."""
-    order, ascending = stable_order(rows)
-    unique, counts = torch.unique_consecutive(ascending, return_counts=True)
-    flat = grad.reshape(len(grad), -1)
-    weight = torch.ones_like(flat[:1, 0]).expand(len(order)) if weight is None else weight[order]
-    starts = counts.cumsum(0) - counts
-    total = F.embedding_bag(source[order], flat, starts, mode="sum", per_sample_weights=weight.contiguous())
-    return unique, total.reshape(len(unique), *grad.shape[1:])
-
-
-def stable_order(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Where ascending rows lie, equal ones in their order, and the rows in that order."""
-    bits = len(rows).bit_length()
-    keys = (rows << bits) + torch.arange(len(rows), device=rows.device)
-    # on the CPU NumPy sorts by vector instructions, ten times as fast as torch
-    keys = torch.from_numpy(np.sort(keys.numpy())) if rows.device.type == "cpu" else keys.sort().values
-    return keys & ((1 << bits) - 1), keys >> bits
-
-
-class Projection:
-    """Features prepared for training: standardised, each row (if `unit`) of length one, turned into their principal
-    axes, each axis divided by its deviation to the power `whiten`, and all scaled to a mean square length of 1 a row.
-
-    x = z @ turn, (D, d) turn (a number where there is nothing to turn): after the length still one linear map, so a
-    fitted head folds back onto raw features.
-    """
-
-    def __init__(self, features: ItemFeatures, config: TrainConfig, device: torch.device) -> None:
-        self.features, self.device, self.unit = features, device, config.unit
-        dim = len(features.mean)
-        if not config.whiten:
-            self.turn = torch.tensor(1.0 if config.unit else dim**-0.5, device=device)
-            return
-        gram = torch.zeros(dim, dim, device=device)
-        rows = np.flatnonzero(features.known)
-        sample = rows[np.sort(np.random.default_rng(config.seed).permutation(len(rows))[:CORRELATION_ROWS])]
-        for a in range(0, len(sample), ROWS):
-            z = self.rows(sample[a : a + ROWS])
-            gram += z.T @ z
-        values, vectors = torch.linalg.eigh(gram / len(sample))
-        values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-        keep = min(config.axes or dim, int((values > 1e-6 * values[0]).sum()))
-        values, vectors = values[:keep], vectors[:, :keep]
-        largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-        power = values ** (-config.whiten / 2)
-        # An axis has two directions: the one in which its largest entry is positive, on any machine.
-        self.turn = vectors * largest.sign() * power / (values * power**2).sum().sqrt()
-
-    def rows(self, rows: Array) -> Tensor:
-        """(n, D) float32 standardised features of some items, on the device."""
-        z = torch.from_numpy(self.features.standardised(rows)).to(self.device)
-        return F.normalize(z, dim=1, eps=1e-12) if self.unit else z
-
-    @property
-    def width(self) -> int:
-        """d, columns of prepared features."""
-        return self.turn.shape[1] if self.turn.ndim else len(self.features.mean)
-
-    def __call__(self, out: Tensor) -> Tensor:
-        """Fill `out`, (I, d) on the device, with the prepared features, in blocks."""
-        n, dtype = out.shape[0], out.dtype
-        turn = self.turn.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
-        for a in range(0, n, ROWS):
-            z = self.rows(np.arange(a, min(n, a + ROWS)))
-            out[a : a + ROWS] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
-        return out
-
-    def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
-        """Fold a fitted E (its last row beta, if there is one) back onto raw features; `columns` is the model's K."""
-        folded = (e.float() @ self.turn.T if self.turn.ndim else e.float() * self.turn).cpu().numpy()
-        beta = folded[-1] if visual_bias else np.zeros(folded.shape[1], np.float32)
-        weight = np.zeros((columns, folded.shape[1]), np.float32)
-        k = len(folded) - visual_bias
-        weight[:k] = folded[:k]
-        return Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
-
-
-ROWS = 512  # of raw features at a time: what is done to them stays in the cache
-CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough
 
 
 class BPR:
@@ -390,23 +256,25 @@ class BPR:
         read_ahead = ReadAhead(inputs)
         p = initial(split, inputs, c, generator)
         adam = Adam(p)
-        steps = max(1, len(sampler) // c.batch)
+        size = min(c.batch, len(sampler))
+        steps = len(sampler) // size
         state = State(c, p, adam, generator, self.checkpoint)
         validation = CurveSample(split)
-        with Progress(f"train {c.model}", steps * c.epochs * c.batch, "positives") as bar, stop_signals() as stopping:
-            state.resume(bar, steps)
+        with Progress(f"train {c.model}", steps * c.epochs * size, "positives") as bar, stop_signals() as stopping:
+            state.resume(bar, steps, size)
             for epoch in range(state.epoch, c.epochs):
                 if state.patience_lost():
                     break
+                order = sampler.epoch(epoch, c.per_user)[: steps * size].view(steps, size)
                 for a in range(state.step, steps, CHUNK):
                     count = min(CHUNK, steps - a)
-                    batches = draw(sampler, c, count, "y" in p)
+                    batches = draw(sampler, order[a : a + count], c, "y" in p)
                     for s, batch in enumerate(read_ahead(batches)):
                         loss, grads = gradients(p, inputs, batch, c)
                         done = (epoch * steps + a + s) / (c.epochs * steps)
                         adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
                         state.total += loss.detach()
-                    bar.advance(count * c.batch)
+                    bar.advance(count * size)
                     state.step = a + count
                     if state.step < steps:
                         state.save_now_and_then()
@@ -457,83 +325,6 @@ class BPR:
 
 
 CHUNK = 64  # batches drawn at a time
-
-
-def make_inputs(
-    split: Split, projection: Projection | None, c: TrainConfig, device: torch.device, folder: Path | None = None
-) -> Inputs:
-    degree = torch.from_numpy(np.diff(split.train.indptr)).float().to(device)
-    count = torch.from_numpy(split.item_counts).float().to(device)
-    shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
-    taken = tuple(torch.from_numpy(a).long().to(device) for a in (split.train.indices, split.train.indptr[:-1]))
-    if projection is None:
-        return Inputs(None, None, degree, shrink)
-    dtype = c.torch_dtype(device)
-    users, items = split.train.shape
-    size = projection.width * (items * dtype.itemsize + users * c.history * torch.float32.itemsize)
-    mapped = 0 < c.memory_limit * 1e9 < size
-    if mapped and device.type != "cpu":
-        raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
-    empty = functools.partial(mapped_rows, folder) if mapped else torch.empty
-    x = projection(empty((items, projection.width), dtype=dtype, device=device))
-    h = None
-    if c.history:
-        h = empty((users, projection.width), dtype=torch.float32, device=device)
-        begin = split.train.indptr
-        edges = np.unique(np.r_[np.searchsorted(begin, np.arange(0, begin[-1], ENTRIES)), 0, users])
-        for a, b in itertools.pairwise(edges.tolist()):
-            rows = x.index_select(0, taken[0][begin[a] : begin[b]]).float()
-            h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, taken[1][a:b] - begin[a], mode="sum")
-    return Inputs(x, h, degree, shrink, (taken[0], taken[1]), mapped)
-
-
-ENTRIES = 1024  # rows summed at a time, about
-
-
-def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor whose rows lie on the disk: a file in `folder` that has no name any more, and goes with the process."""
-    size = shape[0] * shape[1]
-    with tempfile.NamedTemporaryFile(prefix=".prepared-", dir=folder) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
-        except OSError as error:
-            raise VbprError(
-                f"no room for {size * dtype.itemsize / 1e9:.1f} GB of prepared features beside the model: "
-                f"{error.strerror}; free some, set fewer `axes` in --config, or give --out on another disk"
-            ) from error
-        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
-
-
-class ReadAhead:
-    """Touches the mapped rows of the batches to come, so that the disk is read while the machine computes."""
-
-    def __init__(self, q: Inputs) -> None:
-        self.q = q
-        self.pool = ThreadPoolExecutor(4, "read-ahead") if q.mapped else None
-
-    def __call__(self, batches: list[Batch]) -> Iterator[Batch]:
-        """The batches, each after its rows were asked for, `AHEAD` batches early."""
-        waiting: deque[tuple[Batch, Future[None] | None]] = deque()
-        for batch in batches:
-            waiting.append((batch, self.pool.submit(self.touch, batch) if self.pool else None))
-            if len(waiting) > AHEAD:
-                yield self.ready(*waiting.popleft())
-        while waiting:
-            yield self.ready(*waiting.popleft())
-
-    @staticmethod
-    def ready(batch: Batch, touched: "Future[None] | None") -> Batch:
-        if touched is not None:
-            touched.result()
-        return batch
-
-    def touch(self, batch: Batch) -> None:
-        for rows, matrix in ((batch.i, self.q.x), (batch.j, self.q.x), (batch.u, self.q.h)):
-            if matrix is not None:
-                matrix[:, :: 4096 // matrix.itemsize].index_select(0, rows)  # one number of each page
-
-
-AHEAD = 8
 
 
 def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
@@ -587,36 +378,6 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
     if "b" in p:
         bias = bias + p["b"] * q.shrink
     return torch.cat(users, 1), torch.cat(items, 1), bias
-
-
-def draw(sampler: TripletSampler, c: TrainConfig, count: int, with_past: bool) -> list[Batch]:
-    """The next `count` batches."""
-    if not c.shared_negatives:
-        drawn = (t.view(count, -1) for t in sampler.draw(count * c.batch))
-        return [
-            Batch(u, i, j, past=others(i, *sampler.histories(u)) if with_past else None)
-            for u, i, j in zip(*drawn, strict=True)
-        ]
-    u, i = (t.view(count, -1) for t in sampler.positives(count * c.batch))
-    if c.negatives == "in-batch":  # what others of the batch took: as popular as the positives are
-        shared = [items[: c.shared_negatives] for items in i]
-    else:
-        shared = list(sampler.candidates(count * c.shared_negatives).view(count, -1))
-    return [shared_batch(sampler, *b, with_past) for b in zip(u, i, shared, strict=True)]
-
-
-def shared_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor, with_past: bool) -> Batch:
-    distinct, weight = torch.unique(j, return_counts=True)
-    histories = sampler.histories(u)
-    allowed = sampler.allowed(u, distinct, histories)
-    return Batch(u, i, distinct, weight.float(), allowed, others(i, *histories) if with_past else None)
-
-
-def others(i: Tensor, row: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Histories without i itself: see `Batch.past`."""
-    rest = item != i[row]
-    row, item = row[rest], item[rest]
-    return item, row, torch.searchsorted(row, torch.arange(len(i), device=i.device))
 
 
 class CurveSample:
@@ -692,7 +453,7 @@ class State:
         self.saved = time.monotonic()
         return f"; {self.path} holds the state: run the same command again to resume"
 
-    def resume(self, bar: Progress, steps: int) -> None:
+    def resume(self, bar: Progress, steps: int, size: int) -> None:
         """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
         found = read_checkpoint(self.path, self.config.identity)
         if found is None:
@@ -705,7 +466,7 @@ class State:
         self.adam.t, self.epoch, self.curve = told["t"], told["epoch"], told["curve"]
         self.best_auc, self.best_epoch = told["best_auc"], told["best_epoch"]
         self.step, self.total = told["step"], self.total + told["total"]
-        bar.advance((self.epoch * steps + self.step) * self.config.batch)
+        bar.advance((self.epoch * steps + self.step) * size)
 
     def finish(self) -> None:
         if self.path is not None:

@@ -24,7 +24,8 @@ class TrainConfig:
         unit: whether each image's standardised features are scaled to length one.
         whiten: 0 standardised features, 1 fully whitened ones, between: partly. axes: principal axes kept (0: all).
         latent_weight: of the latent part where both parts are trained apart (`vbpr`); joint: train them together.
-        epochs: of |train| positives. batch: positives a step. shared_negatives: N a step (0: one own negative each).
+        epochs: over all train interactions. batch: positives a step. per_user: so many of a user's come together in a
+            batch, so that what the user took is summed but once. shared_negatives: N a step (0: one own negative each).
         lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
         reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
         loss: bpr, or with shared negatives softmax or warp; see `bpr.shared_loss`.
@@ -55,6 +56,7 @@ class TrainConfig:
     axes: int = 1024
     epochs: int = 5
     batch: int = 768
+    per_user: int = 4
     shared_negatives: int = 256
     lr: float = 0.01
     schedule: str = "linear"
@@ -85,6 +87,7 @@ class TrainConfig:
             ("factors", 0),
             ("epochs", 1),
             ("batch", 1),
+            ("per_user", 1),
             ("shared_negatives", 0),
             ("eval_every", 1),
             ("patience", 0),
