@@ -21,6 +21,7 @@ OWN_NEGATIVES = {
     "history": False,
     "visual_bias": False,
     "batch": 4096,
+    "per_user": 1,
     "negatives": "uniform",
 }
 

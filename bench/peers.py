@@ -49,6 +49,7 @@ CORNACS = {  # VBPR as it was published, with the values that Cornac's has by de
     "shared_negatives": 0,
     "negatives": "uniform",
     "batch": 100,
+    "per_user": 1,
     "lr": 0.005,
     "schedule": "constant",
     "epochs": 10,

@@ -27,7 +27,8 @@ Array = np.ndarray[Any, Any]
 class VBPR:
     """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone.
 
-    Trained apart, epochs, rate, shrinkage and penalties are the visual part's; the latent part has its own (LATENT).
+    Trained apart, rate, batch, shrinkage and penalties are the visual part's; the latent part has its own (LATENT), and
+    LATENT_EPOCHS for each of the visual part's.
     """
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
@@ -40,15 +41,17 @@ class VBPR:
             return BPR(c, self.checkpoint).fit(split, features)
         with parts_of(self.checkpoint) as beside:
             visual = BPR(c.changed(factors=0, item_bias=False), beside("visual"), part=True).fit(split, features)
-            latent = BPR(c.changed(**LATENT), beside("latent"), part=True).fit(split, None)
-        return blend([(1.0, visual), (c.latent_weight, latent)], ["visual", "latent"])
+            latent = BPR(c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs), beside("latent"), part=True)
+            other = latent.fit(split, None)
+        return blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"])
 
 
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
 LATENT: dict[str, Any] = {
-    **{name: value for name, value in BPRMF.items() if name not in ("factors", "negatives")},
+    **{name: value for name, value in BPRMF.items() if name not in ("factors", "negatives", "epochs")},
     "popularity_share": 0.25,
 }
+LATENT_EPOCHS = 4
 
 
 @contextlib.contextmanager
