@@ -10,7 +10,7 @@ import torch
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
+from vbpr.backbones import Encoder, artifact_name, pick_device, pool_later, read_weights, renamed
 from vbpr.images import prepare
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -59,6 +59,36 @@ def test_fast_precision_is_near():
     pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])
     exact, fast = (Encoder(backbone, "cpu", p, "torch")(pixels) for p in ("exact", "fast"))
     assert 0 < np.linalg.norm(fast - exact) / np.linalg.norm(exact) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("pool", "convolution", "moved"),
+    [
+        ({}, {}, 1),
+        ({"kernel_size": 2, "padding": 0}, {}, 1),
+        ({"stride": 2}, {}, 0),  # behind it the convolution would have four times the places
+        ({"count_include_pad": False}, {}, 0),  # at the border the weights of the mean differ
+        ({}, {"out_channels": 12}, 0),
+        ({}, {"kernel_size": 3}, 0),
+        ({}, {"padding": 1}, 0),
+        ({}, {"stride": 2}, 0),
+        ({}, {"groups": 2}, 0),
+    ],
+)
+def test_average_pools_go_behind_convolutions_where_nothing_but_the_time_changes(pool, convolution, moved):
+    openvino = pytest.importorskip("openvino")
+    model = torch.nn.Sequential(
+        torch.nn.AvgPool2d(**{"kernel_size": 3, "stride": 1, "padding": 1} | pool),
+        torch.nn.Conv2d(**{"in_channels": 8, "out_channels": 4, "kernel_size": 1} | convolution),
+        torch.nn.ReLU(),
+    ).eval()
+    x = torch.randn(2, 8, 9, 7)
+    with torch.inference_mode():
+        expected = model(x)
+        graph = openvino.convert_model(torch.jit.trace(model, x), input=[x.shape])
+    assert pool_later(graph) == moved
+    found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
