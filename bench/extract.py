@@ -7,7 +7,8 @@ The naive loop is what a notebook does: Pillow, float32, one image at a time. Th
 convolutions: oneDNN's rate on one large 3 x 3 convolution, over the model's multiplications; beside it, what the
 model's own convolutions take one by one, with nothing between them. The floor of decoding is libjpeg-turbo's bare
 decode. Decoding is timed by the processor time of its thread: what a core does, whatever else runs beside it. Weights
-are random: they do not change the speed. On a GPU give --images 100000: the model is compiled for many only.
+are random: they do not change the speed. Everything is measured once a round, and ratios are taken within rounds, for a
+machine is not as fast at all times. On a GPU give --images 100000: the model is compiled for many only.
 """
 
 import argparse
@@ -29,7 +30,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vbpr.backbones import Backbone, Encoder, load_backbone
+from vbpr.backbones import Backbone, Encoder, load_backbone, pick_device
 from vbpr.datasets import Dataset
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
@@ -159,11 +160,11 @@ def main() -> None:
         print(f"Python {platform.python_version()}; {options.backbone}, {how}; {work / 1e9:.2f} GFLOP an image")
         kilobytes = sum(map(len, photos)) / len(photos) / 1000
         print(f"{len(source):,} images of {kilobytes:.1f} kB; medians of {options.runs} runs\n")
-        print(f"{'':38}{'images/s':>10}{'x naive':>9}{'of floor':>10}")
+        print(f"{'':44}{'images/s':>10}{'x naive':>9}{'of floor':>10}")
 
-        def row(label: str, rate: float, base: float = 0, floor: float = 0) -> None:
-            ratios = (f"{rate / base:9.2f}" if base else f"{'':9}") + (f"{rate / floor:10.2f}" if floor else "")
-            print(f"{label:38}{rate:10,.1f}{ratios}", flush=True)
+        def row(label: str, rate: float, over_naive: float = 0, over_floor: float = 0) -> None:
+            ratios = (f"{over_naive:9.2f}" if over_naive else f"{'':9}") + (f"{over_floor:10.2f}" if over_floor else "")
+            print(f"{label:44}{rate:10,.1f}{ratios}", flush=True)
 
         bare = 0.0
         jpegs = [photo for photo in photos if photo[:3] == b"\xff\xd8\xff"]
@@ -175,13 +176,11 @@ def main() -> None:
             each = functools.partial(lambda d: [d(photo, how) for photo in jpegs], decode)
             rate = len(jpegs) / median_seconds(each, options.runs, time.thread_time)
             bare = bare or rate
-            row(label, rate, floor=bare)
+            row(label, rate, over_floor=rate / bare)
         error = max(np.abs(prepare(d, how).astype(int) - prepare_any(d, how)).max() for d in jpegs)
         print(f"    largest difference to Pillow: {error}/255")
-        base = naive(backbone, photos[: max(5, min(60, options.images))])
-        row("naive loop", base, base)
         pixels = np.stack([prepare(photo, how) for photo in photos])
-        reference = None
+        reference = eager(backbone, pixels[:32])
 
         def whole(out: Path, precision: str, engine: str) -> Extraction:
             return extract(
@@ -195,31 +194,47 @@ def main() -> None:
                 batch=options.batch,
             )
 
-        for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
-            device = Encoder(backbone, options.device, batch=1).device
-            rate = convolution_rate(dtype, device)
-            floor = rate / work
-            row(f"floor, {precision} ({rate / 1e9:,.0f} GFLOP/s)", floor, base, floor)
-            alone = sum(layer_seconds(layer, shape, dtype, device) for layer, shape, _ in layers(backbone))
-            row("  its own layers, each alone", 1 / alone, base, floor)
-            for engine in ["torch"] if device.type == "cuda" else options.engines.split(","):
-                encoder = Encoder(backbone, options.device, precision, engine, options.batch, options.images)
-                count = max(encoder.batch * 2 * encoder.depth, 32)
-                enough = np.resize(pixels, (-(-count // encoder.batch) * encoder.batch, *pixels.shape[1:]))
-                seconds = median_seconds(functools.partial(encoder, enough), options.runs)
-                row(f"  model alone, {engine}", len(enough) / seconds, base, floor)
-                features = encoder(pixels[:32])
-                if reference is None:
-                    reference = eager(backbone, pixels[:32])
-                error = np.linalg.norm(features - reference) / np.linalg.norm(reference)
-                rates = []
-                for k in range(options.runs):
+        device = pick_device(options.device)
+        engines = ["torch"] if device.type == "cuda" else options.engines.split(",")
+        encoders = {
+            (precision, engine): Encoder(backbone, options.device, precision, engine, options.batch, options.images)
+            for precision in ("exact", "fast")
+            for engine in engines
+        }
+        rounds: dict[
+            str, list[tuple[float, float, float]]
+        ] = {}  # by row: images/s, and of that round's naive and floor
+        for k in range(options.runs):  # a round measures everything once, for machines are not as fast at all times
+            base = naive(backbone, photos[: max(5, min(60, options.images))])
+            rounds.setdefault("naive loop", []).append((base, base, 0))
+            for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
+                floor = convolution_rate(dtype, device) / work
+
+                def note(label: str, rate: float, base: float = base, floor: float = floor) -> None:
+                    rounds.setdefault(label, []).append((rate, base, floor))
+
+                note(f"{precision}: floor", floor)
+                alone = sum(layer_seconds(layer, shape, dtype, device) for layer, shape, _ in layers(backbone))
+                note(f"{precision}: its own layers, each alone", 1 / alone)
+                for engine in engines:
+                    encoder = encoders[precision, engine]
+                    count = max(encoder.batch * 4 * encoder.depth, 32)
+                    enough = np.resize(pixels, (-(-count // encoder.batch) * encoder.batch, *pixels.shape[1:]))
+                    seconds = median_seconds(functools.partial(encoder, enough), 1)
+                    note(f"{precision}, {engine}: model alone", len(enough) / seconds)
                     out = Path(name) / f"{engine}-{precision}-{k}.h5"
-                    done = whole(out, precision, engine)
-                    rates.append(done.rate)
+                    note(f"{precision}, {engine}: files to feature file", whole(out, precision, engine).rate)
                     FeatureStore(out).finished()
-                row(f"  files to feature file, {engine}", statistics.median(rates), base, floor)
-                print(f"    relative L2 to eager float32: {error:.1e}")
+        for label, measured in rounds.items():
+            rate = statistics.median(one[0] for one in measured)
+            ratios = (statistics.median(one[0] / one[n] if one[n] else 0 for one in measured) for n in (1, 2))
+            operations = f" ({rate * work / 1e9:,.0f} GFLOP/s)" if label.endswith("floor") else ""
+            row(label + operations, rate, *ratios)
+        for (precision, engine), encoder in encoders.items():
+            error = np.linalg.norm(encoder(pixels[:32]) - reference) / np.linalg.norm(reference)
+            print(f"{precision}, {engine}: relative L2 to eager float32 {error:.1e}")
+        engine, precision = engines[0], "exact"
+        out = Path(name) / f"{engine}-{precision}-0.h5"
         print("\nrunning it again, imports not counted:")
 
         def again(what: str) -> None:

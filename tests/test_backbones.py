@@ -61,6 +61,7 @@ def test_fast_precision_is_near():
     assert 0 < np.linalg.norm(fast - exact) / np.linalg.norm(exact) < 0.05
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit.trace's
 @pytest.mark.parametrize(
     ("pool", "convolution", "moved"),
     [
