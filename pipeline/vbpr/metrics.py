@@ -21,8 +21,9 @@ from .errors import VbprError
 
 Array = np.ndarray[Any, Any]
 
-# Scores of a block: 2 MB, which stays in a core's share of the cache while it is counted.
-USER_BLOCK, ITEM_BLOCK = 256, 2048
+# Scores of a block, half a megabyte: they and their comparison stay in a core's own cache while they are counted.
+USER_BLOCK, ITEM_BLOCK = 256, 512
+COUNTED = 64  # blocks whose counts are kept apart before they are added up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +79,19 @@ def held_out_ranks(
         raise VbprError("the model's numbers are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
-        user_block, item_block = 8 * user_block, 16 * item_block
+        user_block, item_block = 8 * user_block, 64 * item_block
     item_block = min(item_block, len(bias))
     # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
     padding = -len(bias) % item_block
-    padded = torch.nn.functional.pad(items, (0, 0, 0, padding))
-    columns = padded.view(len(padded) // item_block, item_block, items.shape[1]).transpose(1, 2).contiguous()
-    padded_bias = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
+    padded = torch.nn.functional.pad(items, (0, 1, 0, padding))  # the bias is a column that users have a 1 for
+    padded[:, -1] = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
+    columns = padded.view(len(padded) // item_block, item_block, -1).transpose(1, 2).contiguous()
+    users = torch.nn.functional.pad(users, (0, 1), value=1.0)
     counted = [np.zeros(held.nnz, np.int64) for _ in range(3)]  # above, ties, and twice the places lost to other held
 
     @torch.inference_mode()
     def count(start: int) -> None:
-        block = Block(users, padded, columns, padded_bias, held, observed, who[start : start + user_block], item_block)
+        block = Block(users, padded, columns, held, observed, who[start : start + user_block])
         for total, number in zip(counted, block.count(), strict=True):
             total[block.at] = number
 
@@ -111,13 +113,11 @@ class Block:
         users: Tensor,
         items: Tensor,
         columns: Tensor,
-        bias: Tensor,
         held: sp.csr_matrix,
         observed: sp.csr_matrix,
         rows: Array,
-        item_block: int,
     ) -> None:
-        self.items, self.columns, self.bias, self.rows, self.item_block = items, columns, bias, rows, item_block
+        self.items, self.columns, self.rows, self.item_block = items, columns, rows, columns.shape[2]
         self.held, self.device = held, users.device
         self.users = users[torch.from_numpy(rows).to(self.device)]
         # The held-out pairs: first one of each user, then the rest, which are compared `len(rows)` at a time.
@@ -134,9 +134,9 @@ class Block:
         self.seen_item = part.indices[order].astype(np.int64)
         self.seen_row = torch.from_numpy(row[order]).to(self.device)
         self.seen_at = torch.from_numpy(self.seen_item).to(self.device)
-        keys = row[order] * len(bias) + self.seen_item
+        keys = row[order] * len(items) + self.seen_item
         by_key = np.argsort(keys, kind="stable")
-        self.itself = by_key[np.searchsorted(keys, self.row * len(bias) + self.item, sorter=by_key)]
+        self.itself = by_key[np.searchsorted(keys, self.row * len(items) + self.item, sorter=by_key)]
         is_held = np.zeros(len(keys), np.int64)
         is_held[self.itself] = 1
         self.seen_held = torch.from_numpy(is_held).to(self.device)
@@ -158,7 +158,7 @@ class Block:
         """The scores of these held-out pairs, by a product of the shape that the pass has."""
         wanted = np.resize(self.item[chunk], max(len(self.rows), self.item_block))
         at, row = (torch.from_numpy(a).to(self.device) for a in (wanted, np.resize(self.row[chunk], len(self.rows))))
-        score = torch.addmm(self.bias[at], self.users[row], self.items[at].T.contiguous())
+        score = torch.mm(self.users[row], self.items[at].T.contiguous())
         return score[:, : len(row)].diagonal()[: chunk.stop - chunk.start].clone()
 
     def compare(self, target: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -167,24 +167,32 @@ class Block:
         Returns:
             Each pair's score as this pass computed it, and the counts, all (pairs,).
         """
-        above, not_below, lost = (torch.zeros(len(target), dtype=torch.long, device=self.device) for _ in range(3))
+        total = torch.zeros(2, len(target), dtype=torch.long, device=self.device)
+        lost = torch.zeros_like(total[0])
+        parts = torch.zeros(2, COUNTED, len(target), dtype=target.dtype, device=self.device)
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)
         place = self.seen_row * self.item_block + self.seen_at % self.item_block
         score = torch.empty(len(place), dtype=target.dtype, device=self.device)
-        edges = np.arange(0, len(self.bias) + self.item_block, self.item_block)
-        entry = np.searchsorted(self.seen_item, edges)
-        rows = [torch.from_numpy(self.row[chunk]).to(self.device) for chunk in self.chunks]
-        for b, a in enumerate(edges[:-1].tolist()):
-            block = slice(a, a + self.item_block)
-            torch.addmm(self.bias[block], self.users, self.columns[b], out=s)
-            for n, chunk in enumerate(self.chunks):
-                scores, out = (s, mask) if n == 0 else (s[rows[n]], mask[: len(rows[n])])
-                limit = target[chunk, None]
-                above[chunk] += torch.gt(scores, limit, out=out).sum(1).long()
-                not_below[chunk] += torch.ge(scores, limit, out=out).sum(1).long()
-            seen = slice(int(entry[b]), int(entry[b + 1]))
-            torch.take(s, place[seen], out=score[seen])
+        edges = np.arange(len(self.columns) + 1) * self.item_block
+        spans = np.diff(np.searchsorted(self.seen_item, edges)).tolist()
+        chunks = [
+            (torch.from_numpy(self.row[chunk]).to(self.device), target[chunk, None], *parts[:, :, chunk].unbind())
+            for chunk in self.chunks
+        ]
+        blocks = zip(self.columns.unbind(), torch.split(place, spans), torch.split(score, spans), strict=True)
+        for b, (columns, seen, seen_score) in enumerate(blocks):  # few calls a block: they cost as much as its numbers
+            torch.mm(self.users, columns, out=s)
+            for n, (rows, limit, above, not_below) in enumerate(chunks):
+                scores, out = (s, mask) if n == 0 else (s[rows], mask[: len(rows)])
+                torch.sum(torch.gt(scores, limit, out=out), 1, out=above[b % COUNTED])
+                torch.sum(torch.ge(scores, limit, out=out), 1, out=not_below[b % COUNTED])
+            if len(seen):
+                torch.take(s, seen, out=seen_score)
+            if b % COUNTED == COUNTED - 1 or b == len(spans) - 1:
+                total += parts.long().sum(1)
+                parts.zero_()
+        above, not_below = total
         for chunk in self.chunks:  # each pair with all that its user has seen
             counts = self.seen_count[self.row[chunk]]
             seen_at = self.by_row[np.repeat(self.seen_start[self.row[chunk]], counts) + places(counts)]
