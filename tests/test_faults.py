@@ -567,7 +567,7 @@ except VbprError as error:
     assert "same command again" in done.stderr and "Traceback" not in done.stderr
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     store = FeatureStore(tmp_path / "f.h5").finished()
-    assert store.features[:, 0].tolist() == [0, 1, 2, 3, 4, 5] and store.verify() == []
+    assert store.features[:][:, 0].tolist() == [0, 1, 2, 3, 4, 5] and store.verify() == []
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """The feature file: rows by id, resumed, carried over, and refused when it is not what it should be."""
 
+import errno
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -155,3 +158,34 @@ def test_digest_changes_with_one_number(tmp_path):
         handle["features"][4, 1] += 1
     a, b, c = (FeatureStore(tmp_path / name).digest() for name in ("a.h5", "b.h5", "c.h5"))
     assert a == b != c
+
+
+def test_rows_are_read_as_numpy_would_index_them(tmp_path):
+    finish(tmp_path / "a.h5")
+    rows, whole = FeatureStore(tmp_path / "a.h5").features, values(np.arange(10)).astype(np.float16)
+    mask = np.arange(10) % 3 == 0
+    for what in (4, np.int64(9), slice(None), slice(2, 7), slice(8, 99), slice(1, 9, 3), slice(5, 5), mask):
+        np.testing.assert_array_equal(rows[what], whole[what])
+    for positions in ([], [3], [3, 4, 5], [7, 2, 2, 3, 9, 0]):
+        np.testing.assert_array_equal(rows[np.array(positions, int)], whole[np.array(positions, int)])
+    assert rows.shape == whole.shape and rows.nbytes == whole.nbytes and np.array_equal(rows, whole)
+    for what in (10, -1, np.array([0, 10])):
+        with pytest.raises(IndexError, match="rows 0 to 9"):
+            rows[what]
+
+
+def test_a_disk_that_fails_while_rows_are_read_is_an_error(tmp_path, monkeypatch):
+    """Mapped, these rows would end the process with SIGBUS."""
+    finish(tmp_path / "a.h5")
+    store = FeatureStore(tmp_path / "a.h5")
+    with (tmp_path / "a.h5").open("r+b") as file:
+        file.truncate(store.offsets["features"] + 5)
+    with pytest.raises(VbprError, match="ends too early"):
+        store.features[2:4]
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(VbprError, match=r"a\.h5 could not be read \(Input/output error\); mend the disk"):
+        store.features[0]

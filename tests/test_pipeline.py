@@ -77,7 +77,7 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path, number):
         assert sum(good for good, _ in done) == count - 200 and sum(bad for _, bad in done) == 200
         assert peak < 12e6 and encoder.most <= encoder.depth + 1
         good = store.done
-        assert np.array_equal(store.features[good, 0], (good % 251).astype(np.float16))
+        assert np.array_equal(store.features[good][:, 0], (good % 251).astype(np.float16))
         assert store.verify() == []
 
 

@@ -308,7 +308,7 @@ def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
                 store = FeatureStore(path)
                 assert store.verify() == []
                 done = store.done
-                assert np.array_equal(store.features[done, 0], done + 1)
+                assert np.array_equal(store.features[done][:, 0], done + 1)
                 assert set(store.failures()) <= {("i1", "unreadable"), ("i2", "unreadable"), ("i7", "truncated")}
                 shutil.copy(path, again)
                 work(again, other=5)  # what is pending may come out otherwise than it did before

@@ -5,16 +5,18 @@
     FeatureStore("artifacts/inc.h5").rows(item_ids)
 
 One HDF5 file of contiguous, preallocated data sets (no chunks, no compression), so that a row's place in the file is
-known before it is written and the whole matrix can be mapped: features (N, D) float16, state (N,) uint8, reason (N,)
-uint8, signature (N,) uint64, item_ids (N,), digest (ceil(N / 4096), 16) uint8. HDF5 itself writes only at creation,
-under a temporary name; after that rows go in with pwrite, and their state follows once they are on the disk. A block
-of 4,096 rows gets its digest when its last row is done or failed: `verify` finds any bit that has changed since.
+known before it is written and it is read at the speed of memory: features (N, D) float16, state (N,) uint8, reason
+(N,) uint8, signature (N,) uint64, item_ids (N,), digest (ceil(N / 4096), 16) uint8. HDF5 itself writes only at
+creation, under a temporary name; after that rows go in with pwrite, and their state follows once they are on the disk.
+A block of 4,096 rows gets its digest when its last row is done or failed: `verify` finds any bit changed since.
 """
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import weakref
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ class FeatureStore:
         path: where it lies.
         item_ids: (N,) strings, the catalogue's order.
         dim: D, numbers a row.
+        features: (N, D) float16, read as they are asked for: see `Rows`.
         provenance: what made it (backbone, weights, preprocessing, versions, data), as written at creation.
         dropped: after `create`, how many finished rows went because their items are no longer in the catalogue.
     """
@@ -84,7 +87,7 @@ class FeatureStore:
                     )
                 self.offsets[name] = data.id.get_offset()
         self.state = self._map("state", shapes)
-        self.features = self._map("features", shapes)
+        self.features = Rows(self.path, self.offsets["features"], shapes["features"])
         self.reason = self._map("reason", shapes)
         self.signature = self._map("signature", shapes)
         self.digests = self._map("digest", shapes) if "digest" in self.offsets else None
@@ -153,7 +156,7 @@ class FeatureStore:
                 f"{self.path} lacks {len(missing):,} of {len(item_ids):,} items (first: {missing[0]}); "
                 "run vbpr extract again to add them"
             )
-        return np.asarray(self.features[at])
+        return self.features[at]
 
     def digest(self) -> str:
         """A digest of the catalogue, the provenance and every row: what a model is tied to."""
@@ -190,13 +193,7 @@ class FeatureStore:
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
         total.update("\0".join(self.item_ids[a:b]).encode())
-        size = 2 * self.dim * (b - a)
-        try:  # a disk that fails gives an error here, where a mapped page would kill the process
-            with self.path.open("rb", buffering=0) as handle:
-                data = os.pread(handle.fileno(), size, self.offsets["features"] + 2 * self.dim * a)
-        except OSError as error:
-            raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
-        total.update(data)
+        total.update(self.features[a:b].data)
         return total.digest()
 
     # ------------------------------------------------------------------------------------------ writing
@@ -318,7 +315,7 @@ class FeatureStore:
                         for run in runs(block):
                             pwrite(
                                 descriptor,
-                                np.ascontiguousarray(old.features[source[run]]),
+                                old.features[source[run]],
                                 offsets["features"] + 2 * dim * int(run[0]),
                             )
                 pwrite(descriptor, state, offsets["state"])
@@ -412,6 +409,56 @@ class FeatureStore:
                 f"{self.path} could not be written ({error.strerror or error}): {len(self.done):,} of {len(self):,} "
                 "items are safe in it; mend the disk or free some space, then run the same command again to resume"
             ) from error
+
+
+class Rows:
+    """(N, D) float16 rows of a file, each stretch of them one read: `rows[5]`, `rows[a:b]`, `rows[positions]`.
+
+    They are not mapped, for then a disk that fails would kill the process, where here it is an error.
+    """
+
+    dtype = np.dtype("<f2")
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
+        self.path, self.offset, self.shape = path, offset, shape
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.descriptor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[:], dtype)
+
+    def __getitem__(self, rows: Any) -> Array:
+        """
+        Raises:
+            IndexError: there is no such row.
+            VbprError: the disk fails, or the file has been cut off.
+        """
+        at = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        flat = np.flatnonzero(at) if at.dtype == bool else np.atleast_1d(at)
+        if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
+            raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
+        out = np.empty((len(flat), self.shape[1]), self.dtype)
+        edges = [0, *(np.flatnonzero(np.diff(flat) != 1) + 1).tolist(), len(flat)]
+        width = self.shape[1] * self.dtype.itemsize
+        buffer = out.reshape(-1).view(np.uint8).data
+        for a, b in itertools.pairwise(edges if len(flat) else []):
+            done, size, start = 0, (b - a) * width, self.offset + int(flat[a]) * width
+            while done < size:
+                try:
+                    read = os.preadv(self.descriptor, [buffer[a * width + done : b * width]], start + done)
+                except OSError as error:
+                    raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
+                if not read:
+                    raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
+                done += read
+        return out if at.ndim else out[0]
 
 
 def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ import torch
 
 from .errors import VbprError
 from .factors import Factors, Head
+from .features import Rows
 from .interactions import Split
 
 Array = np.ndarray[Any, Any]
@@ -18,18 +19,18 @@ class ItemFeatures:
     """The catalogue's features, aligned with a split's `item_ids`.
 
     Attributes:
-        matrix: (I, D) float16; rows of items without features are zero and not to be read.
+        matrix: (I, D) float16, in memory or of a feature file; rows of items without features are not to be read.
         known: (I,) bool.
         mean, scale: (D,) float32, over the known rows; a constant column has scale 1.
     """
 
-    matrix: Array
+    matrix: Array | Rows
     known: Array
     mean: Array
     scale: Array
 
     @classmethod
-    def of(cls, matrix: Array, known: Array, block: int = 8192) -> "ItemFeatures":
+    def of(cls, matrix: Array | Rows, known: Array, block: int = 8192) -> "ItemFeatures":
         """Take the statistics of the known rows, in one pass over blocks.
 
         Raises:
