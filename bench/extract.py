@@ -7,8 +7,8 @@ The naive loop is what a notebook does: Pillow, float32, one image at a time. Th
 convolutions: oneDNN's rate on one large 3 x 3 convolution, over the model's multiplications; beside it, what the
 model's own convolutions take one by one, with nothing between them. The floor of decoding is libjpeg-turbo's bare
 decode. Decoding is timed by the processor time of its thread: what a core does, whatever else runs beside it. Weights
-are random: they do not change the speed. Everything is measured once a round, and ratios are taken within rounds, for a
-machine is not as fast at all times. On a GPU give --images 100000: the model is compiled for many only.
+are random: they do not change the speed. Model and files are measured once a round, and ratios are taken within rounds,
+for a machine is not as fast at all times. On a GPU give --images 100000: the model is compiled for many only.
 """
 
 import argparse

@@ -224,7 +224,7 @@ def test_batches_hold_what_they_say(values):
             if batch.weight[column]:
                 assert {n for n, col in excluded if col == column} == {n for n, u in enumerate(users) if j in rows[u]}
         if c.negatives == "in-batch":
-            expected = torch.bincount(batch.i[:12], minlength=10)
+            expected = torch.bincount(batch.i, minlength=10)
             assert torch.equal(torch.bincount(batch.j, batch.weight, minlength=10), expected.to(torch.float64))
 
 
@@ -302,9 +302,9 @@ def test_loss_at_start_is_ln_2_when_nothing_is_known():
 def test_losses_and_their_gradients(kind):
     """Against each one's definition, written for a single positive; warp's rank weight is not differentiated."""
     g = torch.Generator().manual_seed(3)
-    z = torch.randn(6, 4, generator=g, dtype=torch.float64).requires_grad_()
-    weight = torch.tensor([1.0, 2, 1, 3], dtype=torch.float64)
-    allowed = torch.ones(6, 4, dtype=torch.bool)
+    z = torch.randn(6, 5, generator=g, dtype=torch.float64).requires_grad_()
+    weight = torch.tensor([1.0, 2, 1, 3, 0], dtype=torch.float64)  # the last stands elsewhere already
+    allowed = torch.ones(6, 5, dtype=torch.bool)
     allowed[2, 1] = allowed[4] = False  # one positive has no negative at all
     total = torch.zeros((), dtype=torch.float64)
     for row, ok in zip(z, allowed, strict=True):

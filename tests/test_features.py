@@ -1,5 +1,6 @@
 """The feature file: rows by id, resumed, carried over, and refused when it is not what it should be."""
 
+import copy
 import errno
 import os
 
@@ -172,6 +173,12 @@ def test_rows_are_read_as_numpy_would_index_them(tmp_path):
     for what in (10, -1, np.array([0, 10])):
         with pytest.raises(IndexError, match="rows 0 to 9"):
             rows[what]
+    for what in ((3, 0), 1.5, np.array([1.0]), np.ones(4, bool), np.zeros((2, 2), int)):
+        with pytest.raises(IndexError, match="read by row"):
+            rows[what]
+    other = copy.copy(rows)
+    del rows
+    np.testing.assert_array_equal(other[3:5], whole[3:5])  # by a descriptor of its own
 
 
 def test_a_disk_that_fails_while_rows_are_read_is_an_error(tmp_path, monkeypatch):

@@ -84,7 +84,8 @@ def test_blocks_do_not_matter():
             np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
 
 
-def test_many_items_in_several_blocks_and_many_held_out():
+@pytest.mark.parametrize("item_block", [768, 7])
+def test_many_items_in_several_blocks_and_many_held_out(item_block):
     """Padding, users with up to 60 held-out items beside some with one, vectors that occur twice."""
     rng, count = np.random.default_rng(5), 5000
     users, items, bias = (rng.standard_normal(s).astype(np.float32) for s in ((9, 16), (count, 16), (count,)))
@@ -95,7 +96,7 @@ def test_many_items_in_several_blocks_and_many_held_out():
         mine = rng.permutation(count)
         train[u, mine[:50]], held[u, mine[50 : 50 + (60 if u in (2, 5) else u % 3)]] = True, True
     factors = [torch.from_numpy(a) for a in (users, items, bias)]
-    ranks = ranks_of(factors, train, held, user_block=4, item_block=768)
+    ranks = ranks_of(factors, train, held, user_block=4, item_block=item_block)
     scores = np.stack(
         [torch.addmv(factors[2], factors[1], row).numpy() for row in factors[0]]
     )  # equal rows, equal scores

@@ -201,7 +201,8 @@ def test_parameter_count_of_vbpr():
     """|I| + k (|U| + |I|) + k2 (|U| + D) + D, as published: no history projection."""
     import torch
 
-    from vbpr.models.bpr import Inputs, initial
+    from vbpr.models.bpr import initial
+    from vbpr.models.prepared import Inputs
 
     users, items, d, k, k2 = 7, 11, 5, 3, 4
     c = configure("vbpr", dim=k2, factors=k, history=False)
@@ -250,7 +251,7 @@ def test_items_without_features_get_the_mean(split, features):
 def test_projection_is_one_linear_map_of_length_one(features, whiten):
     import torch
 
-    from vbpr.models.bpr import Projection
+    from vbpr.models.prepared import Projection
 
     projection = Projection(features, small("visual", whiten=whiten), torch.device("cpu"))
     x = projection(torch.empty(len(features.matrix), projection.width))

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -17,14 +19,14 @@ from vbpr.recommender import factors_of
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}
+SMALL = {"epochs": (2, 4), "factors": (1, 4)}
 
 
 @pytest.fixture(autouse=True)
 def small_spaces(monkeypatch):
     """As shipped, but for sizes that fit the checkerboard."""
     for name in SPACES:
-        small = {"epochs": (2, 4), "factors": (1, 4)}
-        monkeypatch.setitem(SPACES, name, SPACES[name] | {k: v for k, v in small.items() if k in SPACES[name]})
+        monkeypatch.setitem(SPACES, name, SPACES[name] | {k: v for k, v in SMALL.items() if k in SPACES[name]})
 
 
 def run(board, features, model, out, **options):
@@ -104,28 +106,32 @@ def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, t
     assert len(learner) == after  # nothing is left to do
 
 
+# In a process of its own, not a fork: the threads of the numerical libraries do not survive that.
+CHILD = f"""
+import sys
+from vbpr import Dataset, VbprError, tune
+from vbpr.tune import SPACES
+SPACES["bprmf"] = SPACES["bprmf"] | {{k: v for k, v in {SMALL}.items() if k in SPACES["bprmf"]}}
+try:
+    tune(Dataset.resolve(sys.argv[1]), [], "bprmf", sys.argv[2], device="cpu", trials=400)
+except VbprError as error:
+    sys.exit(error.code)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_stopped_study_goes_on(board, board_features, tmp_path, how):
     """Killed in the middle of a trial, which is drawn again."""
     out = tmp_path / "b.json"
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            run(board, board_features, "bprmf", out, trials=400)
-        except VbprError as error:
-            code = error.code
-        except KeyboardInterrupt:
-            code = 130
-        finally:
-            os._exit(code)
+    process = subprocess.Popen([sys.executable, "-c", CHILD, str(board), str(out)])
     until = time.monotonic() + 60
     while not out.exists() and time.monotonic() < until:
         time.sleep(0.01)
-    os.kill(pid, how)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+    process.send_signal(how)
+    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 130)
     kept = json.loads(out.read_text())
     done = run(board, board_features, "bprmf", out, trials=30)
     assert len(done.trials) >= 30 and kept["model"] == "bprmf"

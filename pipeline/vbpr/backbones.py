@@ -457,7 +457,7 @@ class OpenvinoRunner:
 
 
 def pool_later(model: Any) -> int:
-    """Take the average pools that stand before 1 x 1 convolutions to fewer channels behind them; returns how many.
+    """Take average pools that keep a map's size, before 1 x 1 convolutions to fewer channels, behind these; how many.
 
     Both are linear, and one works on places, the other on channels: the order only changes how much there is to pool.
     """
@@ -473,10 +473,11 @@ def pool_later(model: Any) -> int:
         if not plain or outputs >= inputs or pool.get_type_name() != "AvgPool":
             continue
         how = pool.get_attributes()
-        if how["exclude-pad"] or set(how["strides"]) != {1}:  # borders are no plain sum then; places become fewer
+        alone = len(pool.output(0).get_target_inputs()) == 1 and pool.input_value(0).shape == pool.output(0).shape
+        if how["exclude-pad"] or not alone:  # leaving the padding out is not linear in what the convolution gives
             continue
         first = ops.convolution(pool.input_value(0), convolution.input_value(1), [1, 1], [0, 0], [0, 0], [1, 1])
-        pads = (how["pads_begin"], how["pads_end"], how["kernel"], False, how["rounding_type"], how["auto_pad"])
+        pads = (how["pads_begin"], how["pads_end"], how["kernel"], False, "floor", how["auto_pad"])
         convolution.output(0).replace(ops.avg_pool(first, how["strides"], *pads).output(0))
         moved += 1
     return moved

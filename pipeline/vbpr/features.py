@@ -424,6 +424,9 @@ class Rows:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.descriptor)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self.path, self.offset, self.shape)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -441,6 +444,12 @@ class Rows:
             VbprError: the disk fails, or the file has been cut off.
         """
         at = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        if (
+            isinstance(rows, tuple)
+            or at.ndim > 1
+            or (len(at) != len(self) if at.dtype == bool else at.dtype.kind not in "iu")
+        ):
+            raise IndexError(f"{self.path} is read by row: a whole number, a slice, positions, or a mask of all rows")
         flat = np.flatnonzero(at) if at.dtype == bool else np.atleast_1d(at)
         if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")

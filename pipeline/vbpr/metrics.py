@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 # Scores of a block, half a megabyte: they and their comparison stay in a core's own cache while they are counted.
 USER_BLOCK, ITEM_BLOCK = 256, 512
-COUNTED = 64  # blocks whose counts are kept apart before they are added up
+COUNTED, PARTS = 64, 1 << 21  # so many blocks' counts, or numbers, are kept apart before they are added up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,6 @@ def held_out_ranks(
     padded = torch.nn.functional.pad(items, (0, 1, 0, padding))  # the bias is a column that users have a 1 for
     padded[:, -1] = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
     columns = padded.view(len(padded) // item_block, item_block, -1).transpose(1, 2).contiguous()
-    users = torch.nn.functional.pad(users, (0, 1), value=1.0)
     counted = [np.zeros(held.nnz, np.int64) for _ in range(3)]  # above, ties, and twice the places lost to other held
 
     @torch.inference_mode()
@@ -118,8 +117,8 @@ class Block:
         rows: Array,
     ) -> None:
         self.items, self.columns, self.rows, self.item_block = items, columns, rows, columns.shape[2]
-        self.held, self.device = held, users.device
-        self.users = users[torch.from_numpy(rows).to(self.device)]
+        self.device = users.device
+        self.users = torch.nn.functional.pad(users[torch.from_numpy(rows).to(self.device)], (0, 1), value=1.0)
         # The held-out pairs: first one of each user, then the rest, which are compared `len(rows)` at a time.
         counts = np.diff(held.indptr)[rows]
         nth = places(counts)
@@ -169,7 +168,8 @@ class Block:
         """
         total = torch.zeros(2, len(target), dtype=torch.long, device=self.device)
         lost = torch.zeros_like(total[0])
-        parts = torch.zeros(2, COUNTED, len(target), dtype=target.dtype, device=self.device)
+        apart = max(1, min(COUNTED, PARTS // len(target)))
+        parts = torch.zeros(2, apart, len(target), dtype=target.dtype, device=self.device)
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)
         place = self.seen_row * self.item_block + self.seen_at % self.item_block
@@ -185,12 +185,12 @@ class Block:
             torch.mm(self.users, columns, out=s)
             for n, (rows, limit, above, not_below) in enumerate(chunks):
                 scores, out = (s, mask) if n == 0 else (s[rows], mask[: len(rows)])
-                torch.sum(torch.gt(scores, limit, out=out), 1, out=above[b % COUNTED])
-                torch.sum(torch.ge(scores, limit, out=out), 1, out=not_below[b % COUNTED])
+                torch.sum(torch.gt(scores, limit, out=out), 1, out=above[b % apart])
+                torch.sum(torch.ge(scores, limit, out=out), 1, out=not_below[b % apart])
             if len(seen):
                 torch.take(s, seen, out=seen_score)
-            if b % COUNTED == COUNTED - 1 or b == len(spans) - 1:
-                total += parts.long().sum(1)
+            if b % apart == apart - 1 or b == len(spans) - 1:
+                total += parts.sum(1, dtype=torch.float64).long()
                 parts.zero_()
         above, not_below = total
         for chunk in self.chunks:  # each pair with all that its user has seen

@@ -6,6 +6,7 @@ they are stopped: Ctrl-C or SIGTERM ends them after the batch in hand.
 
 import contextlib
 import contextvars
+import os
 import signal
 import sys
 import time
@@ -100,7 +101,9 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        console.print("stopping after the batch in hand (again: stop at once)")
+        # not by the console: the signal may have come while it prints, or while it is being imported
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping after the batch in hand (again: stop at once)\n")
 
     before: dict[int, Any] = {}
     with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are

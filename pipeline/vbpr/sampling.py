@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import VbprError
 
 POSITIVES = ("interactions", "users")
+EPOCHS = 0x5DEECE66D1B54A33  # far from the seeds of everything else
 NEGATIVES = ("uniform", "popularity")
 
 
@@ -87,7 +88,7 @@ class TripletSampler:
         uniform over users, each is drawn on its own. The order hangs on the seed and the number of the epoch alone, so
         that a run that goes on in the middle finds the same.
         """
-        seed = (self.generator.initial_seed() * 1_000_003 + number) % 2**63
+        seed = (self.generator.initial_seed() * 1_000_003 + number + EPOCHS) % 2**63
         chance: dict[str, Any] = {"generator": torch.Generator(self.device).manual_seed(seed), "device": self.device}
         n = len(self.pairs)
         if self.by_users:

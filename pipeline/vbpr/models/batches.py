@@ -40,7 +40,7 @@ def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool
     if not c.shared_negatives:
         j = sampler.negatives(u.view(-1)).view(count, size)
     elif c.negatives == "in-batch":  # what others of the batch took: as popular as the positives are
-        j = i[:, : c.shared_negatives]
+        j = i[:, :: max(1, size // c.shared_negatives)][:, : c.shared_negatives]  # of as many users as there are
     else:
         j = sampler.candidates(count * c.shared_negatives).view(count, -1)
     return [

@@ -71,7 +71,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     wide = p["E"].shape[0] if "E" in p else 0  # k, and one more row when there is beta
     left, right_i, right_j = [], [], []
     si, sj = (q.shrink.index_select(0, items)[:, None] for items in (i, j))
-    f = h = own = root = roots = yi = u[:0].float()
+    f = h = itself = root = roots = yi = u[:0].float()
     if q.x is not None and wide:
         left.append(p["theta"].index_select(0, u))
         dtype = left[0].dtype
@@ -80,14 +80,14 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             encoded = (f @ torch.cat([p["E"], p["A"]] if history else [p["E"]]).to(f.dtype).T).to(dtype)
             right_i.append(encoded[:n, :wide])
             right_j.append(encoded[n:, :wide])
-            own = encoded[:n, wide:]
+            itself = encoded[:n, wide:]
         else:
             f = difference(q.x, i, j)
             right_i.append((f @ p["E"].to(f.dtype).T).to(dtype))
             right_j.append(torch.zeros_like(right_i[0]))
             if history:
                 fi = q.x.index_select(0, i)
-                own = (fi @ p["A"].to(fi.dtype).T).to(dtype)
+                itself = (fi @ p["A"].to(fi.dtype).T).to(dtype)
         if q.h is not None:  # all that u took, once for each run; then less i itself, for each positive
             rest = q.degree.index_select(0, u)[:, None] - 1
             root = torch.where(rest > 0, rest.rsqrt(), 0.0)
@@ -99,7 +99,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
                 s = q.shrink.index_select(0, items)
                 yi = p["y"].index_select(0, i)
                 taste += F.embedding_bag(items, p["y"], starts, mode="sum", per_sample_weights=s)
-                own = own + yi * si
+                itself = itself + yi * si
             left[0] = left[0] + taste * root
         if wide > k:
             left.append(torch.ones(len(u), 1, dtype=dtype, device=u.device))
@@ -113,7 +113,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
         right_j.append(p["b"][j, None] * sj)
     lhs, ri, rj = torch.cat(left, 1).index_select(0, run), torch.cat(right_i, 1), torch.cat(right_j, 1)
     if history:
-        lhs[:, :k] -= own * roots
+        lhs[:, :k] -= itself * roots
 
     if weight is not None:
         z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
@@ -138,23 +138,23 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     if q.x is not None and wide:
         d_f = torch.cat([d_i, d_j])[:, :wide] if shared else d_i[:, :wide]
         if history:
-            d_taste, d_own = d_user[:, :k] * root, d_left[:, :k] * -roots
+            d_taste, d_itself = d_user[:, :k] * root, d_left[:, :k] * -roots
             if shared:
-                d_f = torch.cat([d_f, F.pad(d_own, (0, 0, 0, len(j)))], 1)
+                d_f = torch.cat([d_f, F.pad(d_itself, (0, 0, 0, len(j)))], 1)
         d_maps = (d_f.to(f.dtype).T @ f).to(lhs.dtype)
         out["E"] = None, d_maps[:wide] + c.reg_head * p["E"]
         out["theta"] = summed(u, d_user[:, :k] + penalty * p["theta"].index_select(0, u))
         if history:
             da = (padded(d_taste).to(h.dtype).T @ h).to(lhs.dtype)
-            da += d_maps[wide:] if shared else (d_own.to(fi.dtype).T @ fi).to(lhs.dtype)
+            da += d_maps[wide:] if shared else (d_itself.to(fi.dtype).T @ fi).to(lhs.dtype)
             out["A"] = None, da + c.reg_head * p["A"]
             if batch.taken is not None:
                 items, row, _ = batch.taken
                 out["y"] = summed(
                     torch.cat([items, i]),
-                    torch.cat([d_taste, d_own * si + c.reg_items / n * yi]),
+                    torch.cat([d_taste, d_itself * si + c.reg_items / n * yi]),
                     torch.cat([row, order + len(u)]),
-                    torch.cat([s, torch.ones_like(d_own[:, 0])]),
+                    torch.cat([s, torch.ones_like(d_itself[:, 0])]),
                 )
     if "gamma_u" in p:
         m = p["gamma_u"].shape[1]
@@ -280,6 +280,7 @@ class BPR:
                         state.save_now_and_then()
                         if stopping():
                             raise Stopped(f"stopped in epoch {epoch + 1} of {c.epochs}{state.save()}")
+                del order  # the next is made while nothing else is
                 mean = state.end_epoch() / steps
                 if not (np.isfinite(mean) and all(bool(torch.isfinite(value).all()) for value in p.values())):
                     good = self.factors(split, features, inputs, projection, state) if state.best_epoch else None
@@ -473,4 +474,4 @@ class State:
             self.path.unlink(missing_ok=True)
 
 
-__all__ = ["BPR", "BPRMF", "Adam", "Batch", "Diverged", "Inputs", "gradients"]
+__all__ = ["BPR", "BPRMF", "CurveSample", "Diverged", "gradients"]
