@@ -201,9 +201,7 @@ def main() -> None:
             for precision in ("exact", "fast")
             for engine in engines
         }
-        rounds: dict[
-            str, list[tuple[float, float, float]]
-        ] = {}  # by row: images/s, and of that round's naive and floor
+        rounds: dict[str, list[tuple[float, float, float]]] = {}  # of each row: images/s, the round's naive, its floor
         for k in range(options.runs):  # a round measures everything once, for machines are not as fast at all times
             base = naive(backbone, photos[: max(5, min(60, options.images))])
             rounds.setdefault("naive loop", []).append((base, base, 0))

@@ -454,19 +454,18 @@ class Rows:
         if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
         out = np.empty((len(flat), self.shape[1]), self.dtype)
-        edges = [0, *(np.flatnonzero(np.diff(flat) != 1) + 1).tolist(), len(flat)]
-        width = self.shape[1] * self.dtype.itemsize
-        buffer = out.reshape(-1).view(np.uint8).data
-        for a, b in itertools.pairwise(edges if len(flat) else []):
-            done, size, start = 0, (b - a) * width, self.offset + int(flat[a]) * width
-            while done < size:
+        left, width = out.reshape(-1).view(np.uint8).data, self.shape[1] * self.dtype.itemsize
+        for run in runs(flat):
+            part, left = left[: len(run) * width], left[len(run) * width :]
+            offset = self.offset + int(run[0]) * width
+            while len(part):
                 try:
-                    read = os.preadv(self.descriptor, [buffer[a * width + done : b * width]], start + done)
+                    read = os.preadv(self.descriptor, [part], offset)
                 except OSError as error:
                     raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
                 if not read:
                     raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
-                done += read
+                part, offset = part[read:], offset + read
         return out if at.ndim else out[0]
 
 
@@ -488,7 +487,8 @@ def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
 
 def runs(rows: Array) -> list[Array]:
     """Cut positions into stretches of consecutive ones: each is one write."""
-    return np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
+    edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
+    return [rows[a:b] for a, b in itertools.pairwise(edges)] if len(rows) else []
 
 
 def pwrite(descriptor: int, data: Array, offset: int) -> None:

@@ -52,9 +52,11 @@ def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool
 def one_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor, *, shared: bool, histories: bool) -> Batch:
     """A batch of (B,) users and items, and (B,) own negatives or as many shared ones as were drawn."""
     users, run, length = torch.unique_consecutive(u, return_inverse=True, return_counts=True)
-    row, item = sampler.histories(users) if shared or histories else (run, i)
-    starts = torch.searchsorted(row, torch.arange(len(users), device=row.device)) if histories else row
-    taken = (item, row, starts) if histories else None
+    taken = None
+    if shared or histories:
+        row, item = sampler.histories(users)
+    if histories:
+        taken = (item, row, torch.searchsorted(row, torch.arange(len(users), device=row.device)))
     if not shared:
         return Batch(users, length, run, i, j, taken=taken)
     j = j.sort().values
