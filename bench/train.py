@@ -39,10 +39,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="two or more")
     parser.add_argument("--growth", action="store_true", help="also twice the users, items and interactions")
     parser.add_argument(
-        "--leave",
+        "--room",
         type=float,
-        help="GB of memory to leave free, the rest being filled, for rows that are "
-        "trained from the disk: less than the prepared features, or the machine keeps them in memory all the same",
+        nargs="+",
+        default=[],
+        help="also train from the disk, the machine's memory filled until it has room for these shares of the rows",
     )
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,10 +60,12 @@ def main() -> None:
                     config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
                     rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                     print(rows[-1], flush=True)
-            if args.leave:
-                filled = np.ones(max(0, int(available() - args.leave * 1e9)), np.uint8)
-                config = config.changed(memory_limit=MAPPED)
-                mode = f"default, from the disk, {args.leave:g} GB left"
+            prepared = sum(split.train.shape) * min(config.axes, feature_dim) * 2 / 2**20  # MB
+            beside = float(rows[-1]["memory MB"].replace(",", "")) - prepared
+            config = config.changed(memory_limit=MAPPED)
+            for room in args.room:
+                filled = np.ones(max(0, int(available() - (beside + room * prepared) * 2**20)), np.uint8)
+                mode = f"default, from the disk, room for {room:.0%} of {prepared:,.0f} MB"
                 rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                 print(rows[-1], flush=True)
                 del filled
@@ -82,7 +85,7 @@ def measure(split: Split, features: ItemFeatures, config: TrainConfig, floor: fl
         fit(split, features, config.changed(epochs=1), checkpoint=checkpoint)
         once = time.perf_counter() - start
         with PeakMemory() as memory:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), bytes_read()
             factors = fit(split, features, config, checkpoint=checkpoint)
             seconds = time.perf_counter() - start
     epoch = (split.train.nnz // config.batch) * config.batch
@@ -95,8 +98,15 @@ def measure(split: Split, features: ItemFeatures, config: TrainConfig, floor: fl
         "ratio": f"{rate / floor:.2f}",
         "memory MB": f"{memory.peak:,.0f}",
         "features MB": f"{features.matrix.nbytes / 2**20:,.0f}",
+        "read MB/epoch": f"{(bytes_read() - before) / config.epochs / 2**20:,.0f}",
         "test AUC": f"{evaluate(factors).summary()['all']['auc']:.4f}",
     }
+
+
+def bytes_read() -> int:
+    """What this process has had the disks read."""
+    line = next(line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("read_bytes"))
+    return int(line.split()[1])
 
 
 def available() -> int:

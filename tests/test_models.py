@@ -1,6 +1,9 @@
 """One contract for every entry of MODELS, on the checkerboard; and what each model is, exactly."""
 
+import ctypes
 import errno
+import mmap
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ import torch
 
 from conftest import TINY, board_items, board_pairs
 from vbpr import MODELS, Factors, Interactions, Split, VbprError, configure, evaluate
+from vbpr.models import prepared
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
 
@@ -306,6 +310,44 @@ def test_features_mapped_from_the_disk_train_the_same_bits(split, features, hist
     mapped = fit(split, features, config.changed(memory_limit=1e-6), tmp_path / "checkpoint")
     assert np.array_equal(in_memory.users, mapped.users) and np.array_equal(in_memory.items, mapped.items)
     assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_mapped_rows_are_read_before_their_turn_and_no_others(allowed, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not allowed:  # as a container may
+        monkeypatch.setattr("os.pidfd_open", refused)
+    rows, page = 4000, mmap.PAGESIZE
+    memory = prepared.memory_on_disk(rows * page, tmp_path)
+    matrix = torch.frombuffer(memory, dtype=torch.bfloat16).view(rows, page // 2)
+    matrix.fill_(1)
+    memory.flush()
+    on_disk = pages_in_memory(matrix)
+    memory.madvise(MADV_PAGEOUT)
+    on_disk = on_disk.all() and not pages_in_memory(matrix).any()  # a file system of memory keeps them
+    wanted = torch.arange(5, rows, 40)
+    work = prepared.read_ahead([wanted], lambda piece: [(None, piece), (matrix, piece)], [memory])
+    assert next(work) is wanted
+    for _ in range(100):
+        found = np.flatnonzero(pages_in_memory(matrix)).tolist()
+        if set(found) >= set(wanted.tolist()):
+            break
+        time.sleep(0.05)
+    assert found == wanted.tolist() if on_disk else set(found) >= set(wanted.tolist())
+
+
+MADV_PAGEOUT = 21
+
+
+def pages_in_memory(matrix):
+    """For each page of a mapped matrix, whether it is in memory: see mincore(2)."""
+    found = np.zeros(matrix.nbytes // mmap.PAGESIZE, np.uint8)
+    address, size, out = matrix.data_ptr(), matrix.nbytes, found.ctypes.data
+    done = ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), ctypes.c_void_p(out))
+    assert done == 0
+    return found & 1
 
 
 def test_mapped_features_need_room_on_the_disk(split, features, tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ from ..sampling import TripletSampler
 from .adam import Adam, Gradients, Params, summed
 from .batches import Batch, draw
 from .config import TrainConfig
-from .prepared import ROWS, Inputs, Projection, ReadAhead, make_inputs
+from .prepared import ROWS, Inputs, Projection, make_inputs
 from .start import product, starting_point
 
 # Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.
@@ -92,7 +92,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
             rest = q.degree.index_select(0, u)[:, None] - 1
             root = torch.where(rest > 0, rest.rsqrt(), 0.0)
             roots = root.index_select(0, run)
-            h = q.h.index_select(0, padded(u)).to(q.x.dtype)
+            h = q.h.index_select(0, padded(u))
             taste = (h @ p["A"].to(h.dtype).T).to(dtype)[: len(u)]
             if batch.taken is not None:
                 items, _, starts = batch.taken
@@ -253,7 +253,6 @@ class BPR:
         )
         projection = Projection(features, c, device) if c.dim and features is not None else None
         inputs = make_inputs(split, projection, c, device, None if self.checkpoint is None else self.checkpoint.parent)
-        read_ahead = ReadAhead(inputs)
         p = initial(split, inputs, c, generator)
         adam = Adam(p)
         size = min(c.batch, len(sampler))
@@ -269,7 +268,7 @@ class BPR:
                 for a in range(state.step, steps, CHUNK):
                     count = min(CHUNK, steps - a)
                     batches = draw(sampler, order[a : a + count], c, "y" in p)
-                    for s, batch in enumerate(read_ahead(batches)):
+                    for s, batch in enumerate(inputs.read_ahead(batches)):
                         loss, grads = gradients(p, inputs, batch, c)
                         done = (epoch * steps + a + s) / (c.epochs * steps)
                         adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
@@ -363,13 +362,13 @@ def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tenso
     if "E" in p and q.x is not None:
         theta = p["theta"]
         if q.h is not None:
-            theta = theta + product(q.h, p["A"].T, q.x.dtype) * q.degree.clamp(min=1).rsqrt()[:, None]
+            theta = theta + product(q.h, p["A"].T) * q.degree.clamp(min=1).rsqrt()[:, None]
         if "y" in p and q.taken is not None:
             items_y, starts = q.taken
             sum_y = F.embedding_bag(items_y, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items_y])
             theta = theta + sum_y * q.degree.clamp(min=1).rsqrt()[:, None]
         users.append(theta)
-        encoded = product(q.x, p["E"].T, q.x.dtype)
+        encoded = product(q.x, p["E"].T)
         items.append(encoded[:, : c.dim])
         if c.visual_bias:
             bias = bias + encoded[:, -1]

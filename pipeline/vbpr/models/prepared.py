@@ -1,15 +1,16 @@
 """What the loss needs besides the parameters: prepared features, and what each user took, on the training device."""
 
+import contextlib
+import ctypes
 import dataclasses
-import functools
 import itertools
+import mmap
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,9 +32,9 @@ class Inputs:
     """What the loss needs besides the parameters, on the training device.
 
     Attributes:
-        x: (I, d) prepared features, or None. h: (U, d) float32 sums of x over the train items of each user, or None.
+        x: (I, d) prepared features, or None. h: (U, d) sums of x over the train items of each user, or None.
         degree: (U,) train items a user. shrink: (I,) s_i. taken: the train items of all users, and where each's begin.
-        mapped: whether x and h lie on the disk.
+        mapped: the memory of x and h where they lie on the disk.
     """
 
     x: Tensor | None
@@ -41,7 +42,15 @@ class Inputs:
     degree: Tensor
     shrink: Tensor
     taken: tuple[Tensor, Tensor] | None = None
-    mapped: bool = False
+    mapped: tuple[mmap.mmap, ...] = ()
+
+    def read_ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, the mapped rows of each asked of the disk before its turn."""
+
+        def rows(batch: Batch) -> list[tuple[Tensor | None, Tensor]]:
+            return [(self.x, batch.i), (self.x, batch.j), (self.h, batch.u)]
+
+        return read_ahead(batches, rows, self.mapped)
 
 
 class Projection:
@@ -117,70 +126,98 @@ def make_inputs(
         return Inputs(None, None, degree, shrink)
     dtype = c.torch_dtype(device)
     users, items = split.train.shape
-    size = projection.width * (items * dtype.itemsize + users * c.history * torch.float32.itemsize)
-    mapped = 0 < c.memory_limit * 1e9 < size
-    if mapped and device.type != "cpu":
+    size = projection.width * (items + users * c.history) * dtype.itemsize
+    limited = 0 < c.memory_limit * 1e9 < size
+    if limited and device.type != "cpu":
         raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
-    empty = functools.partial(mapped_rows, folder) if mapped else torch.empty
-    x = projection(empty((items, projection.width), dtype=dtype, device=device))
-    h = None
+    mapped: list[mmap.mmap] = []
+
+    def empty(rows: int) -> Tensor:
+        shape = rows, projection.width
+        if not limited:
+            return torch.empty(shape, dtype=dtype, device=device)
+        mapped.append(memory_on_disk(rows * projection.width * dtype.itemsize, folder))
+        return torch.frombuffer(mapped[-1], dtype=dtype).view(shape)
+
+    x, h = projection(empty(items)), None
     if c.history:
-        h = empty((users, projection.width), dtype=torch.float32, device=device)
+        h = empty(users)
         begin = split.train.indptr
         edges = np.unique(np.r_[np.searchsorted(begin, np.arange(0, begin[-1], ENTRIES)), 0, users])
-        for a, b in itertools.pairwise(edges.tolist()):
-            rows = x.index_select(0, taken[0][begin[a] : begin[b]]).float()
+        stretches = itertools.pairwise(edges.tolist())
+        for a, b in read_ahead(stretches, lambda s: [(x, taken[0][begin[s[0]] : begin[s[1]]])], mapped):
+            rows = x.index_select(0, taken[0][begin[a] : begin[b]]).float()  # of a hundred, bfloat16 would lose one
             h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, taken[1][a:b] - begin[a], mode="sum")
-    return Inputs(x, h, degree, shrink, (taken[0], taken[1]), mapped)
+    return Inputs(x, h, degree, shrink, (taken[0], taken[1]), tuple(mapped))
 
 
 ENTRIES = 1024  # rows summed at a time, about
 
 
-def mapped_rows(folder: Path | None, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor whose rows lie on the disk: a file in `folder` that has no name any more, and goes with the process."""
-    size = shape[0] * shape[1]
-    with tempfile.NamedTemporaryFile(prefix=".prepared-", dir=folder) as file:
+def memory_on_disk(size: int, folder: Path | None) -> mmap.mmap:
+    """Memory that the kernel may put on the disk: a file in `folder` that has no name, and goes with the process."""
+    with tempfile.TemporaryFile(prefix=".prepared-", dir=folder) as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+            os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise VbprError(
-                f"no room for {size * dtype.itemsize / 1e9:.1f} GB of prepared features beside the model: "
+                f"no room for {size / 1e9:.1f} GB of prepared features beside the model: "
                 f"{error.strerror}; free some, set fewer `axes` in --config, or give --out on another disk"
             ) from error
-        return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
+        return mmap.mmap(file.fileno(), size)
 
 
-class ReadAhead:
-    """Touches the mapped rows of the batches to come, so that the disk is read while the machine computes."""
+T = TypeVar("T")
 
-    def __init__(self, q: Inputs) -> None:
-        self.q = q
-        self.pool = ThreadPoolExecutor(4, "read-ahead") if q.mapped else None
 
-    def __call__(self, batches: list[Batch]) -> Iterator[Batch]:
-        """The batches, each after its rows were asked for, `AHEAD` batches early."""
-        waiting: deque[tuple[Batch, Future[None] | None]] = deque()
-        for batch in batches:
-            waiting.append((batch, self.pool.submit(self.touch, batch) if self.pool else None))
-            if len(waiting) > AHEAD:
-                yield self.ready(*waiting.popleft())
-        while waiting:
-            yield self.ready(*waiting.popleft())
+def read_ahead(
+    work: Iterable[T], rows: Callable[[T], list[tuple[Tensor | None, Tensor]]], mapped: Sequence[mmap.mmap]
+) -> Iterator[T]:
+    """The pieces of work, in order; the rows that each needs of mapped matrices are asked for `AHEAD` pieces early.
 
-    @staticmethod
-    def ready(batch: Batch, touched: "Future[None] | None") -> Batch:
-        if touched is not None:
-            touched.result()
-        return batch
-
-    def touch(self, batch: Batch) -> None:
-        for rows, matrix in ((batch.i, self.q.x), (batch.j, self.q.x), (batch.u, self.q.h)):
+    Asked, not read by threads: a thread waits for one page at a time, and whenever it wakes, it takes a processor from
+    a product, whose other half then waits for that one. Meanwhile the kernel leaves out the pages around these rows.
+    """
+    if not mapped:
+        yield from work
+        return
+    for memory in mapped:
+        memory.madvise(mmap.MADV_RANDOM)
+    waiting: deque[T] = deque()
+    for piece in work:
+        for matrix, wanted in rows(piece):
             if matrix is not None:
-                matrix[:, :: 4096 // matrix.itemsize].index_select(0, rows)  # one number of each page
+                ask(matrix, wanted)
+        waiting.append(piece)
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+    for memory in mapped:
+        memory.madvise(mmap.MADV_NORMAL)
 
 
 AHEAD = 8
 
 
-__all__ = ["Inputs", "Projection", "ReadAhead", "make_inputs"]
+def ask(matrix: Tensor, rows: Tensor) -> None:
+    """Have the kernel read some rows of a mapped matrix, and do not wait for them."""
+    size = matrix.shape[1] * matrix.itemsize
+    begin = matrix.data_ptr() + np.sort(rows.numpy()) * size
+    page = begin // mmap.PAGESIZE * mmap.PAGESIZE
+    spans = np.stack([page, begin + size - page], 1)  # C's struct iovec: address, length
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(AttributeError, OSError), os.fdopen(os.pidfd_open(os.getpid())) as this:
+        for a in range(0, len(spans), MOST):
+            part = spans[a : a + MOST]
+            address, count = ctypes.c_void_p(part.ctypes.data), ctypes.c_size_t(len(part))
+            if libc.process_madvise(this.fileno(), address, count, mmap.MADV_WILLNEED, 0) < 0:
+                raise OSError("an old kernel, or a container that may not")
+        return
+    for address, length in spans.tolist():
+        libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), mmap.MADV_WILLNEED)
+
+
+MOST = 1024  # spans that the kernel takes at once
+
+
+__all__ = ["Inputs", "Projection", "make_inputs"]

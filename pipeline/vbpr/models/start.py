@@ -25,9 +25,9 @@ def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[
     """(k, d) float32 E and A, and (I, k) float32 y.
 
     Args:
-        x: (I, d) prepared features. h: (U, d) float32 sums of those of each user's train items.
+        x: (I, d) prepared features. h: (U, d) sums of those of each user's train items.
     """
-    device, dtype = h.device, x.dtype
+    device = x.device
     degree = torch.from_numpy(train.indptr[1:] - train.indptr[:-1]).float()
     share = torch.where(degree > 1, 1 / (degree - 1).clamp(min=1), 0)  # w_u: who took one thing says nothing
     of_item = torch.from_numpy(train.T @ share.numpy()).to(device)[:, None]  # sums of w_u over an item's buyers
@@ -35,14 +35,13 @@ def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[
 
     def agreement(basis: Tensor) -> Tensor:
         """C @ basis: pairs of all that a user took, less each thing with itself."""
-        together = gathered(h, share * product(h, basis, dtype), dtype)
-        return together - gathered(x, of_item * product(x, basis, dtype), dtype)
+        return weighted(h, share, basis) - weighted(x, of_item, basis)
 
     head = F.pad(leading_axes(agreement, x.shape[1], k, device).T, (0, 0, 0, max(0, k - x.shape[1]))) * SCALE**0.5
     buyers = train.tocsc()
     users, starts = (torch.from_numpy(a).long().to(device) for a in (buyers.indices, buyers.indptr[:-1]))
-    together = F.embedding_bag(users, share * product(h, head.T, dtype), starts, mode="sum")
-    y = (together - of_item * product(x, head.T, dtype)) / of_item.clamp(min=torch.finfo(torch.float32).tiny)
+    together = F.embedding_bag(users, share * product(h, head.T), starts, mode="sum")
+    y = (together - of_item * product(x, head.T)) / of_item.clamp(min=torch.finfo(torch.float32).tiny)
     return head, y * HISTORY
 
 
@@ -57,17 +56,19 @@ def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: t
     return basis[:, :k]
 
 
-def product(x: Tensor, basis: Tensor, dtype: torch.dtype) -> Tensor:
-    """(n, m) float32 x @ basis, multiplied in `dtype`, a block of rows at a time."""
-    basis = basis.to(dtype)
-    return torch.cat([(x[a : a + ROWS].to(dtype) @ basis).float() for a in range(0, len(x), ROWS)])
+def product(x: Tensor, basis: Tensor) -> Tensor:
+    """(n, m) float32 x @ basis, multiplied in the dtype of x, a block of rows at a time."""
+    basis = basis.to(x.dtype)
+    return torch.cat([(x[a : a + ROWS] @ basis).float() for a in range(0, len(x), ROWS)])
 
 
-def gathered(x: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
-    """(d, m) float32 x.T @ weights, likewise."""
-    out = weights.new_zeros(x.shape[1], weights.shape[1])
+def weighted(x: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
+    """(d, m) float32 x.T @ (weights * (x @ basis)), likewise, in one pass over x."""
+    out = weights.new_zeros(x.shape[1], basis.shape[1])
+    basis = basis.to(x.dtype)
     for a in range(0, len(x), ROWS):
-        out += (x[a : a + ROWS].to(dtype).T @ weights[a : a + ROWS].to(dtype)).float()
+        rows = x[a : a + ROWS]
+        out += (rows.T @ (weights[a : a + ROWS] * (rows @ basis)).to(x.dtype)).float()
     return out
 
 
