@@ -1,5 +1,6 @@
 """Backbones: weights found by name and shape, features independent of the batch, faults named."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.backbones import Encoder, artifact_name, pick_device, pool_later, read_weights, renamed
+from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
+from vbpr.graphs import in_float32, in_halves, pool_later, units
 from vbpr.images import prepare
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -91,6 +93,66 @@ def test_average_pools_go_behind_convolutions_where_nothing_but_the_time_changes
     assert pool_later(graph) == moved
     found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+class Branches(torch.nn.Module):
+    """Two convolutions of one map, joined, pooled and taken further, as InceptionV3 has them."""
+
+    def __init__(self, groups=1, channels=96):
+        super().__init__()
+        self.a = torch.nn.Conv2d(channels, 64, 3, padding=1)
+        self.b = torch.nn.Conv2d(channels, 128, (7, 1), padding=(3, 0), bias=False)
+        self.norm = torch.nn.BatchNorm2d(128)
+        self.c = torch.nn.Conv2d(192, 128, 3, stride=2, groups=groups)
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        joined = torch.cat([self.a(x).relu(), self.norm(self.b(x)).relu()], 1)
+        return self.c(torch.nn.functional.max_pool2d(joined, 3, 1)).relu().mean((2, 3))
+
+
+def converted(model, x):
+    import openvino
+
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing is deprecated
+        return openvino.convert_model(torch.jit.trace(model.eval(), x), input=[x.shape])
+
+
+def test_products_of_halves_are_those_of_the_whole():
+    """To float32's precision on any machine, and on units for bfloat16 where there are some."""
+    openvino = pytest.importorskip("openvino")
+    model, x = Branches(), torch.randn(4, 96, 19, 17) * 3
+    graph = converted(model, x)
+    halves = in_halves(graph)
+    with torch.inference_mode():
+        expected = model.double()(x.double()).numpy()
+    for kind in ["f32", "bf16"] if "amx_bf16" in units() else ["f32"]:
+        compiled = openvino.Core().compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": kind})
+        assert in_float32(compiled) or kind == "f32"
+        found = compiled([x.numpy()])[0]
+        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        assert error < 3e-5, kind  # of bfloat16 alone: 3e-3
+    whole = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert len(graph.outputs) == 1 and not in_float32(whole)
+    np.testing.assert_allclose(whole([x.numpy()])[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Branches(groups=2),
+        Branches(channels=8),
+        torch.nn.Sequential(Branches(), torch.nn.Linear(128, 8)),
+        torch.nn.ReLU(),
+    ],
+    ids=["groups", "too little to multiply", "another product", "nothing to multiply"],
+)
+def test_networks_that_stay_whole(model):
+    pytest.importorskip("openvino")
+    x = torch.randn(1, 8 if getattr(model, "a", None) and model.a.in_channels == 8 else 96, 19, 17)
+    assert in_halves(converted(model, x)) is None
 
 
 @pytest.mark.slow

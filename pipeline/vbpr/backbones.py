@@ -33,6 +33,7 @@ from torch import nn
 from . import autoencoder
 from .errors import VbprError, near
 from .files import artifact_name, digest, first_line
+from .graphs import compile_graph
 from .images import Pixels, Preprocessing
 
 State = dict[str, torch.Tensor]
@@ -343,7 +344,7 @@ class Encoder:
         if self.device.type == "cuda":
             self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
         elif self.engine == "openvino":
-            self.runner = OpenvinoRunner(backbone, fast, batch or 16)
+            self.runner = OpenvinoRunner(backbone, fast, batch or (16 if fast else 8))
         else:
             self.runner = TorchRunner(backbone, fast, batch or 16)
 
@@ -431,16 +432,11 @@ class OpenvinoRunner:
             # traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds
             traced = torch.jit.trace(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8), check_trace=False)  # type: ignore[no-untyped-call]
             model = ov.convert_model(traced, input=[shape])
-        pool_later(model)
-        compiled = ov.Core().compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if fast else "f32",
-                "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            },
-        )
+        how = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        compiled = compile_graph(model, fast, how)
         self.depth = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.requests = threading.local()
         self.compiled = compiled
@@ -454,33 +450,6 @@ class OpenvinoRunner:
             self.requests.own = self.compiled.create_infer_request()
         results = self.requests.own.infer([filled(pixels, self.batch)], share_inputs=True)
         return np.array(results[0][: len(pixels)], np.float32)
-
-
-def pool_later(model: Any) -> int:
-    """Take average pools that keep a map's size, before 1 x 1 convolutions to fewer channels, behind these; how many.
-
-    Both are linear, and one works on places, the other on channels: the order only changes how much there is to pool.
-    """
-    import openvino.opset8 as ops
-
-    moved = 0
-    for convolution in model.get_ordered_ops():
-        if convolution.get_type_name() != "Convolution":
-            continue
-        pool, (outputs, inputs, *kernel) = convolution.input_value(0).get_node(), convolution.input_value(1).shape
-        here = convolution.get_attributes()
-        plain = set(kernel) == set(here["strides"]) == {1} and not any(here["pads_begin"] + here["pads_end"])
-        if not plain or outputs >= inputs or pool.get_type_name() != "AvgPool":
-            continue
-        how = pool.get_attributes()
-        alone = len(pool.output(0).get_target_inputs()) == 1 and pool.input_value(0).shape == pool.output(0).shape
-        if how["exclude-pad"] or not alone:  # leaving the padding out is not linear in what the convolution gives
-            continue
-        first = ops.convolution(pool.input_value(0), convolution.input_value(1), [1, 1], [0, 0], [0, 0], [1, 1])
-        pads = (how["pads_begin"], how["pads_end"], how["kernel"], False, "floor", how["auto_pad"])
-        convolution.output(0).replace(ops.avg_pool(first, how["strides"], *pads).output(0))
-        moved += 1
-    return moved
 
 
 class CudaRunner:

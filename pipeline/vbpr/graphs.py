@@ -1,0 +1,126 @@
+"""OpenVINO graphs rewritten: the same features, sooner."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = np.ndarray[Any, Any]
+# What OpenVINO computes in bfloat16 when it may; all else follows.
+PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+
+
+def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
+    """The network compiled for the CPU, in bfloat16 (`fast`) or to float32's precision; `model` changes.
+
+    Args:
+        how: what else OpenVINO is told.
+    """
+    import openvino as ov
+
+    core, moved = ov.Core(), pool_later(model)
+    if not fast and "amx_bf16" in units():
+        halves = in_halves(model)
+        if halves is not None:
+            compiled = core.compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **how})
+            if in_float32(compiled, but=moved):
+                return compiled
+    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if fast else "f32", **how})
+
+
+def units() -> set[str]:
+    """What this CPU has, as torch names it."""
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return {name for name, there in told.items() if there is True}
+
+
+def pool_later(model: Any) -> int:
+    """Take average pools that keep a map's size, before 1 x 1 convolutions to fewer channels, behind these; how many.
+
+    Both are linear, and one works on places, the other on channels: the order only changes how much there is to pool.
+    """
+    import openvino.opset8 as ops
+
+    moved = 0
+    for convolution in model.get_ordered_ops():
+        if convolution.get_type_name() != "Convolution":
+            continue
+        pool, (outputs, inputs, *kernel) = convolution.input_value(0).get_node(), convolution.input_value(1).shape
+        here = convolution.get_attributes()
+        plain = set(kernel) == set(here["strides"]) == {1} and not any(here["pads_begin"] + here["pads_end"])
+        if not plain or outputs >= inputs or pool.get_type_name() != "AvgPool":
+            continue
+        how = pool.get_attributes()
+        alone = len(pool.output(0).get_target_inputs()) == 1 and pool.input_value(0).shape == pool.output(0).shape
+        if how["exclude-pad"] or not alone:  # leaving the padding out is not linear in what the convolution gives
+            continue
+        first = ops.convolution(pool.input_value(0), convolution.input_value(1), [1, 1], [0, 0], [0, 0], [1, 1])
+        pads = (how["pads_begin"], how["pads_end"], how["kernel"], False, "floor", how["auto_pad"])
+        convolution.output(0).replace(ops.avg_pool(first, how["strides"], *pads).output(0))
+        moved += 1
+    return moved
+
+
+def in_halves(model: Any) -> Any | None:
+    """A copy of the network in bfloat16 products that lose next to nothing, or None where it would not be faster.
+
+    With x = x1 + x2 and w = w1 + w2, each half a bfloat16, x w = x1 w1 + x1 w2 + x2 w1 to 2^-16: one convolution of
+    three times the channels, whose sums are float32. Units for bfloat16 do it in half the time of one in float32.
+    Compiled for bfloat16, OpenVINO keeps in float32 what leads to an output and to no further product: hence an output
+    for one number of each x2. `in_float32` tells whether it did.
+    """
+    import openvino.opset13 as ops
+
+    model = model.clone()
+    products = [node for node in model.get_ordered_ops() if node.get_type_name() in PRODUCTS]
+    names = {node.get_type_name() for node in products}
+    if names != {"Convolution"} or not all(
+        node.input_value(1).get_node().get_type_name() == "Constant" for node in products
+    ):
+        return None
+    inputs = {place(node.input_value(0)): int(np.prod(node.input_value(0).shape)) for node in products}
+    # a convolution's products: those of each output number, input channels x kernel
+    work = sum(int(np.prod(node.output(0).shape)) * int(np.prod(node.input_value(1).shape[1:])) for node in products)
+    if work < WORTH * sum(inputs.values()):
+        return None
+    halves: dict[tuple[str, int], Any] = {}
+    for convolution in products:
+        x, w = convolution.input_value(0), convolution.input_value(1).get_node().get_data().astype(np.float32)
+        if place(x) not in halves:
+            x1 = ops.convert(x, "bf16")
+            rest = ops.subtract(x, ops.convert(x1, "f32"))
+            model.add_results([ops.result(ops.slice(rest, [0] * 4, [1] * 4, [1] * 4, [0, 1, 2, 3]))])
+            halves[place(x)] = ops.convert(ops.concat([x1, x1, ops.convert(rest, "bf16")], 1), "f32")
+        w1 = rounded(w)
+        how = convolution.get_attributes()
+        again = ops.convolution(
+            halves[place(x)],
+            ops.constant(np.concatenate([w1, rounded(w - w1), w1], 1)),
+            *(how[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")),
+        )
+        convolution.output(0).replace(again.output(0))
+    return model
+
+
+WORTH = 600  # products for each number that a convolution reads: below, splitting it costs what it saves
+
+
+def place(output: Any) -> tuple[str, int]:
+    return output.get_node().get_name(), output.get_index()
+
+
+def rounded(x: Array) -> Array:
+    """float32 numbers to the nearest that bfloat16 has."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def in_float32(compiled: Any, but: int = 0) -> bool:
+    """Whether all convolutions run on units for bfloat16, and all `but` a few give their sums in float32."""
+    told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    told = [info for info in told if info["layerType"].astype(str) == "Convolution"]
+    wide = sum(info["outputPrecisions"].astype(str) == "f32" for info in told)
+    return wide >= len(told) - but and all("_amx_" in info["primitiveType"].astype(str) for info in told)
+
+
+__all__ = ["compile_graph", "in_float32", "in_halves", "pool_later", "units"]
