@@ -436,7 +436,8 @@ class OpenvinoRunner:
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        compiled = compile_graph(model, fast, how)
+        with ThreadPoolExecutor(1) as pool:  # with AMX in use, the caller's signals would want a larger stack
+            compiled = pool.submit(compile_graph, model, fast, how).result()
         self.depth = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self.requests = threading.local()
         self.compiled = compiled
