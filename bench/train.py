@@ -60,7 +60,8 @@ def main() -> None:
                     config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
                     rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                     print(rows[-1], flush=True)
-            prepared = sum(split.train.shape) * min(config.axes, feature_dim) * 2 / 2**20  # MB
+            width = config.torch_dtype(device).itemsize * min(config.axes, feature_dim)
+            prepared = sum(split.train.shape) * width / 2**20  # MB
             beside = float(rows[-1]["memory MB"].replace(",", "")) - prepared
             config = config.changed(memory_limit=MAPPED)
             for room in args.room:

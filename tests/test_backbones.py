@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
-from vbpr.graphs import in_float32, in_halves, pool_later, units
+from vbpr.graphs import in_float32, in_halves, pool_later, tiles
 from vbpr.images import prepare
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -129,7 +129,7 @@ def test_products_of_halves_are_those_of_the_whole():
     halves = in_halves(graph)
     with torch.inference_mode():
         expected = model.double()(x.double()).numpy()
-    for kind in ["f32", "bf16"] if "amx_bf16" in units() else ["f32"]:
+    for kind in ["f32", "bf16"] if tiles() else ["f32"]:
         found, wide = in_a_thread(halves, kind, x)
         assert wide or kind == "f32"
         error = np.linalg.norm(found - expected) / np.linalg.norm(expected)

@@ -33,7 +33,7 @@ from torch import nn
 from . import autoencoder
 from .errors import VbprError, near
 from .files import artifact_name, digest, first_line
-from .graphs import compile_graph
+from .graphs import compile_graph, tiles
 from .images import Pixels, Preprocessing
 
 State = dict[str, torch.Tensor]
@@ -344,7 +344,8 @@ class Encoder:
         if self.device.type == "cuda":
             self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
         elif self.engine == "openvino":
-            self.runner = OpenvinoRunner(backbone, fast, batch or (16 if fast else 8))
+            # of 16, the halves of `in_halves` fall out of the caches
+            self.runner = OpenvinoRunner(backbone, fast, batch or (8 if tiles() and not fast else 16))
         else:
             self.runner = TorchRunner(backbone, fast, batch or 16)
 

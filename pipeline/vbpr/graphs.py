@@ -19,7 +19,7 @@ def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
     import openvino as ov
 
     core, moved = ov.Core(), pool_later(model)
-    if not fast and "amx_bf16" in units():
+    if not fast and tiles():
         halves = in_halves(model)
         if halves is not None:
             compiled = core.compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **how})
@@ -28,10 +28,10 @@ def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
     return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if fast else "f32", **how})
 
 
-def units() -> set[str]:
-    """What this CPU has, as torch names it."""
+def tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
     told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return {name for name, there in told.items() if there is True}
+    return bool(told.get("amx_bf16"))
 
 
 def pool_later(model: Any) -> int:
@@ -123,4 +123,4 @@ def in_float32(compiled: Any, but: int = 0) -> bool:
     return wide >= len(told) - but and all("_amx_" in info["primitiveType"].astype(str) for info in told)
 
 
-__all__ = ["compile_graph", "in_float32", "in_halves", "pool_later", "units"]
+__all__ = ["compile_graph", "in_float32", "in_halves", "pool_later", "tiles"]

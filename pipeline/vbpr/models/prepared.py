@@ -48,7 +48,7 @@ class Inputs:
         """The batches, the mapped rows of each asked of the disk before its turn."""
 
         def rows(batch: Batch) -> list[tuple[Tensor | None, Tensor]]:
-            return [(self.x, batch.i), (self.x, batch.j), (self.h, batch.u)]
+            return [(self.x, torch.cat([batch.i, batch.j])), (self.h, batch.u)]
 
         return read_ahead(batches, rows, self.mapped)
 
