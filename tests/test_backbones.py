@@ -1,5 +1,8 @@
 """Backbones: weights found by name and shape, features independent of the batch, faults named."""
 
+import os
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,7 +93,7 @@ def test_average_pools_go_behind_convolutions_where_nothing_but_the_time_changes
     x = torch.randn(2, 8, 9, 7)
     with torch.inference_mode():
         expected = model(x)
-        graph = openvino.convert_model(torch.jit.trace(model, x), input=[x.shape])
+    graph = converted(model, x)
     assert pool_later(graph) == moved
     found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
@@ -137,6 +140,22 @@ def test_products_of_halves_are_those_of_the_whole():
     found, wide = in_a_thread(graph, "f32", x)
     assert len(graph.outputs) == 1 and not wide
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_of_what_is_encoded_is_reported_to_anyone(tmp_path):
+    """OpenVINO would send word of each import and conversion, and leave an identity in the home folder."""
+    pytest.importorskip("openvino")
+    code = (
+        "import sys, numpy as np; from vbpr.backbones import Encoder, load_backbone\n"
+        f"encode = Encoder(load_backbone({TINY!r}, random_weights=True), 'cpu', engine='openvino', batch=2)\n"
+        "encode(np.zeros((2, encode.size, encode.size, 3), np.uint8))\n"
+        "print([name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module])"
+    )
+    nowhere = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=nowhere | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, sorted(tmp_path.iterdir())) == ("[]\n", [])
 
 
 def in_a_thread(graph, kind, x):

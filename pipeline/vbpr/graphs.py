@@ -1,10 +1,13 @@
 """OpenVINO graphs rewritten: the same features, sooner."""
 
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 
+# OpenVINO reports to its maker, under an identity in the home folder, unless this package of its cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 Array = np.ndarray[Any, Any]
 # What OpenVINO computes in bfloat16 when it may; all else follows.
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
