@@ -1,6 +1,7 @@
 """Kill extractions with SIGKILL at random moments until the file is done, and compare it with an undisturbed one.
 
 python tools/torture.py --kills 200
+python tools/torture.py --kills 40 --images 100 --engine openvino --backbone inception
 """
 
 import argparse
@@ -11,13 +12,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "pipeline"))
 
-BACKBONE = "test_efficientnet"  # timm's smallest; its weights are random, which is all the same to the file
+SMALLEST = {"backbone": "test_efficientnet", "engine": "torch"}  # random weights: all the same to the file
 
 
 def make_images(folder: Path, count: int = 300) -> None:
@@ -31,7 +33,7 @@ def make_images(folder: Path, count: int = 300) -> None:
         (folder / f"bad{i}.jpg").write_bytes(b"<html>not found</html>")
 
 
-def child(data: Path, out: Path) -> int:
+def child(data: Path, out: Path, how: dict[str, Any]) -> int:
     """Fork a process that extracts (the imports are done: it starts at once); its pid."""
     pid = os.fork()
     if pid:
@@ -43,14 +45,19 @@ def child(data: Path, out: Path) -> int:
         from vbpr.datasets import Dataset
         from vbpr.extract import extract
 
-        extract(Dataset(data), BACKBONE, out, random_weights=True, engine="torch", device="cpu", batch=4, threads=2)
+        extract(Dataset(data), out=out, random_weights=True, device="cpu", batch=4, threads=2, **how)
         code = 0
     finally:
         os._exit(code)
 
 
-def torture(kills: int, folder: Path, seed: int = 0, images: int = 300) -> dict[str, float]:
+def torture(
+    kills: int, folder: Path, seed: int = 0, images: int = 300, how: dict[str, Any] = SMALLEST
+) -> dict[str, float]:
     """Run until `kills` processes have been killed and the file that they worked on is finished.
+
+    Args:
+        how: what `extract` is told: its backbone and engine.
 
     Returns:
         killed, finished (how many files were completed in between), rows kept by the kills on average, seconds.
@@ -65,12 +72,12 @@ def torture(kills: int, folder: Path, seed: int = 0, images: int = 300) -> dict[
     make_images(folder / "images", images)
     whole, out = folder / "whole.h5", folder / "killed.h5"
     start = time.monotonic()
-    assert os.waitpid(child(folder / "images", whole), 0)[1] == 0, "the undisturbed run failed"
+    assert os.waitpid(child(folder / "images", whole, how), 0)[1] == 0, "the undisturbed run failed"
     span = time.monotonic() - start
     expected = whole.read_bytes()
     killed, finished, done, kept = 0, 0, 0, []
     while killed < kills or done:
-        pid = child(folder / "images", out)
+        pid = child(folder / "images", out, how)
         if killed < kills:
             time.sleep(rng.uniform(0, 0.9 * span))
             os.kill(pid, signal.SIGKILL)
@@ -103,9 +110,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--backbone", default=SMALLEST["backbone"])
+    parser.add_argument("--engine", default=SMALLEST["engine"], choices=("torch", "openvino"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = torture(options.kills, Path(folder), options.seed, options.images)
+        how = {"backbone": options.backbone, "engine": options.engine}
+        result = torture(options.kills, Path(folder), options.seed, options.images, how)
     print(
         f"{result['killed']} processes killed with SIGKILL at random moments, {result['rows a run']:.0f} rows added "
         f"before each; {result['finished']} files finished, each bit-identical to the undisturbed one and verified "
