@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from common import PeakMemory, machine, median, table
 
+from vbpr.backbones import full_float32
 from vbpr.interactions import csr
 from vbpr.metrics import held_out_ranks, mean_auc
 
@@ -66,7 +67,7 @@ def multiply_rate(device: torch.device) -> float:
     convolution = torch.nn.Conv2d(512, 512, 1, bias=False).to(device).to(memory_format=torch.channels_last)
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32():
             convolution(x)
         if device.type == "cuda":
             torch.cuda.synchronize()

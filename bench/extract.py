@@ -8,7 +8,7 @@ convolutions: oneDNN's rate on one large 3 x 3 convolution, over the model's mul
 model's own convolutions take one by one, with nothing between them. The floor of decoding is libjpeg-turbo's bare
 decode. Decoding is timed by the processor time of its thread: what a core does, whatever else runs beside it. Weights
 are random: they do not change the speed. Model and files are measured once a round, and ratios are taken within rounds,
-for a machine is not as fast at all times. On a GPU give --images 100000: the model is compiled for many only.
+for a machine is not as fast at all times. On a GPU give --images 500000: the model is compiled for many only.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vbpr.backbones import Backbone, Encoder, load_backbone, pick_device
+from vbpr.backbones import Backbone, Encoder, full_float32, load_backbone, pick_device
 from vbpr.datasets import Dataset
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
@@ -38,11 +38,13 @@ from vbpr.images import Preprocessing, open_images, prepare, prepare_any
 
 
 def make_photos(folder: Path, count: int) -> None:
-    """JPEGs like a shop's: 300 x 400, about 22 kB, an object of texture on a pale ground."""
+    """JPEGs like a shop's: 300 x 400, about 22 kB, an object of texture on a pale ground; 1,000 different ones."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     y, x = np.mgrid[0:400, 0:300]
-    for i in range(count):
+    for i in range(1000, count):
+        (folder / f"{i:06}.jpg").symlink_to(f"{i % 1000:06}.jpg")
+    for i in range(min(count, 1000)):
         coarse = Image.fromarray(rng.integers(0, 256, (50, 38, 3), dtype=np.uint8)).resize(
             (300, 400), Image.Resampling.BICUBIC
         )
@@ -95,7 +97,7 @@ def layer_seconds(layer: torch.nn.Module, shape: tuple[int, ...], dtype: torch.d
         layer, pixels = (t.to(memory_format=torch.channels_last) for t in (layer, pixels))
 
     def work() -> None:
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        with torch.inference_mode(), full_float32():
             layer(pixels)
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -155,15 +155,22 @@ def test_many_queries_go_to_the_gpu_and_few_do_not(monkeypatch):
     assert asked == [100]
 
 
-def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch):
+@pytest.mark.parametrize("when", ["copying", "searching"])
+def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch, when):
     import faiss
 
-    def full(*_):
-        raise RuntimeError("out of memory")
+    class Full:
+        def search(self, queries, k):
+            raise RuntimeError("out of memory")
+
+    def copy(*_):
+        if when == "copying":
+            raise RuntimeError("out of memory")
+        return Full()
 
     vectors = clustered()
     near = near_of(vectors, "flat")
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", full, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy, raising=False)
     assert near.search_many(vectors[:100], 1)[0].ravel().tolist() == list(range(100))

@@ -1,13 +1,16 @@
 """The steps of an extraction side by side: memory stays bounded, every row is written, order does not matter."""
 
 import contextlib
+import functools
 import importlib
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import TINY
 from vbpr import VbprError, backbones
 from vbpr.backbones import Encoder, load_backbone
 from vbpr.features import FeatureStore
@@ -102,7 +105,7 @@ def test_features_do_not_depend_on_the_batch_and_equal_eager(engine):
 class Stream:
     """Of the GPU's, on a CPU: everything is done at once, and in order."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         pass
 
     def synchronize(self):
@@ -136,7 +139,7 @@ def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, f
     pixels = np.random.default_rng(0).integers(0, 256, (11, 160, 160, 3), dtype=np.uint8)
     expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
     runner = backbones.CudaRunner(backbone, cuda_on_cpu, fast, 2, 0)
-    waits = [runner.start(pixels[a : a + 2]) for a in range(0, 11, 2)]  # six batches through two pairs of buffers
+    waits = [runner.start(pixels[a : a + 2]) for a in range(0, 11, 2)]  # six batches through three pairs of buffers
     found = np.concatenate([wait() for wait in reversed(waits)][::-1])
     assert np.linalg.norm(found - expected) <= (0.05 if fast else 1e-3) * np.linalg.norm(expected)
     assert np.array_equal(runner.start(pixels)(), found)  # more than a batch goes in parts
@@ -169,6 +172,109 @@ def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_
     monkeypatch.setattr(runner, "model", fuller)
     with pytest.raises(VbprError, match="one image does not fit"):
         runner.start(pixels)
+
+
+def test_the_gpu_runner_frees_its_buffers_when_it_steps_down(cuda_on_cpu, monkeypatch):
+    backbone = load_backbone(TINY, random_weights=True)
+    runner = backbones.CudaRunner(backbone, cuda_on_cpu, False, 4, 0)
+    pixels = np.zeros((4, runner.size, runner.size, 3), np.uint8)
+    fetched, waiting = runner.start(pixels), runner.start(pixels)
+    expected = fetched()
+    buffers = [weakref.ref(slot) for slot in runner.slots]
+    model, left = runner.model, []
+
+    def full(images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("full")
+        return model(images)
+
+    monkeypatch.setattr(runner, "model", full)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append(sum(slot() is not None for slot in buffers)))
+    runner.start(pixels)
+    assert (len(buffers), left) == (3, [0])
+    assert np.array_equal(waiting(), expected)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_gpu_says_in_many_ways_that_its_memory_is_full(words):
+    assert backbones.out_of_memory(RuntimeError(words))
+    assert not backbones.out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu, monkeypatch):
+    runner = backbones.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+
+    def some(images):
+        if len(images) > 16:
+            raise RuntimeError("canUse32BitIndexMath")
+        return torch.zeros(len(images), runner.dim)
+
+    def none(images):
+        raise RuntimeError("canUse32BitIndexMath")
+
+    monkeypatch.setattr(runner, "model", some)
+    assert runner.best_batch(1000) == 16
+    monkeypatch.setattr(runner, "model", none)
+    with pytest.raises(RuntimeError, match="canUse32"):
+        runner.best_batch(1000)
+
+
+@pytest.mark.parametrize("set_before", ["conv", "all", "matmul"])
+def test_the_gpu_runner_keeps_float32_whole_whatever_a_program_has_set(cuda_on_cpu, monkeypatch, set_before):
+    runner = backbones.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    conv, matmul, seen = torch.backends.cudnn.conv, torch.backends.cuda.matmul, []
+    place = {"conv": conv, "all": torch.backends, "matmul": matmul}[set_before]
+    before = place.fp32_precision, torch.backends.cudnn.benchmark
+    monkeypatch.setattr(runner, "model", lambda _: seen.append((conv.fp32_precision, matmul.fp32_precision)))
+    try:
+        place.fp32_precision = "tf32"
+        set_to = conv.fp32_precision, matmul.fp32_precision
+        runner.forward(torch.zeros(1))
+        assert seen == [("ieee", "ieee")]
+        assert (conv.fp32_precision, matmul.fp32_precision) == set_to
+    finally:
+        place.fp32_precision = before[0]
+    assert torch.backends.cudnn.benchmark == before[1]
+
+
+@pytest.mark.parametrize("compiler", ["there", "missing"])
+def test_the_gpu_runner_compiles_for_many_images_where_it_can(cuda_on_cpu, monkeypatch, compiler):
+    backbone = load_backbone("test_efficientnet", random_weights=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), dtype=np.uint8)
+    expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
+
+    def missing(graph, inputs):
+        raise RuntimeError("no C++ compiler was found")
+
+    torch.compiler.reset()
+    compiled = functools.partial(torch.compile, backend="aot_eager" if compiler == "there" else missing)
+
+    def compile_(*given, **how):
+        called.append(1)
+        return compiled(*given, **how)
+
+    called = []
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(backbones.CudaRunner, "COMPILE_FROM", 100)
+    for images, times in ((99, 0), (100, 1)):
+        with (
+            pytest.warns(UserWarning, match=r"without torch\.compile")
+            if times and compiler == "missing"
+            else contextlib.nullcontext()
+        ):
+            runner = backbones.CudaRunner(backbone, cuda_on_cpu, False, 4, images)
+        assert len(called) == times
+        found = runner.start(pixels)()
+        assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
 def test_the_encoder_has_work_while_rows_are_written(tmp_path, number):

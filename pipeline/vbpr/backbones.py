@@ -16,7 +16,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -454,14 +454,27 @@ class OpenvinoRunner:
         return np.array(results[0][: len(pixels)], np.float32)
 
 
-class CudaRunner:
-    """torch on a GPU: pinned double buffers filled while the GPU works, copies on a stream of their own."""
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """On a GPU, float32 is not rounded to TF32, whatever a program has set; cuDNN's algorithms are measured."""
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
 
-    COMPILE_FROM = 50_000  # images; below, compiling takes longer than it saves
+
+class CudaRunner:
+    """torch on a GPU: pinned buffers filled while the GPU works, copies on a stream of their own."""
+
+    COMPILE_FROM = 500_000  # images; below, compiling takes longer than it saves
     LARGEST = 1024
 
     def __init__(self, backbone: Backbone, device: torch.device, fast: bool, batch: int | None, images: int) -> None:
-        self.device, self.depth, self.dim = device, 2, backbone.dim
+        self.device, self.depth, self.dim = device, 3, backbone.dim
         self.size = backbone.preprocessing.size
         self.dtype = torch.bfloat16 if fast else torch.float32
         scaled = Scaled(backbone, self.dtype).eval().to(device).to(memory_format=torch.channels_last)
@@ -487,7 +500,7 @@ class CudaRunner:
                 torch.zeros(shape, dtype=torch.uint8, device=self.device),
                 torch.empty(self.batch, self.dim, pin_memory=pinned),
                 torch.cuda.Event(),  # type: ignore[no-untyped-call]
-                torch.cuda.Event(),  # type: ignore[no-untyped-call]
+                torch.cuda.Event(blocking=True),  # type: ignore[no-untyped-call]
             )
             for _ in range(self.depth)
         ]
@@ -495,7 +508,7 @@ class CudaRunner:
         self.turn = 0
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        with torch.inference_mode(), full_float32():
             return self.model(pixels)
 
     def best_batch(self, images: int) -> int:
@@ -512,9 +525,9 @@ class CudaRunner:
                         self.computing.synchronize()
                         rate = batch / (time.perf_counter() - start)
                 except RuntimeError as error:
-                    if not out_of_memory(error):
+                    if not best_rate and not out_of_memory(error):
                         raise
-                    break
+                    break  # what works for fewer images and not for these is a limit, however it is put
                 if rate < 1.03 * best_rate:
                     break
                 best, best_rate, batch = batch, rate, 2 * batch
@@ -535,15 +548,21 @@ class CudaRunner:
             if not out_of_memory(error):
                 raise
             if self.batch == 1:
-                raise VbprError("one image does not fit in the GPU's memory; choose --device cpu") from error
-        torch.cuda.synchronize(self.device)  # nothing may still be using what is freed now
+                raise VbprError(
+                    f"one image does not fit in the GPU's memory ({first_line(error)[:120]}); choose --device cpu"
+                ) from error
+        self._release()
+        self.batch //= 2
+        torch.cuda.empty_cache()
+        return self.start(pixels)
+
+    def _release(self) -> None:
+        """Read out what was not fetched, and let go of the buffers."""
+        torch.cuda.synchronize(self.device)  # nothing may still be using them
         for slot in self.slots:
             if slot.unread is not None:
                 slot.unread()
-        self.batch //= 2
         self.slots = []
-        torch.cuda.empty_cache()
-        return self.start(pixels)
 
     def _start(self, pixels: Pixels) -> Callable[[], Features]:
         slot = self.slots[self.turn]
@@ -560,8 +579,11 @@ class CudaRunner:
             slot.features.copy_(self.forward(slot.pixels), non_blocking=True)
             slot.done.record(self.computing)
 
+        held = [slot]  # until it is read: whoever keeps the result does not keep the buffers
+
         @functools.cache
         def wait() -> Features:
+            slot = held.pop()
             slot.done.synchronize()
             slot.unread = None
             return slot.features[:n].numpy().copy()
@@ -571,10 +593,18 @@ class CudaRunner:
         return wait
 
 
+NO_MEMORY = (
+    "out of memory",
+    "ALLOC_FAILED",  # cuBLAS, and cuDNN until 8
+    "ALLOCATION_FAILED",  # cuDNN from 9 on
+    "unable to find an engine",  # torch, of a cuDNN whose every algorithm wants more than there is
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle for which there is no room
+)
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether a GPU's memory did not suffice: torch, pinned memory, cuBLAS and cuDNN each say so in their own way."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "ALLOC_FAILED" in said
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_MEMORY)
 
 
 @dataclasses.dataclass
@@ -619,10 +649,9 @@ def pick_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not (torch.cuda.is_available() and (chosen.index or 0) < torch.cuda.device_count()):
-        raise VbprError(
-            f"--device {device}: this machine has {torch.cuda.device_count()} usable GPUs; choose cpu or auto"
-        )
+    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver too old has devices and no use
+    if chosen.type == "cuda" and (chosen.index or 0) >= usable:
+        raise VbprError(f"--device {device}: this machine has {usable} usable GPUs; choose cpu or auto")
     if chosen.type not in ("cpu", "cuda"):
         raise VbprError(f"--device {device} is not supported; choose auto, cpu, cuda or cuda:N")
     return chosen
@@ -634,6 +663,7 @@ __all__ = [
     "Encoder",
     "Scaled",
     "artifact_name",
+    "full_float32",
     "load_backbone",
     "pick_device",
     "read_weights",

@@ -87,6 +87,7 @@ def extract(
     from .backbones import Encoder, load_backbone, pick_device, pick_engine
 
     chosen = pick_engine(engine, pick_device(device), batch)
+    rounding = chosen + " on a GPU" * (pick_device(device).type == "cuda")
     if backbone == "cae" and weights is None and not random_weights:
         from .autoencoder import train_autoencoder
 
@@ -101,9 +102,9 @@ def extract(
         "dim": model.dim,
         "preprocessing": str(model.preprocessing),
         "precision": precision,
-        **({"engine": chosen} if precision == "fast" else {}),
+        **({"engine": rounding} if precision == "fast" else {}),
         # Fast engines round in their own ways, by up to 3% of a vector: a file keeps to one of them.
-        "fingerprint": f"{model.fingerprint} {precision}" + f" {chosen}" * (precision == "fast"),
+        "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * (precision == "fast"),
         "size": model.preprocessing.size,
         "data": data.name,
         "simulated": data.simulated,

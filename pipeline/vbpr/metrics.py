@@ -79,7 +79,8 @@ def held_out_ranks(
         raise VbprError("the model's numbers are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
-        user_block, item_block = 8 * user_block, 64 * item_block
+        user_block, parts = 8 * user_block, -(-len(bias) // (64 * item_block))
+        item_block = 64 * -(-len(bias) // (64 * parts))  # as many blocks, alike, with little to pad
     item_block = min(item_block, len(bias))
     # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
     padding = -len(bias) % item_block

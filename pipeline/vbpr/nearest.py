@@ -154,6 +154,14 @@ class Nearest:
 
     # ------------------------------------------------------------------------------------------ asking
 
+    def by_gpu(self, queries: Array, k: int) -> tuple[Array, Array] | None:
+        """What a search on the GPU answers; None where there is none, or no room for the queries."""
+        with GPU:
+            try:
+                return None if self.gpu is None else self.gpu.search(queries, k)
+            except RuntimeError:
+                return None
+
     def rows(self, at: Array) -> Array:
         """(n, K) the indexed vectors at these positions (as float16 keeps them, where it decides among candidates)."""
         import faiss
@@ -216,12 +224,11 @@ class Nearest:
         k = min(k, len(self.item_ids))
         wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:
-            if len(queries) >= GPU_QUERIES and wide <= GPU_K and self.gpu is not None:
-                with GPU:
-                    scores, found = self.gpu.search(queries, wide)
-            else:
+            answer = self.by_gpu(queries, wide) if len(queries) >= GPU_QUERIES and wide <= GPU_K else None
+            if answer is None:
                 how = parameters(self.index, self.kind, max(self.effort, wide), None)
-                scores, found = self.index.search(queries, wide, params=how)
+                answer = self.index.search(queries, wide, params=how)
+            scores, found = answer
             return found[:, :k], scores[:, :k]
         some = np.flatnonzero(allowed)
         if len(some) <= SUBSET:
