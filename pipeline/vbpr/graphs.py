@@ -88,17 +88,16 @@ def in_halves(model: Any) -> Any | None:
         return None
     halves: dict[tuple[str, int], Any] = {}
     for convolution in products:
-        x, w = convolution.input_value(0), convolution.input_value(1).get_node().get_data().astype(np.float32)
+        x, w = convolution.input_value(0), convolution.input_value(1).get_node().get_data()
         if place(x) not in halves:
             x1 = ops.convert(x, "bf16")
             rest = ops.subtract(x, ops.convert(x1, "f32"))
             model.add_results([ops.result(ops.slice(rest, [0] * 4, [1] * 4, [1] * 4, [0, 1, 2, 3]))])
             halves[place(x)] = ops.convert(ops.concat([x1, x1, ops.convert(rest, "bf16")], 1), "f32")
-        w1 = rounded(w)
         how = convolution.get_attributes()
         again = ops.convolution(
             halves[place(x)],
-            ops.constant(np.concatenate([w1, rounded(w - w1), w1], 1)),
+            ops.constant(three_parts(w), shared_memory=True),
             *(how[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")),
         )
         convolution.output(0).replace(again.output(0))
@@ -112,10 +111,14 @@ def place(output: Any) -> tuple[str, int]:
     return output.get_node().get_name(), output.get_index()
 
 
-def rounded(x: Array) -> Array:
-    """float32 numbers to the nearest that bfloat16 has."""
-    bits = x.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+def three_parts(w: Array) -> Array:
+    """(outputs, inputs, ...) weights as w1, w2, w1 along the inputs: float32 numbers that bfloat16 has."""
+    whole, parts = torch.tensor(w, dtype=torch.float32), np.empty((w.shape[0], 3 * w.shape[1], *w.shape[2:]), np.float32)
+    first, second, third = torch.from_numpy(parts).chunk(3, 1)
+    first.copy_(whole.bfloat16())
+    second.copy_((whole - first).bfloat16())
+    third.copy_(first)
+    return parts
 
 
 def in_float32(compiled: Any, but: int = 0) -> bool:
