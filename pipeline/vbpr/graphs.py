@@ -113,7 +113,8 @@ def place(output: Any) -> tuple[str, int]:
 
 def three_parts(w: Array) -> Array:
     """(outputs, inputs, ...) weights as w1, w2, w1 along the inputs: float32 numbers that bfloat16 has."""
-    whole, parts = torch.tensor(w, dtype=torch.float32), np.empty((w.shape[0], 3 * w.shape[1], *w.shape[2:]), np.float32)
+    whole = torch.tensor(w, dtype=torch.float32)
+    parts = np.empty((w.shape[0], 3 * w.shape[1], *w.shape[2:]), np.float32)
     first, second, third = torch.from_numpy(parts).chunk(3, 1)
     first.copy_(whole.bfloat16())
     second.copy_((whole - first).bfloat16())
