@@ -205,7 +205,8 @@ def padded(rows: Tensor) -> Tensor:
 def difference(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """(n, d) x[i] - x[j] in one pass over the rows."""
     pair = torch.stack([i, j], 1)
-    sign = torch.tensor([1, -1], dtype=x.dtype, device=x.device).expand(len(i), 2).contiguous()
+    sign = x.new_ones(len(i), 2)
+    sign[:, 1] = -1  # set where it is: copied to a GPU, it would be waited for
     return F.embedding_bag(pair, x, per_sample_weights=sign, mode="sum")
 
 
