@@ -1,6 +1,7 @@
 """Batches of positives and their negatives, as `bpr.gradients` takes them."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,39 +35,55 @@ class Batch:
 
 
 def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool) -> list[Batch]:
-    """The batches of (count, B) pairs of an epoch's order, each with negatives, and with `taken` if `histories`."""
+    """The batches of (count, B) pairs of an epoch's order, each with negatives, and with `taken` if `histories`.
+
+    All at once: a few operations on much, and a GPU is waited for a few times a call, not a batch.
+    """
     u, i = sampler.rows[pairs], sampler.columns[pairs]
-    count, size = pairs.shape
-    if not c.shared_negatives:
+    (count, size), shared = pairs.shape, c.shared_negatives > 0
+    if not shared:
         j = sampler.negatives(u.view(-1)).view(count, size)
     elif c.negatives == "in-batch":  # what others of the batch took: as popular as the positives are
         j = i[:, :: max(1, size // c.shared_negatives)][:, : c.shared_negatives]  # of as many users as there are
     else:
         j = sampler.candidates(count * c.shared_negatives).view(count, -1)
-    return [
-        one_batch(sampler, *each, shared=c.shared_negatives > 0, histories=histories)
-        for each in zip(u, i, j, strict=True)
-    ]
-
-
-def one_batch(sampler: TripletSampler, u: Tensor, i: Tensor, j: Tensor, *, shared: bool, histories: bool) -> Batch:
-    """A batch of (B,) users and items, and (B,) own negatives or as many shared ones as were drawn."""
-    users, run, length = torch.unique_consecutive(u, return_inverse=True, return_counts=True)
-    taken = None
+    number, everyone = torch.arange(count, device=u.device), len(sampler.degree)
+    keys, run, length = torch.unique_consecutive(
+        (u + number[:, None] * everyone).view(-1), return_inverse=True, return_counts=True
+    )
+    batch, users = keys // everyone, keys % everyone
+    runs = torch.bincount(batch, minlength=count)
+    first = runs.cumsum(0) - runs  # of each batch's runs
+    parts: dict[str, Any] = {
+        "u": users.split_with_sizes(runs.tolist()),
+        "length": length.split_with_sizes(runs.tolist()),
+        "run": run.view(count, size) - first[:, None],
+        "i": i,
+        "j": j.sort(1).values if shared else j,
+    }
     if shared or histories:
         row, item = sampler.histories(users)
     if histories:
-        taken = (item, row, torch.searchsorted(row, torch.arange(len(users), device=row.device)))
-    if not shared:
-        return Batch(users, length, run, i, j, taken=taken)
-    j = j.sort().values
-    drawn = torch.bincount(torch.searchsorted(j, j), minlength=len(j))  # all of an item's draws at its first place
-    at = torch.searchsorted(j, item).clamp_(max=len(j) - 1)
-    inside = j[at] == item
-    row, at = row[inside], at[inside]
-    begin = length.cumsum(0) - length
-    entry, positive = spans(begin[row], length[row])  # each such pair, for every positive of the run
-    return Batch(users, length, run, i, j, drawn.float(), (positive, at[entry]), taken)
+        degree = sampler.degree[users]
+        entries = torch.zeros_like(runs).index_add_(0, batch, degree)
+        starts = degree.cumsum(0) - degree - (entries.cumsum(0) - entries)[batch]
+        taken = item.split_with_sizes(entries.tolist()), (row - first[batch[row]]).split_with_sizes(entries.tolist())
+        parts["taken"] = zip(*taken, starts.split_with_sizes(runs.tolist()), strict=True)
+    if shared:
+        j, width = parts["j"], parts["j"].shape[1]
+        place = torch.searchsorted(j, j) + number[:, None] * width  # all of an item's draws at its first place
+        parts["weight"] = torch.bincount(place.view(-1), minlength=count * width).view(count, width).float()
+        j = (j + number[:, None] * sampler.items).view(-1)
+        key = item + batch[row] * sampler.items
+        at = torch.searchsorted(j, key).clamp_(max=len(j) - 1)
+        inside = j[at] == key
+        row, at = row[inside], at[inside]
+        entry, positive = spans((length.cumsum(0) - length)[row], length[row])  # such a pair, for all of the run
+        pairs_of = torch.bincount(positive // size, minlength=count).tolist()
+        parts["excluded"] = zip(
+            (positive % size).split_with_sizes(pairs_of), (at[entry] % width).split_with_sizes(pairs_of), strict=True
+        )
+    return [Batch(**dict(zip(parts, each, strict=True))) for each in zip(*parts.values(), strict=True)]
 
 
 __all__ = ["Batch", "draw"]
