@@ -137,6 +137,17 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
     assert bad(encoded(photo())) == "over the cap on pixels"
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    """Each of a hundred bytes is a pass over all pixels: a megabyte would take minutes."""
+    data = encoded(photo(), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    scans = data.count(b"\xff\xda")
+    assert 5 < scans < 20
+    allowed = data[:-2] + last * (100 - scans) + data[-2:]
+    assert prepare(allowed, HOW).shape == (16, 16, 3)
+    assert bad(data[:-2] + last * (101 - scans) + data[-2:]) == "over the cap on scans"
+
+
 def test_compressed_text_bombs_are_refused():
     data = encoded(photo())
     bomb = png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"\0" * 80_000_000))

@@ -34,6 +34,8 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
 MAX_BYTES = 256 * 2**20
+MAX_SCANS = 100  # of a JPEG: programs write about ten; each is a pass over all pixels, for a hundred bytes
+JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # how the file, and each of its scans, begins
 Image.MAX_IMAGE_PIXELS = None  # our own cap is an error rather than a warning
 # What shops keep, told by content and not by name. Others start a program (EPS), or decode before our cap (ICO).
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * bool(codecs.check("avif"))
@@ -48,6 +50,7 @@ REASONS = (
     "damaged",
     "over the cap on pixels",
     "over the cap on bytes",
+    "over the cap on scans",
     "not a regular file",
     "no such file, or a dangling link",
     "no permission to read it",
@@ -347,6 +350,8 @@ def load(data: bytes) -> Image.Image:
     """
     if not data:
         raise BadImage("empty file")
+    if data[:3] == JPEG and data.count(SCAN) > MAX_SCANS:
+        raise BadImage("over the cap on scans")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
@@ -401,7 +406,7 @@ def prepare(data: bytes, how: Preprocessing, odd: Callable[[int, int], None] | N
     Raises:
         BadImage: see `load`.
     """
-    pixels = prepare_jpeg(data, how, odd) if data[:3] == b"\xff\xd8\xff" and how.interpolation != "nearest" else None
+    pixels = prepare_jpeg(data, how, odd) if data[:3] == JPEG and how.interpolation != "nearest" else None
     return prepare_any(data, how, odd) if pixels is None else pixels
 
 
@@ -430,7 +435,7 @@ def prepare_jpeg(data: bytes, how: Preprocessing, odd: Callable[[int, int], None
     """`prepare` by torchvision; None for what is better left to Pillow. It starts no threads of its own."""
     import torch
 
-    header = jpeg_header(data)
+    header = jpeg_header(data) if data.count(SCAN) <= MAX_SCANS else None
     if header is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
     from torchvision.io import ImageReadMode, decode_jpeg
