@@ -126,3 +126,10 @@ torch.zeros(4_000_000).mul_(2.0)
 assert torch.get_num_threads() == 1 or len(os.listdir("/proc/self/task")) > before
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=60)
+
+
+def test_without_torchvisions_decoder_pillow_does_it(monkeypatch):
+    how, data = Preprocessing(64, 0.875, "bicubic", HALF, HALF), jpeg(picture(1, 90, 120))
+    monkeypatch.delattr("torchvision.io.decode_jpeg")
+    assert prepare_jpeg(data, how) is None
+    assert np.array_equal(prepare(data, how), prepare_any(data, how))

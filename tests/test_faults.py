@@ -280,6 +280,39 @@ def test_sizes_that_a_zip_forges_do_not_fill_the_memory(tmp_path):
 # ------------------------------------------------------------------------------------------ catalogues that change
 
 
+@pytest.mark.parametrize("what", ["pipe", "device", "folder", "link to itself"])
+def test_what_is_no_file_is_not_written_nor_waited_for(folder, tmp_path, what):
+    out = tmp_path / "f.h5"
+    if what == "pipe":
+        os.mkfifo(out)
+    elif what == "folder":
+        out.mkdir()
+    else:
+        out.symlink_to("/dev/null" if what == "device" else out)
+    says = {"pipe": "not a regular file", "device": "not a regular file", "folder": "a folder", "link to itself": ""}
+    code, error = extract_cli(folder, out)
+    assert code == 2 and f"{out} {'is' if says[what] else 'cannot be written'} {says[what]}".strip() in error
+    if what != "folder":
+        assert cli("info", out)[0] == 2
+    assert not (tmp_path / ".f.h5.lock").exists()
+
+
+def test_an_empty_name_is_no_wish_for_the_sample(tmp_path):
+    code, error = extract_cli("", tmp_path / "f.h5")
+    assert code == 2 and "--data is empty" in error
+
+
+def test_standard_output_on_a_full_disk_is_said(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vbpr", "info", str(out)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.returncode == 2 and "the output cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr and "internal failure" not in done.stderr
+
+
 def test_a_finished_catalogue_is_left_alone_without_torch(folder, tmp_path):
     out = tmp_path / "f.h5"
     assert run(folder, out).written == 10

@@ -10,11 +10,11 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "kills"), [("torch", 12), ("openvino", 6)])
-def test_killed_at_random_moments_resumes_bit_equal(engine, kills):
+@pytest.mark.parametrize(("engine", "kills", "images"), [("torch", 12, 60), ("openvino", 6, 400)])
+def test_killed_at_random_moments_resumes_bit_equal(engine, kills, images):
     if engine == "openvino":
         pytest.importorskip("openvino")
-    tool = [sys.executable, f"{ROOT}/tools/torture.py", "--seed", "1", "--images", "60"]
+    tool = [sys.executable, f"{ROOT}/tools/torture.py", "--seed", "1", "--images", str(images)]
     done = subprocess.run([*tool, "--kills", str(kills), "--engine", engine], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(rf"{kills} processes killed .*; [1-9]\d* files finished, each bit-identical", done.stdout)

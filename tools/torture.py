@@ -76,7 +76,7 @@ def torture(
     span = time.monotonic() - start
     expected = whole.read_bytes()
     killed, finished, done, kept = 0, 0, 0, []
-    while killed < kills or done:
+    while killed < kills or done or not finished:
         pid = child(folder / "images", out, how)
         if killed < kills:
             time.sleep(rng.uniform(0, 0.9 * span))

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def writable_parent(path: Path) -> None:
     """Make the folder of `path`, and refuse one that cannot be written before any work is done.
 
     Raises:
-        VbprError: the folder cannot be made or written.
+        VbprError: the folder cannot be made or written; or something that is no file is at `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,8 +75,15 @@ def writable_parent(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise VbprError(f"{path.parent} is not writable ({error.strerror}); choose another place with --out") from error
-    if path.is_dir():
-        raise VbprError(f"{path} is a folder; give --out a file name")
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:  # a link to itself
+        raise VbprError(f"{path} cannot be written ({error.strerror}); choose another place with --out") from error
+    if not stat.S_ISREG(kind):  # a pipe would be waited for
+        what = "a folder" if stat.S_ISDIR(kind) else "not a regular file"
+        raise VbprError(f"{path} is {what}; give --out a file name")
 
 
 @contextlib.contextmanager
@@ -158,6 +166,8 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
         siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
         there = f"; there is {some_paths(siblings)}" if siblings else ""
         raise VbprError(f"{path} does not exist{there}; {MAKES[kind]}")
+    if not path.is_file():  # a pipe would be waited for
+        raise VbprError(f"{path} is not a regular file; {MAKES[kind]}")
     try:
         handle = h5py.File(path, "r")
     except OSError as error:
@@ -182,8 +192,9 @@ MAKES = {
 
 def kind_of(path: Path | str) -> str:
     """What one of our files is: "features", "model", "index" or "" (not ours)."""
-    if not Path(path).exists():
-        raise VbprError(f"{path} does not exist; give a file that `vbpr extract` or `vbpr train` made")
+    if not Path(path).is_file():
+        wrong = "is not a regular file" if Path(path).exists() else "does not exist"
+        raise VbprError(f"{path} {wrong}; give a file that `vbpr extract` or `vbpr train` made")
     try:
         with h5py.File(path, "r") as handle:
             return str(handle.attrs.get("vbpr", ""))

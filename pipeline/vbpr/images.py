@@ -438,7 +438,10 @@ def prepare_jpeg(data: bytes, how: Preprocessing, odd: Callable[[int, int], None
     header = jpeg_header(data) if data.count(SCAN) <= MAX_SCANS else None
     if header is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
-    from torchvision.io import ImageReadMode, decode_jpeg
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    except ImportError:  # torchvision means to leave decoding to others, some day
+        return None
 
     width, height, orientation = header
     width, height = (width, height) if orientation < 5 else (height, width)

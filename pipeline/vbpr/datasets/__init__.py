@@ -42,6 +42,8 @@ class Dataset:
         Raises:
             VbprError: no such folder.
         """
+        if source == "":  # a shell's variable that was never set, and no wish for the sample
+            raise VbprError("--data is empty; give a folder with interactions.csv and images/, or `sample`")
         name = str(source or os.environ.get("VBPR_DATA") or recorded or "sample")
         if name == "sample":
             return cls(sample.PATH)
