@@ -35,7 +35,8 @@ class App(typer.Typer):
             fail(OUT_OF_MEMORY, 2)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                fail(f"{error.filename or 'the output'} cannot be written ({error.strerror}); make room, or write elsewhere", 2)
+                where = error.filename or "the output"
+                fail(f"{where} cannot be written ({error.strerror}); make room, or write elsewhere", 2)
             if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
                 fail(OUT_OF_MEMORY, 2)
             if os.environ.get("VBPR_TRACEBACK"):
