@@ -297,6 +297,30 @@ def test_what_is_no_file_is_not_written_nor_waited_for(folder, tmp_path, what):
     assert not (tmp_path / ".f.h5.lock").exists()
 
 
+def test_a_lock_that_is_a_link_does_not_write_to_its_target(folder, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".f.h5.lock").symlink_to(tmp_path / "precious")
+    code, error = extract_cli(folder, tmp_path / "f.h5")
+    assert code == 2 and "cannot be opened" in error
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_disk_that_is_not_mounted_behind_links_takes_no_features(folder, tmp_path):
+    disk, out = tmp_path / "disk", tmp_path / "f.h5"
+    (folder / "images").rename(disk)
+    (folder / "images").mkdir()
+    for image in disk.iterdir():
+        (folder / "images" / image.name).symlink_to(image)
+    assert run(folder, out).written == 10
+    before = out.read_bytes()
+    disk.rename(tmp_path / "away")
+    with pytest.raises(VbprError, match="cannot be looked at"):
+        run(folder, out)
+    assert out.read_bytes() == before
+    (tmp_path / "away").rename(disk)
+    assert run(folder, out).written == 0
+
+
 def test_an_empty_name_is_no_wish_for_the_sample(tmp_path):
     code, error = extract_cli("", tmp_path / "f.h5")
     assert code == 2 and "--data is empty" in error

@@ -146,6 +146,18 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     allowed = data[:-2] + last * (100 - scans) + data[-2:]
     assert prepare(allowed, HOW).shape == (16, 16, 3)
     assert bad(data[:-2] + last * (101 - scans) + data[-2:]) == "over the cap on scans"
+    film = np.random.default_rng(0).bytes(20_000_000)  # behind the picture, as phones leave one
+    assert film.count(b"\xff\xda") > 100 and np.array_equal(prepare(data + film, HOW), prepare(data, HOW))
+
+
+def test_sparse_members_are_refused(tmp_path):
+    """They lie in a tar without their empty blocks: read as they are, they run into the next."""
+    member = tarfile.TarInfo("a.bmp")
+    member.size, member.pax_headers = 512, {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,512"}
+    with tarfile.open(tmp_path / "images.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(member, io.BytesIO(bytes(512)))
+    with pytest.raises(VbprError, match="sparse"):
+        open_images(tmp_path)
 
 
 def test_compressed_text_bombs_are_refused():

@@ -97,7 +97,7 @@ def locked(path: Path | str) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
-            handle = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            handle = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise VbprError(f"{lock} cannot be opened ({error.strerror}); remove it or choose another place") from error
         try:

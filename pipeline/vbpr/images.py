@@ -35,7 +35,8 @@ EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif",
 MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
 MAX_BYTES = 256 * 2**20
 MAX_SCANS = 100  # of a JPEG: programs write about ten; each is a pass over all pixels, for a hundred bytes
-JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # how the file, and each of its scans, begins
+JPEG = b"\xff\xd8\xff"  # how the file begins; of a scan so much that a film behind the picture has none by chance
+SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 Image.MAX_IMAGE_PIXELS = None  # our own cap is an error rather than a warning
 # What shops keep, told by content and not by name. Others start a program (EPS), or decode before our cap (ICO).
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * bool(codecs.check("avif"))
@@ -179,6 +180,8 @@ class TarImages(Members):
                     for member in archive:
                         if member.isdir():
                             continue
+                        if member.issparse():  # it is not in the tar as it would be read
+                            raise VbprError(f"{tar}: member {member.name!r} is sparse; make the tar again without -S")
                         if not member.isreg() or member.name.startswith("/") or ".." in member.name.split("/"):
                             raise VbprError(
                                 f"{tar}: member {member.name!r} is a link or leads outside; make a tar of "
@@ -350,7 +353,7 @@ def load(data: bytes) -> Image.Image:
     """
     if not data:
         raise BadImage("empty file")
-    if data[:3] == JPEG and data.count(SCAN) > MAX_SCANS:
+    if data[:3] == JPEG and len(SCAN.findall(data)) > MAX_SCANS:
         raise BadImage("over the cap on scans")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -435,7 +438,7 @@ def prepare_jpeg(data: bytes, how: Preprocessing, odd: Callable[[int, int], None
     """`prepare` by torchvision; None for what is better left to Pillow. It starts no threads of its own."""
     import torch
 
-    header = jpeg_header(data) if data.count(SCAN) <= MAX_SCANS else None
+    header = jpeg_header(data) if len(SCAN.findall(data)) <= MAX_SCANS else None
     if header is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
     try:
