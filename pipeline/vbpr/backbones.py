@@ -470,7 +470,7 @@ def full_float32() -> Iterator[None]:
 class CudaRunner:
     """torch on a GPU: pinned buffers filled while the GPU works, copies on a stream of their own."""
 
-    COMPILE_FROM = 500_000  # images; below, compiling takes longer than it saves
+    COMPILE_FROM = 500_000  # images; below, compiling takes longer than it saves (estimated, not measured)
     LARGEST = 1024
 
     def __init__(self, backbone: Backbone, device: torch.device, fast: bool, batch: int | None, images: int) -> None:

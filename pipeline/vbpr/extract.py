@@ -86,13 +86,14 @@ def extract(
     writable_parent(path)
     from .backbones import Encoder, load_backbone, pick_device, pick_engine
 
-    chosen = pick_engine(engine, pick_device(device), batch)
-    rounding = chosen + " on a GPU" * (pick_device(device).type == "cuda")
+    processor = pick_device(device)
+    chosen = pick_engine(engine, processor, batch)
+    rounding = chosen + " on a GPU" * (processor.type == "cuda")
     if backbone == "cae" and weights is None and not random_weights:
         from .autoencoder import train_autoencoder
 
         weights = path.with_suffix(".cae.safetensors")
-        train_autoencoder(source, weights, device=pick_device(device), **(cae or {}))
+        train_autoencoder(source, weights, device=processor, **(cae or {}))
     model = load_backbone(backbone, weights, random_weights)
     provenance = {
         "backbone": model.name,

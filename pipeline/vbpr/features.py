@@ -225,22 +225,22 @@ class FeatureStore:
         path = Path(path).resolve()
         with locked(path):
             old = cls(path) if path.exists() else None
-            if old is not None and (old.provenance["fingerprint"], old.dim) != (provenance["fingerprint"], dim):
-                raise VbprError(
-                    f"{path} was made by {describe(old.provenance)}; this run would be "
-                    f"{describe(provenance)}; delete the file or choose another with --out"
-                )
-            gone = np.zeros(0, bool) if old is None else ~np.isin(old.item_ids, item_ids)
-            # an image that cannot be looked at (signature 0) would take its features with it as well
-            lost = (
-                gone if old is None else gone | ((old.state == DONE) & np.isin(old.item_ids, item_ids[signatures == 0]))
-            )
-            if old is not None and 2 * lost.sum() > len(old):
-                raise VbprError(
-                    f"{path} holds the features of another catalogue: {lost.sum():,} of its {len(old):,} items (first: "
-                    f"{old.item_ids[lost][0]}) are not in this one, or cannot be looked at. Is a folder or a shard "
-                    "missing? If not, delete the file or choose another with --out"
-                )
+            gone = np.zeros(0, bool)
+            if old is not None:
+                if (old.provenance["fingerprint"], old.dim) != (provenance["fingerprint"], dim):
+                    raise VbprError(
+                        f"{path} was made by {describe(old.provenance)}; this run would be "
+                        f"{describe(provenance)}; delete the file or choose another with --out"
+                    )
+                gone = ~np.isin(old.item_ids, item_ids)
+                # an image that cannot be looked at (signature 0) would take its features with it as well
+                lost = gone | ((old.state == DONE) & np.isin(old.item_ids, item_ids[signatures == 0]))
+                if 2 * lost.sum() > len(old):
+                    raise VbprError(
+                        f"{path} holds the features of another catalogue: {lost.sum():,} of its {len(old):,} items "
+                        f"(first: {old.item_ids[lost][0]}) are not in this one, or cannot be looked at. Is a folder or "
+                        "a shard missing? If not, delete the file or choose another with --out"
+                    )
             if old is not None and old.digests is not None and old.holds(item_ids, signatures):
                 store = old
             else:

@@ -353,7 +353,7 @@ def load(data: bytes) -> Image.Image:
     """
     if not data:
         raise BadImage("empty file")
-    if data[:3] == JPEG and len(SCAN.findall(data)) > MAX_SCANS:
+    if too_many_scans(data):
         raise BadImage("over the cap on scans")
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -370,6 +370,10 @@ def load(data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
         text = str(error).lower()
         raise BadImage("truncated" if "truncated" in text or "not enough" in text else "damaged") from error
+
+
+def too_many_scans(data: bytes) -> bool:
+    return data[:3] == JPEG and len(SCAN.findall(data)) > MAX_SCANS
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -438,7 +442,7 @@ def prepare_jpeg(data: bytes, how: Preprocessing, odd: Callable[[int, int], None
     """`prepare` by torchvision; None for what is better left to Pillow. It starts no threads of its own."""
     import torch
 
-    header = jpeg_header(data) if len(SCAN.findall(data)) <= MAX_SCANS else None
+    header = jpeg_header(data)
     if header is None or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         return None
     try:
@@ -487,7 +491,9 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
-    """(width, height, EXIF orientation) of a grey or YCbCr JPEG within `MAX_PIXELS`; None for anything else."""
+    """(width, height, EXIF orientation) of a grey or YCbCr JPEG within the caps; None for anything else."""
+    if too_many_scans(data):
+        return None
     try:
         image = Image.open(io.BytesIO(data), formats=["JPEG"])
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1

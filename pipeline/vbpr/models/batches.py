@@ -53,10 +53,10 @@ def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool
     )
     batch, users = keys // everyone, keys % everyone
     runs = torch.bincount(batch, minlength=count)
-    first = runs.cumsum(0) - runs  # of each batch's runs
+    first, runs_of = runs.cumsum(0) - runs, runs.tolist()  # of each batch's runs, and how many
     parts: dict[str, Any] = {
-        "u": users.split_with_sizes(runs.tolist()),
-        "length": length.split_with_sizes(runs.tolist()),
+        "u": users.split_with_sizes(runs_of),
+        "length": length.split_with_sizes(runs_of),
         "run": run.view(count, size) - first[:, None],
         "i": i,
         "j": j.sort(1).values if shared else j,
@@ -67,8 +67,9 @@ def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool
         degree = sampler.degree[users]
         entries = torch.zeros_like(runs).index_add_(0, batch, degree)
         starts = degree.cumsum(0) - degree - (entries.cumsum(0) - entries)[batch]
-        taken = item.split_with_sizes(entries.tolist()), (row - first[batch[row]]).split_with_sizes(entries.tolist())
-        parts["taken"] = zip(*taken, starts.split_with_sizes(runs.tolist()), strict=True)
+        sizes = entries.tolist()
+        taken = item.split_with_sizes(sizes), (row - first[batch[row]]).split_with_sizes(sizes)
+        parts["taken"] = zip(*taken, starts.split_with_sizes(runs_of), strict=True)
     if shared:
         j, width = parts["j"], parts["j"].shape[1]
         place = torch.searchsorted(j, j) + number[:, None] * width  # all of an item's draws at its first place
