@@ -30,6 +30,7 @@ from vbpr.files import locked, replacing
 from vbpr.images import open_images
 
 BACKBONE = "test_efficientnet"  # timm's smallest
+WORDS = ("--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data")
 SETTINGS = {"random_weights": True, "engine": "torch", "device": "cpu", "batch": 4, "threads": 2}
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 PROVENANCE = {
@@ -74,10 +75,7 @@ def cli(*words):
 
 
 def extract_cli(folder, out, *words):
-    return cli(
-        *("extract", "--backbone", BACKBONE, "--random-weights", "--engine", "torch", "--device", "cpu"),
-        *("--batch", "4", "--data", folder, "--out", out, *words),
-    )
+    return cli("extract", "--backbone", BACKBONE, *WORDS, folder, "--out", out, *words)
 
 
 def made(path, n=6, dim=4, ids=None, **more):
@@ -314,11 +312,36 @@ def test_a_disk_that_is_not_mounted_behind_links_takes_no_features(folder, tmp_p
     assert run(folder, out).written == 10
     before = out.read_bytes()
     disk.rename(tmp_path / "away")
-    with pytest.raises(VbprError, match="cannot be looked at"):
+    with pytest.raises(VbprError, match="10 away, features kept"):
         run(folder, out)
     assert out.read_bytes() == before
     (tmp_path / "away").rename(disk)
     assert run(folder, out).written == 0
+
+
+def test_images_that_are_away_or_empty_keep_their_features(folder, tmp_path, capsys):
+    out, images = tmp_path / "f.h5", folder / "images"
+    for i in (2, 3):
+        (images / f"i{i}.jpg").rename(tmp_path / f"i{i}.jpg")
+        (images / f"i{i}.jpg").symlink_to(tmp_path / f"i{i}.jpg")
+    run(folder, out)
+    before = FeatureStore(out).rows(np.array(["i2", "i3", "i7"]))
+    (tmp_path / "i2.jpg").unlink()
+    (images / "i7.jpg").write_bytes(b"")
+    (images / "new.jpg").write_bytes(jpeg(11))  # so that a new file is made, beside
+    done = run(folder, out, max_bad=0.2)
+    assert (done.written, done.failures, done.away) == (1, [], ["i2", "i7"])
+    assert np.array_equal(FeatureStore(out).rows(np.array(["i2", "i3", "i7"])), before)
+    assert run(folder, out, max_bad=0.2).away == ["i2", "i7"]
+    capsys.readouterr()
+    app(
+        ["extract", "--backbone", BACKBONE, *WORDS, str(folder), "--out", str(out), "--max-bad", ".2"],
+        standalone_mode=False,
+    )
+    assert "kept the features of 2 items whose images cannot be looked at now (i2, i7)" in capsys.readouterr().out
+    (tmp_path / "i2.jpg").write_bytes(jpeg(12))  # another picture
+    assert run(folder, out, max_bad=0.2).written == 1
+    assert run(folder, tmp_path / "fresh.h5", max_bad=0.2).failures == [("i7", "empty file")]
 
 
 def test_an_empty_name_is_no_wish_for_the_sample(tmp_path):
@@ -449,9 +472,41 @@ def test_rot_is_found_and_not_carried_into_a_grown_file(tmp_path):
         handle.write(b"\x77")
     assert FeatureStore(path).verify() == [(0, 6)]
     code, error = cli("info", path, "--verify")
-    assert code == 2 and "has changed since it was written" in error and "i0 to i5" in error
+    assert code == 2 and "has changed since it was written" in error and "i0 to i5" in error and "--verify" in error
+    with pytest.raises(VbprError, match="i0 to i5"):  # what training asks for
+        FeatureStore(path).digest()
     with made(path, ids=np.array([f"i{k}" for k in range(7)])) as store:
         assert len(store.pending) == 7
+
+
+def test_a_provenance_that_was_changed_is_refused(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    data = out.read_bytes()
+    assert data.count(b'"precision": "exact"') == 2
+    out.write_bytes(data.replace(b'"precision": "exact"', b'"precision": "exacT"'))
+    code, error = cli("info", out)
+    assert code == 2 and "does not say what made it" in error
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "cut short", "emptied"])
+def test_a_file_that_goes_during_the_run_is_told_of(tmp_path, how):
+    path = tmp_path / "f.h5"
+    told = pytest.raises(VbprError, match="cut short" if how in ("cut short", "emptied") else "taken away")
+    with told, made(path, n=2000, dim=100) as store:
+        store.write(np.arange(1000), np.ones((1000, 100), np.float32))
+        if how == "deleted":
+            path.unlink()
+        elif how == "moved":
+            path.rename(tmp_path / "elsewhere.h5")
+        elif how == "replaced":
+            (tmp_path / "other").write_bytes(path.read_bytes())
+            (tmp_path / "other").rename(path)
+        else:
+            os.truncate(path, path.stat().st_size // 2 if how == "cut short" else 0)
+        store.write(np.arange(1000, 2000), np.ones((1000, 100), np.float32))
+    kept = {"moved": tmp_path / "elsewhere.h5", "replaced": path}.get(how)
+    assert kept is None or len(FeatureStore(kept).done) == 1000
 
 
 def test_rot_is_encoded_anew_when_asked(folder, tmp_path):
@@ -586,8 +641,7 @@ from vbpr.commands import app
 app(sys.argv[1:])
 """
     out = tmp_path / "f.h5"
-    words = ["--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data", str(folder)]
-    words = ["extract", "--backbone", BACKBONE, *words, "--out", str(out)]
+    words = ["extract", "--backbone", BACKBONE, *WORDS, str(folder), "--out", str(out)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     assert f"f.h5 could not be written ({os.strerror(number)}): 4 of 10 items are safe in it" in done.stderr
@@ -700,8 +754,8 @@ with locked({str(path)!r}):
 def test_a_signal_ends_the_batch_and_says_how_to_resume(folder, tmp_path, number):
     for i in range(1500):
         (folder / "images" / f"j{i}.jpg").write_bytes(jpeg(i))
-    words = ["--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data", str(folder)]
-    call = [sys.executable, "-m", "vbpr", "extract", "--backbone", BACKBONE, *words, "--out", str(tmp_path / "f.h5")]
+    words = ["extract", "--backbone", BACKBONE, *WORDS, str(folder), "--out", str(tmp_path / "f.h5")]
+    call = [sys.executable, "-m", "vbpr", *words]
     process = subprocess.Popen(call, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (

@@ -85,13 +85,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.disk = Disk()
         self.block, module.BLOCK = module.BLOCK, BLOCK
         self.rng = np.random.default_rng(count)
-        self.truth = {f"i{k:03}": (np.uint64(k), None) for k in range(count)}
+        self.truth = {f"i{k:03}": (np.uint64(k + 1), None) for k in range(count)}
         self.session = self.store = None
         self.open()
 
-    def open(self):
+    def open(self, away=()):
+        """`away`: items whose images cannot be looked at, so that their signature is 0."""
         ids = np.array(sorted(self.truth))
-        signatures = np.array([self.truth[i][0] for i in ids], np.uint64)
+        signatures = np.array([0 if i in away else self.truth[i][0] for i in ids], np.uint64)
         self.session = FeatureStore.create(self.path, ids, signatures, DIM, PROVENANCE)
         self.store = self.session.__enter__()
 
@@ -187,7 +188,7 @@ class StoreMachine(RuleBasedStateMachine):
     def grow(self, new, changed, gone):
         self.close()
         for k in new:
-            self.truth.setdefault(f"i{k:03}", (np.uint64(k), None))
+            self.truth.setdefault(f"i{k:03}", (np.uint64(k + 1), None))
         item = changed.draw(st.sampled_from(sorted(self.truth)))
         self.truth[item] = (self.truth[item][0] + np.uint64(1000), None)
         if gone and len(self.truth) > 2:
@@ -195,6 +196,20 @@ class StoreMachine(RuleBasedStateMachine):
             item = changed.draw(st.sampled_from(sorted(self.truth)))
             if kept - {item}:
                 del self.truth[item]
+        self.open()
+
+    @rule(data=st.data())
+    def away(self, data):
+        """Images cannot be looked at for a while: features that there are stay, all else is to be looked at again."""
+        self.close()
+        items = data.draw(st.lists(st.sampled_from(sorted(self.truth)), min_size=1, unique=True))
+        self.open(items)
+        for item, row in zip(items, self.positions(items), strict=True):
+            signature, value = self.truth[item]
+            kept = isinstance(value, np.ndarray)
+            assert (self.store.state[row], self.store.signature[row]) == ((DONE, signature) if kept else (PENDING, 0))
+            self.truth[item] = (signature, value if kept else None)
+        self.close()
         self.open()
 
     @rule(data=st.data(), name=st.sampled_from(["features", "signature", "reason"]), grown=st.booleans())
@@ -214,7 +229,7 @@ class StoreMachine(RuleBasedStateMachine):
                 for item in store.item_ids[slice(*block)].tolist():
                     self.truth[item] = (self.truth[item][0], None)
                 name = next(name for n in range(10**6) if (name := f"k{n}") not in self.truth)
-                self.truth[name] = (np.uint64(0), None)  # a name that is taken would leave the catalogue as it is
+                self.truth[name] = (np.uint64(1), None)  # a name that is taken would leave the catalogue as it is
             else:
                 flip(self.path, at)
         self.open()

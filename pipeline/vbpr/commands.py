@@ -147,6 +147,9 @@ def extract(
             f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
             f"vbpr info {done.path} --failures lists them"
         )
+    if done.away:
+        names = some((repr(item)[1:-1] for item in done.away), len(done.away))
+        print(f"kept the features of {len(done.away):,} items whose images cannot be looked at now ({names})")
     if done.dropped:
         print(f"dropped {done.dropped:,} items whose images are gone")
     if done.odd:
@@ -611,14 +614,8 @@ def info(
             for item_id, reason in failed:
                 print(f"{item_id!r}: {reason}")
         if verify:
-            damaged, checked = store.verify(), store.sealed_rows()
-            if damaged:
-                first, last = store.item_ids[damaged[0][0]], store.item_ids[damaged[0][1] - 1]
-                raise VbprError(
-                    f"{file} has changed since it was written, in {len(damaged):,} of its blocks (first: items {first} "
-                    f"to {last}); delete it and run vbpr extract again"
-                )
-            print(f"  verified: {checked:,} of {len(store):,} items lie in blocks whose digest agrees")
+            store.check(store.verify())
+            print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
     elif kind == "model":
         from .factors import Factors
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .datasets import Dataset
 from .errors import VbprError
-from .features import FeatureStore
+from .features import DONE, FeatureStore
 from .files import artifact_name, writable_parent
 from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
 from .progress import Progress, Stopped, stop_signals
@@ -32,8 +32,9 @@ class Extraction:
 
     Attributes:
         items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
-        dropped: finished rows that went with their items. odd: (item id, "W x H") of images, among those written now,
-            that are so small or narrow that they say little.
+        dropped: finished rows that went with their items. away: ids of items whose image is away (no such file, no
+            permission, empty) but whose features, made before, are kept. odd: (item id, "W x H") of images, among
+            those written now, that are so small or narrow that they say little.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Extraction:
     failures: list[tuple[str, str]]
     rate: float
     dropped: int = 0
+    away: list[str] = dataclasses.field(default_factory=list)
     odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
 
@@ -63,7 +65,8 @@ def extract(
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
 
-    A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped.
+    A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped. One
+    that is there but has nothing to look at for now (a dangling link, no permission, an empty file) keeps its features.
 
     Args:
         max_bad: the largest share of images that may be unusable.
@@ -82,7 +85,7 @@ def extract(
     request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
     finished = up_to_date(path, request, source, signatures)
     if finished is not None and not (verify and finished.verify()):
-        return checked(finished, source, max_bad)
+        return checked(finished, source, signatures, max_bad)
     writable_parent(path)
     from .backbones import Encoder, load_backbone, pick_device, pick_engine
 
@@ -131,7 +134,7 @@ def extract(
                         "again to resume"
                     )
                 rate = bar.rate
-        done = checked(store, source, max_bad, written, rate)
+        done = checked(store, source, signatures, max_bad, written, rate)
         return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
 
 
@@ -155,7 +158,8 @@ def up_to_date(path: Path, request: dict[str, Any], source: ImageSource, signatu
     if not path.is_file():
         return None
     store = FeatureStore(path)
-    same = store.provenance.get("request") == request and store.holds(source.item_ids, signatures)
+    known = store.remembered(source.item_ids, signatures)
+    same = store.provenance.get("request") == request and store.holds(source.item_ids, known)
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
     again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()
@@ -163,22 +167,27 @@ def up_to_date(path: Path, request: dict[str, Any], source: ImageSource, signatu
 
 
 def checked(
-    store: FeatureStore, source: ImageSource, max_bad: float, written: int = 0, rate: float = 0.0
+    store: FeatureStore,
+    source: ImageSource,
+    signatures: Array,
+    max_bad: float,
+    written: int = 0,
+    rate: float = 0.0,
 ) -> Extraction:
     """What was done, unless too many images could not be used."""
-    failures = store.failures()
+    failures, away = store.failures(), store.item_ids[(store.state == DONE) & (signatures == 0)].tolist()
     if not len(store.done):
         raise VbprError(
             f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
             "give --data a folder of readable images"
         )
-    if len(failures) > max_bad * len(store):
+    bad = failures + [(item, "away, features kept") for item in away]
+    if len(bad) > max_bad * len(store):
         raise VbprError(
-            f"{len(failures):,} of {len(store):,} images of {source.name} could not be used "
-            f"({summary(failures)}; first: {failures[0][0]!r}), more than --max-bad {max_bad:g}; mend "
-            "them or raise it"
+            f"{len(bad):,} of {len(store):,} images of {source.name} could not be used ({summary(bad)}; first: "
+            f"{bad[0][0]!r}), more than --max-bad {max_bad:g}; mend them or raise it"
         )
-    return Extraction(store.path, len(store), written, failures, rate)
+    return Extraction(store.path, len(store), written, failures, rate, away=away)
 
 
 @dataclasses.dataclass

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import weakref
 from collections.abc import Collection, Iterator, Mapping
@@ -86,18 +87,22 @@ class FeatureStore:
                         "file and run vbpr extract again"
                     )
                 self.offsets[name] = data.id.get_offset()
-        self.state = self._map("state", shapes)
+        self.size = max(
+            at + np.dtype(LAYOUT[name][0]).itemsize * math.prod(shapes[name]) for name, at in self.offsets.items()
+        )
+        self.state = self._read("state", shapes)
         self.features = Rows(self.path, self.offsets["features"], shapes["features"])
-        self.reason = self._map("reason", shapes)
-        self.signature = self._map("signature", shapes)
-        self.digests = self._map("digest", shapes) if "digest" in self.offsets else None
+        self.reason = self._read("reason", shapes)
+        self.signature = self._read("signature", shapes)
+        self.digests = self._read("digest", shapes) if "digest" in self.offsets else None
         if self.state.max() > FAILED or (self.reason[self.state == FAILED] >= len(self.provenance["reasons"])).any():
             raise VbprError(f"{self.path} is damaged: a row's state is unknown; delete it and run vbpr extract again")
         self._descriptor = -1
         self.dropped = 0
 
-    def _map(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
-        return np.memmap(self.path, np.dtype(LAYOUT[name][0]), "r", self.offsets[name], shapes[name])
+    def _read(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
+        dtype, count = np.dtype(LAYOUT[name][0]), math.prod(shapes[name])
+        return np.fromfile(self.path, dtype, count, offset=self.offsets[name]).reshape(shapes[name])
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -159,26 +164,45 @@ class FeatureStore:
         return self.features[at]
 
     def digest(self) -> str:
-        """A digest of the catalogue, the provenance and every row: what a model is tied to."""
+        """A digest of the catalogue, the provenance and every row: what a training is tied to.
+
+        Raises:
+            VbprError: rows have changed since they were written.
+        """
         total = hashlib.blake2b(json.dumps(self.provenance, sort_keys=True).encode(), digest_size=16)
-        total.update("\0".join(self.item_ids).encode())
-        total.update(self.state.data)
-        for a in range(0, len(self), 4096):
-            total.update(self.features[a : a + 4096].data)
+        sealed, damaged = set(self._sealed()), []
+        for block in range(-(-len(self) // BLOCK)):
+            found = self._digest_of(block)
+            total.update(found)
+            if block in sealed and found != self.digests[block].tobytes():  # type: ignore[index]
+                damaged.append(self._span(block))
+        self.check(damaged)
         return total.hexdigest()
 
     def verify(self) -> list[tuple[int, int]]:
         """Compare every finished block of rows with its digest; (first row, last row + 1) of each that has changed."""
-        damaged = []
-        for block in self._sealed():
-            a, b = BLOCK * block, min(len(self), BLOCK * (block + 1))
-            if self._digest_of(a, b) != self.digests[block].tobytes():  # type: ignore[index]
-                damaged.append((a, b))
-        return damaged
+        sealed = self._sealed()
+        return [self._span(k) for k in sealed if self._digest_of(k) != self.digests[k].tobytes()]  # type: ignore[index]
+
+    def check(self, damaged: list[tuple[int, int]]) -> None:
+        """
+        Raises:
+            VbprError: there are any such blocks; the message names the items of the first.
+        """
+        if damaged:
+            first, last = self.item_ids[damaged[0][0]], self.item_ids[damaged[0][1] - 1]
+            raise VbprError(
+                f"{self.path} has changed since it was written, in {len(damaged):,} of its blocks (first: items "
+                f"{first} to {last}); run vbpr extract --verify to encode these anew"
+            )
 
     def sealed_rows(self) -> int:
         """How many rows lie in blocks that `verify` can check."""
-        return sum(min(len(self), BLOCK * (block + 1)) - BLOCK * block for block in self._sealed())
+        return sum(b - a for a, b in map(self._span, self._sealed()))
+
+    def _span(self, block: int) -> tuple[int, int]:
+        """First row of a block, and the one after its last."""
+        return BLOCK * block, min(len(self), BLOCK * (block + 1))
 
     def _sealed(self) -> list[int]:
         """Blocks that have a digest and no pending row."""
@@ -188,7 +212,8 @@ class FeatureStore:
         """(blocks,) bool: which blocks have no pending row."""
         return np.logical_and.reduceat(self.state != PENDING, np.arange(0, len(self), BLOCK))
 
-    def _digest_of(self, a: int, b: int) -> bytes:
+    def _digest_of(self, block: int) -> bytes:
+        a, b = self._span(block)
         total = hashlib.blake2b(self.state[a:b].tobytes(), digest_size=DIGEST)
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
@@ -214,7 +239,8 @@ class FeatureStore:
 
         Args:
             item_ids: (N,) distinct strings.
-            signatures: (N,) uint64; a row whose image's signature has changed is pending again.
+            signatures: (N,) uint64; a row whose image's signature has changed is pending again, but for 0: see
+                `remembered`.
             provenance: JSON values; `fingerprint` in it must be the same for a file to be resumed.
             verify: check the digests of a file that is resumed; rows of a block that has changed are pending again.
 
@@ -227,19 +253,18 @@ class FeatureStore:
             old = cls(path) if path.exists() else None
             gone = np.zeros(0, bool)
             if old is not None:
+                signatures = old.remembered(item_ids, signatures)
                 if (old.provenance["fingerprint"], old.dim) != (provenance["fingerprint"], dim):
                     raise VbprError(
                         f"{path} was made by {describe(old.provenance)}; this run would be "
                         f"{describe(provenance)}; delete the file or choose another with --out"
                     )
                 gone = ~np.isin(old.item_ids, item_ids)
-                # an image that cannot be looked at (signature 0) would take its features with it as well
-                lost = gone | ((old.state == DONE) & np.isin(old.item_ids, item_ids[signatures == 0]))
-                if 2 * lost.sum() > len(old):
+                if 2 * gone.sum() > len(old):
                     raise VbprError(
-                        f"{path} holds the features of another catalogue: {lost.sum():,} of its {len(old):,} items "
-                        f"(first: {old.item_ids[lost][0]}) are not in this one, or cannot be looked at. Is a folder or "
-                        "a shard missing? If not, delete the file or choose another with --out"
+                        f"{path} holds the features of another catalogue: {gone.sum():,} of its {len(old):,} items "
+                        f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
+                        "not, delete the file or choose another with --out"
                     )
             if old is not None and old.digests is not None and old.holds(item_ids, signatures):
                 store = old
@@ -262,6 +287,7 @@ class FeatureStore:
                 yield store
                 with store._writing():
                     os.fdatasync(store._descriptor)
+                    store._check_place()
             finally:
                 os.close(store._descriptor)
                 store._descriptor = -1
@@ -287,7 +313,8 @@ class FeatureStore:
             created = h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, creation, access)
             with h5py.File(created) as handle:
                 handle.attrs["vbpr"] = "features"
-                handle.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
+                text = json.dumps(dict(provenance), sort_keys=True)
+                handle.attrs["provenance"], handle.attrs["provenance_digest"] = text, digest_of(text)
                 write_strings(handle, "item_ids", item_ids)
                 for name, shape in shapes.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -347,7 +374,7 @@ class FeatureStore:
             if len(failed):
                 os.fdatasync(self._descriptor)  # else they might be failed still, and for no reason
             for row in failed:
-                pwrite(self._descriptor, np.zeros(1, np.uint8), self.offsets["reason"] + int(row))
+                self._put("reason", int(row), np.zeros(1, np.uint8))
         self._commit(rows, half, DONE)
 
     def fail(self, rows: Array, reasons: list[str]) -> None:
@@ -356,7 +383,7 @@ class FeatureStore:
         codes = np.array([known.index(r) if r in known else len(known) - 1 for r in reasons], np.uint8)
         with self._writing():
             for row, code in zip(rows, codes, strict=True):
-                pwrite(self._descriptor, code.reshape(1), self.offsets["reason"] + int(row))
+                self._put("reason", int(row), code.reshape(1))
         self._commit(rows, None, FAILED)
 
     def retry(self, reasons: Collection[str]) -> None:
@@ -368,6 +395,15 @@ class FeatureStore:
                 self._unseal(np.unique(rows // BLOCK))
             self._commit(rows, None, PENDING)
 
+    def remembered(self, item_ids: Strings, signatures: Array) -> Array:
+        """These signatures, but of images with nothing to look at now (0) those that they had when their features were
+        made: an image that is away for a while does not take its features with it."""
+        away = np.flatnonzero(signatures == 0)
+        at = self.find(item_ids[away])
+        signatures = signatures.copy()
+        signatures[away[at >= 0]] = self.signature[at[at >= 0]]
+        return signatures
+
     def holds(self, item_ids: Strings, signatures: Array) -> bool:
         """Whether this file is of exactly these images."""
         return np.array_equal(self.item_ids, item_ids) and np.array_equal(self.signature, signatures)
@@ -377,6 +413,7 @@ class FeatureStore:
         if not len(rows):
             return
         with self._writing():
+            self._check_place()
             position = 0
             for run in runs(rows):
                 if half is not None:
@@ -388,21 +425,39 @@ class FeatureStore:
                 position += len(run)
             os.fdatasync(self._descriptor)  # features before the state that vouches for them
             for run in runs(rows):
-                pwrite(self._descriptor, np.full(len(run), state, np.uint8), self.offsets["state"] + int(run[0]))
+                self._put("state", int(run[0]), np.full(len(run), state, np.uint8))
             self._seal(np.unique(rows // BLOCK))
 
     def _unseal(self, blocks: Array) -> None:
         for block in blocks:
             if self.digests[block].any():  # type: ignore[index]
-                pwrite(self._descriptor, np.zeros(DIGEST, np.uint8), self.offsets["digest"] + DIGEST * int(block))
+                self._put("digest", int(block), np.zeros((1, DIGEST), np.uint8))
 
     def _seal(self, blocks: Array) -> None:
         """Write the digest of those of these blocks that are complete and have none."""
         for block in map(int, blocks):
-            a, b = BLOCK * block, min(len(self), BLOCK * (block + 1))
+            a, b = self._span(block)
             if (self.state[a:b] != PENDING).all() and not self.digests[block].any():  # type: ignore[index]
-                value = np.frombuffer(self._digest_of(a, b), np.uint8)
-                pwrite(self._descriptor, value, self.offsets["digest"] + DIGEST * block)
+                self._put("digest", block, np.frombuffer(self._digest_of(block), np.uint8)[None])
+
+    def _put(self, name: str, at: int, values: Array) -> None:
+        """Write values of a small data set from row `at` on: to the file, then to its copy in memory."""
+        copy = {"state": self.state, "reason": self.reason, "digest": self.digests}[name]
+        pwrite(self._descriptor, values, self.offsets[name] + values[0].nbytes * at)
+        copy[at : at + len(values)] = values  # type: ignore[index]
+
+    def _check_place(self) -> None:
+        """
+        Raises:
+            VbprError: the file that is being written is no longer there, or no longer whole.
+        """
+        here = os.fstat(self._descriptor)
+        there = self.path.exists() and os.path.samestat(here, self.path.stat())
+        if not there or here.st_size < self.size:
+            raise VbprError(
+                f"{self.path} was {'cut short' if there else 'taken away or replaced'} while this run was writing it; "
+                "put it back, or delete it, and run the same command again"
+            )
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -478,10 +533,16 @@ def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
     return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
 
 
+def digest_of(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=DIGEST).hexdigest()
+
+
 def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     try:
-        provenance = json.loads(handle.attrs["provenance"])
+        text = handle.attrs["provenance"]
+        provenance = json.loads(text)
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
+        sound &= handle.attrs.get("provenance_digest", digest_of(text)) == digest_of(text)  # older files have none
     except (KeyError, TypeError, ValueError, OSError, RecursionError):
         sound = False
     if not sound:

@@ -67,7 +67,8 @@ class BadImage(Exception):
 class ImageSource(Protocol):
     """Encoded images of a catalogue, in one fixed order.
 
-    `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content).
+    `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content);
+    0 where there is nothing to look at: no such file, no permission, no bytes.
     """
 
     name: str
@@ -155,7 +156,7 @@ class FolderImages(Members):
             status = os.stat(self.members[i][0])  # noqa: PTH116
         except OSError:
             return 0
-        return number_of(f"{status.st_size} {status.st_mtime_ns}")
+        return signature_of(status.st_size, status.st_mtime_ns)
 
 
 # Faults of the machine rather than of the image: the next run looks again.
@@ -215,7 +216,7 @@ class TarImages(Members):
 
     def signature(self, i: int) -> int:
         _, _, size, mtime = self.members[i][1]
-        return number_of(f"{size} {mtime}")
+        return signature_of(size, mtime)
 
 
 class ZipImages(Members):
@@ -247,11 +248,12 @@ class ZipImages(Members):
 
     def signature(self, i: int) -> int:
         info = self.members[i][1]
-        return number_of(f"{info.file_size} {info.CRC}")
+        return signature_of(info.file_size, info.CRC)
 
 
-def number_of(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+def signature_of(size: int, more: float) -> int:
+    number = hashlib.blake2b(f"{size} {more}".encode(), digest_size=8).digest()
+    return int.from_bytes(number, "little") if size else 0
 
 
 def open_images(path: Path | str) -> ImageSource:
