@@ -1,6 +1,7 @@
 """The fast JPEG path against Pillow: the same picture within 2/255, the same refusals, no threads of its own."""
 
 import io
+import struct
 import os
 import subprocess
 import sys
@@ -66,6 +67,26 @@ def test_exif_orientation(orientation, crop):
     exif[0x112] = orientation
     data = jpeg(picture(0, 90, 150, 10), exif=exif)
     how = Preprocessing(64, crop, "bicubic", HALF, HALF)
+    assert prepare_jpeg(data, how) is not None
+    assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(3, struct.pack("<HH", 9, 0)), (3, bytes(4)), (2, b"6\0\0\0"), (11, struct.pack("<f", 6.5))],
+    ids=["9", "0", "text", "6.5"],
+)
+def test_an_orientation_that_is_no_orientation(kind, value):
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI", 0x112, kind, 1 + (kind == 2)) + value + bytes(4)
+    data = jpeg(picture(0, 90, 150, 10), exif=exif)
+    how = Preprocessing(64, 0.0, "bicubic", HALF, HALF)
+    assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
+
+
+@pytest.mark.parametrize("text", ['tiff:Orientation="6"', "<tiff:Orientation>8</tiff:Orientation>"])
+def test_an_orientation_in_xmp_alone(text):
+    data = jpeg(picture(0, 90, 150, 10), xmp=f"<x:xmpmeta>{text}</x:xmpmeta>".encode())
+    how = Preprocessing(64, 0.0, "bicubic", HALF, HALF)
     assert prepare_jpeg(data, how) is not None
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
 

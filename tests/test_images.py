@@ -216,6 +216,14 @@ def test_transparency_is_laid_on_white():
     assert abs(int(half[0, 0, 0]) - 127) <= 1
 
 
+def test_transparency_of_16_bit_grey_is_laid_on_white():
+    """PNG may name one value, of 16 bits, that is transparent."""
+    values = np.array([[0, 700, 701, 65535]], np.uint16)
+    data = encoded(Image.fromarray(values))
+    data = data[:33] + png_chunk(b"tRNS", struct.pack(">H", 700)) + data[33:]
+    assert np.asarray(load(data))[0, :, 0].tolist() == [0, 255, 3, 255]
+
+
 def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (20, 20), c) for c in ("#ff0000", "#0000ff")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])

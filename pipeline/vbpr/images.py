@@ -387,6 +387,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         grey = np.empty(values.shape, np.uint8)
         for a in range(0, len(values), 64):  # rows at a time: a large image has eight times its bytes in float64
             grey[a : a + 64] = np.rint(values[a : a + 64].astype(np.float64) * 255 / most)
+        if isinstance(clear := image.info.get("transparency"), int):
+            grey[values == clear] = 255
         return Image.fromarray(grey, "L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -492,16 +494,19 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
     return result
 
 
+ORIENTATIONS = {n: n for n in range(2, 9)}  # any other value says nothing, as in `ImageOps.exif_transpose`
+
+
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     """(width, height, EXIF orientation) of a grey or YCbCr JPEG within the caps; None for anything else."""
     if too_many_scans(data):
         return None
     try:
         image = Image.open(io.BytesIO(data), formats=["JPEG"])
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if "exif" in image.info else 1
+        orientation = ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation), 1)
     except Exception:  # whatever a damaged header provokes: `load` names it
         return None
-    plain = image.format == "JPEG" and image.mode in ("RGB", "L") and 1 <= orientation <= 8
+    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
     return (*image.size, orientation) if plain and image.width * image.height <= MAX_PIXELS else None
 
 
