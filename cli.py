@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "pipeline"))
 
-from vbpr.commands import app
+from vbpr.__main__ import main
 
 if __name__ == "__main__":
-    app()
+    main()

@@ -19,7 +19,7 @@ from vbpr.autoencoder import (
 )
 from vbpr.backbones import load_backbone
 from vbpr.errors import VbprError
-from vbpr.progress import Stopped
+from vbpr.stopping import Stopped
 
 
 class Drawn:

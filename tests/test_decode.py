@@ -1,8 +1,8 @@
 """The fast JPEG path against Pillow: the same picture within 2/255, the same refusals, no threads of its own."""
 
 import io
-import struct
 import os
+import struct
 import subprocess
 import sys
 

@@ -15,8 +15,8 @@ from vbpr.interactions import Interactions, Split
 from vbpr.models import configure
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
 from vbpr.pixels import PixelCache
-from vbpr.progress import Stopped
 from vbpr.sampling import TripletSampler
+from vbpr.stopping import Stopped
 
 
 class Drawn:

@@ -13,6 +13,7 @@ import sys
 import tarfile
 import time
 import tracemalloc
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from vbpr.datasets import Dataset
 from vbpr.extract import extract
 from vbpr.features import FAILED, FeatureStore
 from vbpr.files import locked, replacing
-from vbpr.images import open_images
+from vbpr.images import BadImage, open_images
 
 BACKBONE = "test_efficientnet"  # timm's smallest
 WORDS = ("--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data")
@@ -135,7 +136,7 @@ def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
 
 
 def test_an_image_without_permission_is_tried_again(folder, tmp_path, monkeypatch):
-    from vbpr.images import BadImage, FolderImages
+    from vbpr.images import FolderImages
 
     read = FolderImages.read
 
@@ -257,6 +258,35 @@ def test_a_zip_that_cannot_be_read_for_now_is_read_by_the_next_run(tmp_path, mon
     assert [reason for _, reason in first.failures] == ["unreadable"]
     again = run(tmp_path, tmp_path / "f.h5")
     assert again.written == 1 and not again.failures
+
+
+def test_archives_whose_headers_are_forged(folder, tmp_path):
+    """Each byte of the names, numbers and flags in turn: a file is refused, an image skipped, or all is well."""
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("é.jpg", b"picture" * 9)
+    with tarfile.open(fileobj=tarred, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("é.jpg")
+        member.size, member.mtime = 63, 1.5
+        archive.addfile(member, io.BytesIO(b"picture" * 9))
+    reasons = set()
+    for name, whole in (("x.zip", zipped.getvalue()), ("x.tar", tarred.getvalue())):
+        for at in (at for at in range(len(whole)) if whole[at] or name == "x.zip"):
+            for value in (0, 255, whole[at] ^ 1, ord("-")):
+                data = bytearray(whole)
+                data[at] = value
+                for start in (0, 1024) if name == "x.tar" else ():  # the header's own checksum
+                    total = sum(data[start : start + 148]) + 256 + sum(data[start + 156 : start + 512])
+                    data[start + 148 : start + 156] = b"%06o\0 " % total
+                (tmp_path / name).write_bytes(data)
+                with contextlib.suppress(VbprError), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of a name that is there twice
+                    source = open_images(tmp_path / name)
+                    try:
+                        source.read(0)
+                    except BadImage as bad:
+                        reasons.add(str(bad))
+    assert {"damaged", "encrypted"} <= reasons
 
 
 def test_sizes_that_a_zip_forges_do_not_fill_the_memory(tmp_path):

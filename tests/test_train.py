@@ -15,8 +15,8 @@ from conftest import TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.models.bpr import BPR, State
 from vbpr.models.bpr import gradients as real_gradients
-from vbpr.progress import Stopped
 from vbpr.recommender import ItemFeatures
+from vbpr.stopping import Stopped
 from vbpr.train import align, prepare
 
 MADE = {

@@ -14,8 +14,9 @@ import pytest
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
 from vbpr import models as registry
-from vbpr.progress import listening, report, stop_signals
+from vbpr.progress import listening, report
 from vbpr.recommender import factors_of
+from vbpr.stopping import stop_signals
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}

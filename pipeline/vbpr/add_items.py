@@ -14,7 +14,8 @@ from .factors import BLIND, Factors
 from .files import digest, locked
 from .images import BadImage, ImageSource, Pixels, open_images
 from .nearest import Nearest, PhotoEncoder, index_path
-from .progress import Progress, Stopped, stop_signals
+from .progress import Progress
+from .stopping import Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
 

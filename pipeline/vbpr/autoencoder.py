@@ -29,7 +29,8 @@ from .errors import VbprError
 from .files import locked, replacing, writable_parent
 from .images import ImageSource, Preprocessing
 from .pixels import PixelCache
-from .progress import Progress, Stopped, stop_signals
+from .progress import Progress
+from .stopping import Stopped, stop_signals
 
 HALF = (0.5, 0.5, 0.5)
 HELD_OUT = 0.05  # share of the images that only measure the reconstruction

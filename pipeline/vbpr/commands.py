@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import VbprError, some
+from .stopping import INTERRUPTED
 
 OUT_OF_MEMORY = (
     "out of memory; extract: lower --batch; train: --memory-limit GB keeps prepared features on the disk, a lower "
@@ -26,14 +27,14 @@ class App(typer.Typer):
             return super().__call__(*args, **kwargs)
         except VbprError as error:
             fail(str(error), error.code)
-        except KeyboardInterrupt:
-            fail("stopped; run the same command again to resume", 130)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         except MemoryError:
             fail(OUT_OF_MEMORY, 2)
         except Exception as error:
+            if INTERRUPTED:  # and what was interrupted raised an exception of its own
+                raise
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 where = error.filename or "the output"
                 fail(f"{where} cannot be written ({error.strerror}); make room, or write elsewhere", 2)

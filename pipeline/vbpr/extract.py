@@ -20,7 +20,8 @@ from .errors import VbprError
 from .features import DONE, FeatureStore
 from .files import artifact_name, writable_parent
 from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
-from .progress import Progress, Stopped, stop_signals
+from .progress import Progress
+from .stopping import Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
 WINDOW = 64  # full steps that are dealt out at a time

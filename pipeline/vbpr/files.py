@@ -103,7 +103,7 @@ def locked(path: Path | str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = handle.read(200).decode(errors="replace").strip() or "another process"
+            holder = repr(handle.read(200).decode(errors="replace").strip())[1:-1] or "another process"
             handle.close()
             raise VbprError(
                 f"{path} is in use by {holder}; wait for it, or stop it and run the same command again to resume"

@@ -8,7 +8,6 @@ import errno
 import hashlib
 import io
 import itertools
-import lzma
 import math
 import os
 import re
@@ -17,7 +16,6 @@ import tarfile
 import threading
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +47,7 @@ REASONS = (
     "not an image",
     "truncated",
     "damaged",
+    "encrypted",
     "over the cap on pixels",
     "over the cap on bytes",
     "over the cap on scans",
@@ -147,9 +146,7 @@ class FolderImages(Members):
                     raise BadImage("over the cap on bytes")
                 return handle.read()
         except OSError as error:
-            looping = error.errno == errno.ELOOP
-            reason = "no such file, or a dangling link" if looping else REASONS_OF_OS.get(type(error), "unreadable")
-            raise BadImage(reason) from error
+            raise BadImage(REASONS_OF_OS.get(error.errno or 0, "unreadable")) from error
 
     def signature(self, i: int) -> int:
         try:
@@ -162,10 +159,14 @@ class FolderImages(Members):
 # Faults of the machine rather than of the image: the next run looks again.
 PASSING = ("no such file, or a dangling link", "no permission to read it", "unreadable")
 
-REASONS_OF_OS: dict[type[OSError], str] = {
-    FileNotFoundError: "no such file, or a dangling link",
-    PermissionError: "no permission to read it",
-    IsADirectoryError: "not a regular file",
+REASONS_OF_OS = {
+    errno.ENOENT: "no such file, or a dangling link",
+    errno.ELOOP: "no such file, or a dangling link",
+    errno.EACCES: "no permission to read it",
+    errno.EPERM: "no permission to read it",
+    errno.EISDIR: "not a regular file",
+    errno.ENXIO: "not a regular file",  # a socket, or a device without a driver
+    errno.ENODEV: "not a regular file",
 }
 
 
@@ -193,7 +194,7 @@ class TarImages(Members):
                         seen.add(member.name)
                         if is_image_name(member.name):
                             found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
-            except (tarfile.TarError, OSError, EOFError) as error:
+            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:  # of forged headers, too
                 raise VbprError(
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
                 ) from error
@@ -225,9 +226,9 @@ class ZipImages(Members):
     def __init__(self, path: Path) -> None:
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+            infos = [info for info in self.archive.infolist() if is_image_name(info.filename)]
+        except (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError) as error:
             raise VbprError(f"{path} is not a readable zip ({error}); make it again") from error
-        infos = [info for info in self.archive.infolist() if not info.is_dir() and is_image_name(info.filename)]
         super().__init__(str(path), [(info.filename, info) for info in infos])
         self.lock = threading.Lock()
 
@@ -235,15 +236,19 @@ class ZipImages(Members):
         info = self.members[i][1]
         if info.file_size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
+        if info.flag_bits & 1:
+            raise BadImage("encrypted")
         try:
             with self.lock, self.archive.open(info) as member:
                 data = member.read(info.file_size + 1)  # which may be forged: no more than that is inflated
                 if len(data) < info.file_size:
                     raise BadImage("truncated")
                 return data
-        except OSError as error:
+        except BadImage:
+            raise
+        except (OSError, MemoryError) as error:
             raise BadImage("unreadable") from error
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, NotImplementedError, EOFError) as error:
+        except Exception as error:  # zipfile and its decompressors raise anything at all on damaged bytes
             raise BadImage("damaged") from error
 
     def signature(self, i: int) -> int:
@@ -494,7 +499,9 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
     return result
 
 
-ORIENTATIONS = {n: n for n in range(2, 9)}  # any other value says nothing, as in `ImageOps.exif_transpose`
+ORIENTATIONS: dict[Any, int] = {
+    n: n for n in range(2, 9)
+}  # any other value says nothing, as in `ImageOps.exif_transpose`
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:

@@ -15,7 +15,8 @@ import numpy as np
 from .errors import VbprError
 from .files import locked, replacing, writable_parent
 from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
-from .progress import Progress, Stopped, stop_signals
+from .progress import Progress
+from .stopping import Stopped, stop_signals
 
 PENDING, DONE, FAILED = 0, 1, 2
 GREY = 127  # what stands for an image that cannot be used

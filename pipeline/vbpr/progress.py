@@ -1,33 +1,21 @@
-"""How long steps speak to people: a bar with rate and time left on a terminal, a line now and then elsewhere; and how
-they are stopped: Ctrl-C or SIGTERM ends them after the batch in hand.
+"""How long steps speak to people: a bar with rate and time left on a terminal, a line now and then elsewhere.
 
-    with Progress("extract", total=9069, unit="images") as bar, stop_signals() as stopping: ...
+with Progress("extract", total=9069, unit="images") as bar: bar.advance(16)
 """
 
 import contextlib
 import contextvars
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
-from typing import Any
+from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from .errors import VbprError
-
 console = Console(stderr=True, highlight=False)
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-
-
-class Stopped(VbprError):
-    """The user or the system asked to stop; what was done is kept."""
-
-    code = 130
 
 
 class Progress:
@@ -86,39 +74,6 @@ class Progress:
         )
 
 
-@contextlib.contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a flag that the loop asks for; a second one interrupts at once.
-
-    Inside another such context it is that one's flag: what stops a training also stops the study that it is part of.
-    """
-    if ASKED:
-        yield lambda: bool(ASKED[-1])
-        return
-    asked: list[int] = []
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        # not by the console: the signal may have come while it prints, or while it is being imported
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nstopping after the batch in hand (again: stop at once)\n")
-
-    before: dict[int, Any] = {}
-    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
-        for asked_by in (signal.SIGINT, signal.SIGTERM):
-            before[asked_by] = signal.signal(asked_by, on_signal)
-    ASKED.append(asked)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        ASKED.pop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-ASKED: list[list[int]] = []  # the signals of the outermost context under way
 Listener = Callable[[int, float], None]
 LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar("listener", default=None)
 
@@ -140,4 +95,4 @@ def report(epoch: int, auc: float) -> None:
         listener(epoch, auc)
 
 
-__all__ = ["Progress", "Stopped", "console", "listening", "report", "stop_signals"]
+__all__ = ["Progress", "console", "listening", "report"]

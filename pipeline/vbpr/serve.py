@@ -7,6 +7,7 @@ pixels are capped, photos are decoded a few at a time, and a fault of the reques
 """
 
 import asyncio
+import contextlib
 import functools
 import importlib.resources
 import time
@@ -473,7 +474,7 @@ def serve(
         listener.listen(512)
     except OSError as error:
         raise VbprError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from error
-    with listener:
+    with listener, contextlib.suppress(KeyboardInterrupt):  # to be stopped is how serving ends, and no failure
         address = f"[{host}]" if ":" in host else host
         print(f"{answers.factors}: http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
         if answers.no_photos:

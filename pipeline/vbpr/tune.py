@@ -22,8 +22,9 @@ from .features import FeatureStore
 from .files import locked, replacing, writable_parent
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
-from .progress import Stopped, console, listening, stop_signals
+from .progress import console, listening
 from .recommender import ItemFeatures
+from .stopping import Stopped, stop_signals
 from .train import align, fit, identity_of, prepare
 
 if TYPE_CHECKING:

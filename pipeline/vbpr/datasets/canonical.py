@@ -14,7 +14,8 @@ from typing import Any
 
 from ..errors import VbprError
 from ..files import locked, replacing, sync
-from ..progress import Progress, Stopped, stop_signals
+from ..progress import Progress
+from ..stopping import Stopped, stop_signals
 
 MARK = "conversion.json"
 PARTIAL = ".images.tar.partial"

@@ -27,9 +27,10 @@ from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
-from ..progress import Progress, Stopped, report, stop_signals
+from ..progress import Progress, report
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
+from ..stopping import Stopped, stop_signals
 from .adam import Adam, Gradients, Params, summed
 from .batches import Batch, draw
 from .config import TrainConfig

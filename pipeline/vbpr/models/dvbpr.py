@@ -27,9 +27,10 @@ from ..factors import Factors
 from ..images import ImageSource, Preprocessing
 from ..interactions import Split
 from ..pixels import PixelCache
-from ..progress import Progress, Stopped, stop_signals
+from ..progress import Progress
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
+from ..stopping import Stopped, stop_signals
 from .bpr import CurveSample
 from .config import TrainConfig
 

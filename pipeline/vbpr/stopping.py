@@ -1,0 +1,117 @@
+"""How commands are stopped: a long step after the batch in hand, all else at once, and a second signal never waits.
+
+    with stop_signals() as stopping: ...
+
+Ending at once is safe, for a kill at any moment is: files are renamed into place, and rows have their state last.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from .errors import VbprError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 130  # the exit code, whichever of the two it was
+ASKED: list[list[int]] = []  # the signals that came in the outermost `stop_signals` under way
+INTERRUPTED: list[int] = []  # those that interrupted the command instead
+
+
+class Stopped(VbprError):
+    """The user or the system asked to stop; what was done is kept."""
+
+    code = STOPPED
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGINT or SIGTERM into a flag that the loop asks for; a second one interrupts at once.
+
+    Inside another such context it is that one's flag: what stops a training also stops the study that it is part of.
+    """
+    if ASKED:
+        yield lambda: bool(ASKED[-1])
+        return
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked:
+            interrupt = before.get(number)
+            (interrupt if callable(interrupt) else signal.default_int_handler)(number, frame)
+        asked.append(number)
+        say("stopping after the batch in hand (again: stop at once)")
+
+    ASKED.append(asked)
+    try:
+        with handling(on_signal) as before:
+            yield lambda: bool(asked)
+    finally:
+        ASKED.pop()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """For a whole command: the first SIGINT or SIGTERM outside `stop_signals` interrupts it, the next ends the process.
+
+    Raises:
+        SystemExit: with code 130, after a word on how to go on.
+    """
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if INTERRUPTED or any(ASKED):
+            leave()
+        INTERRUPTED.append(number)
+        raise KeyboardInterrupt
+
+    def unraisable(lost: Any) -> None:
+        if issubclass(lost.exc_type, KeyboardInterrupt):  # it came in a destructor, which would swallow it
+            leave()
+        hook(lost)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
+    INTERRUPTED.clear()
+    try:
+        with handling(on_signal):
+            yield
+    except BaseException as error:  # an import that is interrupted may raise anything
+        if not INTERRUPTED or (isinstance(error, SystemExit) and not error.code):
+            raise
+        say("stopped; run the same command again to go on")
+        raise SystemExit(STOPPED) from None
+    finally:
+        sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Have a function called at SIGINT and SIGTERM; yields what was called before, and will be afterwards."""
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
+        for number in SIGNALS:
+            before[number] = signal.signal(number, on_signal)
+    try:
+        yield before
+    finally:
+        for known, handler in before.items():
+            signal.signal(known, signal.SIG_DFL if handler is None else handler)
+
+
+def leave() -> None:
+    """End the process, without another instruction of anyone's; of a progress bar's terminal, show the cursor."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"\x1b[?25h" * os.isatty(2))
+    say("stopped at once; run the same command again to go on")
+    os._exit(STOPPED)
+
+
+def say(text: str) -> None:
+    """Not by the console: a signal may have come while it prints, or while it is being imported."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())
+
+
+__all__ = ["Stopped", "interruptible", "stop_signals"]

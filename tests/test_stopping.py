@@ -1,0 +1,99 @@
+"""Ctrl-C and SIGTERM at any moment of a command: one word, exit code 130, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from conftest import environment
+
+START = "import sys, time, os, signal\nfrom vbpr.stopping import interruptible, stop_signals\n"
+BODIES = {
+    "while it works": "print('ready', flush=True); time.sleep(60)",
+    "a library makes another exception of it": """
+        try:
+            print('ready', flush=True); time.sleep(60)
+        except BaseException: raise ImportError('cut short')""",
+    "a destructor would swallow it": """
+        class Slow:
+            def __del__(self): print('ready', flush=True); time.sleep(60)
+        one = Slow(); del one; time.sleep(60)""",
+    "a library swallows it, and it comes again": """
+        try:
+            print('ready', flush=True); time.sleep(60)
+        except BaseException: pass
+        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)""",
+    "a batch is in hand, and it comes again": """
+        with stop_signals():
+            print('ready', flush=True); time.sleep(.3)
+            os.kill(os.getpid(), signal.SIGINT); time.sleep(60)""",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_signal_ends_a_command_with_a_word(body, number):
+    lines = BODIES[body].strip("\n").splitlines()
+    margin = len(lines[0]) - len(lines[0].lstrip())
+    code = START + "with interruptible():\n" + "\n".join(f"    {line[margin:]}" for line in lines)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdout.readline() == "ready\n"
+    begun = time.monotonic()
+    process.send_signal(number)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and time.monotonic() - begun < 20
+    assert "run the same command again to go on" in error and "Traceback" not in error and "ignored" not in error
+
+
+def test_python_has_its_own_signals_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    from vbpr.stopping import interruptible, stop_signals
+
+    with interruptible(), stop_signals() as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_libraries_are_imported(board, tmp_path, number):
+    words = ("extract", "--backbone", "test_resnet", "--random-weights", "--data", board, "--out", tmp_path / "f.h5")
+    for wait in (0.15, 0.4, 0.8, 1.4):
+        process = subprocess.Popen(
+            [sys.executable, "-X", "importtime", "-m", "vbpr", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        for line in process.stderr:
+            if line.endswith("vbpr.stopping\n"):
+                break
+        time.sleep(wait)
+        process.send_signal(number)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode in (0, 130)
+        assert process.returncode == 0 or "run the same command again" in error
+        assert "Traceback" not in error and "internal failure" not in error
+
+
+def test_serving_ends_without_a_failure(board_model):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vbpr", "serve", str(board_model), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+    assert "Ctrl-C stops it" in process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 0 and error == ""
