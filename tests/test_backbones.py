@@ -278,6 +278,20 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, state, monkeypatch):
         with pytest.raises(VbprError, match=name.replace(".", r"\.")):
             read_weights(Path(name))
     assert not Path("ran").exists()
+    odd = {
+        "number": {0: torch.zeros(3)},
+        "sparse": {first: state[first].to_sparse()},
+        "meta": {first: state[first].to("meta")},
+        "int8": {first: state[first].to(torch.int8)},
+        "complex": {first: state[first].to(torch.complex64)},
+        "large": {first: state[first].double() * 1e300},
+    }
+    for name, tensors in odd.items():
+        torch.save(state | tensors, f"{name}.pt")
+        with pytest.raises(VbprError, match=rf"{name}\.pt (is not a table of dense|does not fit|holds values)"):
+            load_backbone(TINY, f"{name}.pt")
+    torch.save({key: tensor.to(torch.float8_e4m3fn) for key, tensor in state.items()}, "float8.pt")
+    assert read_weights(Path("float8.pt"))[first].dtype == torch.float32
 
 
 def test_unreachable_weights_name_the_three_ways(monkeypatch):

@@ -3,13 +3,15 @@
 import json
 import os
 import re
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import ROOT, TINY, board_items, board_pairs, run_python, write_catalogue
+from conftest import ROOT, TINY, board_items, board_pairs, environment, run_python, write_catalogue
 from vbpr import Factors, FeatureStore
 
 
@@ -190,11 +192,52 @@ def test_features_of_another_backbone(refused, board, board_features, tmp_path):
         (["train", "--model", "random", "--data", "nowhere"], "does not exist"),
         (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--precision", "half"], "--precision"),
         (["similar", "a.h5"], "one of --item ID"),
+        (["extract", "--backbone", f"{TINY}.bogus", "--random-weights", "--data", "sample"], "Invalid pretrained tag"),
+        (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--out", "x.jpg"], "like an image"),
+        (["extract", "--data", "x" * 300], "File name too long"),
+        (["extract", "--backbone", TINY, "--data", "sample", "--out", "x" * 300], "File name too long"),
+        (["extract", "--backbone", TINY, "--data", "sample", "--weights", "x" * 300], "File name too long"),
+        (["info", "x" * 300], "File name too long"),
+        (["evaluate", "x" * 300], "File name too long"),
+        (["train", "--model", "bprmf", "--factors", "1" * 30], "must be under 2^31"),
+        (["train", "--model", "bprmf", "--lr", "1e300"], "must be from 0 to 1e30"),
     ],
 )
 def test_other_mistakes(refused, tmp_path, monkeypatch, command, words):
     monkeypatch.chdir(tmp_path)
     assert words in refused(*command)
+
+
+def test_names_that_are_no_utf_8(cli, board, tmp_path):
+    folder = tmp_path / os.fsdecode(b"b\xff")
+    shutil.copytree(board, folder)
+    features, model, table = folder / "f.h5", folder / "m.h5", folder / "t.parquet"
+    for command in (
+        ["extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--data", folder, "--out", features],
+        ["train", "--features", features, "--dim", "8", "--epochs", "1", "--out", model],
+        ["info", model],
+        ["recommend", model, "--user", "A00"],
+        ["recommend", model, "--all", "--out", table],
+        ["report", model],
+    ):
+        code, _, err = cli(*command)
+        assert code == 0, err
+    assert table.stat().st_size and "\\udcff" in (folder / "m.html").read_text()
+
+
+def test_where_it_cannot_speak(board_features, tmp_path):
+    """A terminal without the letter, a full disk behind standard error, and a folder that is gone."""
+    path = tmp_path / "é.h5"
+    shutil.copy(board_features, path)
+    done = run_python("-m", "vbpr", "info", path, env=environment() | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and r"\xe9.h5: features" in done.stdout
+    with Path("/dev/full").open("w") as full:
+        assert run_python("-m", "vbpr", "info", "none", capture_output=False, stderr=full).returncode == 2
+    code = (
+        "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\nfrom vbpr.commands import app; app()"
+    )
+    done = run_python("-c", code, "info", path, cwd=tmp_path)
+    assert done.returncode == 2 and "is gone" in done.stderr
 
 
 def test_an_item_query_of_a_model_without_vectors(refused, board, cli, tmp_path):

@@ -129,6 +129,19 @@ def test_rows_needed_start_on_whole_rows_and_cover_the_filter(height, resized, d
 
 
 @pytest.mark.slow
+def test_warnings_as_errors_leave_the_decoder_alone(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(picture(0, 90, 150, 10)))
+    code = """
+import sys
+from pathlib import Path
+from vbpr.images import Preprocessing, prepare_jpeg
+how = Preprocessing(64, 0.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
+assert prepare_jpeg(Path(sys.argv[1]).read_bytes(), how) is not None
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path / "a.jpg"], check=True, timeout=60)
+
+
+@pytest.mark.slow
 def test_it_starts_no_threads():
     """Decoding runs in many threads beside the model: torch's own on top of them would fight for the cores."""
     code = """

@@ -88,8 +88,8 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
     suffix = Path(path).suffix.lower()
     if suffix not in (".parquet", ".csv"):
         raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
-    with replacing(path) as temporary:
-        (pyarrow.parquet.write_table if suffix == ".parquet" else pyarrow.csv.write_csv)(table, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as sink:
+        (pyarrow.parquet.write_table if suffix == ".parquet" else pyarrow.csv.write_csv)(table, sink)
     return len(rows)
 
 

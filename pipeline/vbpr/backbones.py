@@ -96,7 +96,10 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
         if weights is None and not random_weights:
             module, source = pretrained(name, model_name)
         else:
-            module, source = timm.create_model(model_name, num_classes=0), "random"
+            try:
+                module, source = timm.create_model(model_name, num_classes=0), "random"
+            except RuntimeError as error:  # the name's tag is none of this model's
+                raise VbprError(f"no backbone is called '{name}' ({error}); leave the tag out") from error
             if weights is None:
                 settle(module)
             else:
@@ -180,11 +183,18 @@ def read_weights(path: Path) -> State:
         raise VbprError(f"{path} holds more than tensors and is refused; convert it to safetensors") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise VbprError(f"{path} is not a table of tensors; save the model's state_dict")
-    if not all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()):
+    if not isinstance(state, dict) or not state or not all(map(is_plain, state.keys(), state.values())):
+        raise VbprError(f"{path} is not a table of dense tensors by name; save the model's state_dict")
+    numbers = {key.removeprefix("module."): v.float() if v.is_floating_point() else v for key, v in state.items()}
+    if not all(torch.isfinite(v).all() for v in numbers.values()):
         raise VbprError(f"{path} holds values that are not finite; fetch it again")
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    return numbers
+
+
+def is_plain(key: Any, value: Any) -> bool:
+    """Whether this is a name, and a tensor whose numbers are all there and mean what they say."""
+    tensor = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+    return isinstance(key, str) and tensor and not value.is_quantized
 
 
 def load_strictly(module: nn.Module, state: State, path: Path) -> None:
@@ -206,12 +216,13 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
             f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
             f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model"
         )
-    wrong = next((key for key in state if state[key].shape != own[key].shape), None)
-    if wrong:
-        raise VbprError(
-            f"{path} does not fit the backbone: {wrong} is {tuple(state[wrong].shape)}, expected "
-            f"{tuple(own[wrong].shape)}"
-        )
+    for key, found in state.items():
+        expected = own[key]
+        if (found.shape, found.is_floating_point()) != (expected.shape, expected.is_floating_point()):
+            raise VbprError(
+                f"{path} does not fit the backbone: {key} is {tuple(found.shape)} {found.dtype}, expected "
+                f"{tuple(expected.shape)} {expected.dtype}"
+            )
     module.load_state_dict(state, strict=False)
 
 

@@ -1,6 +1,8 @@
 """The command line: each command parses, calls one function of a stage, and prints. No torch at import."""
 
+import contextlib
 import errno
+import io
 import json
 import os
 import sys
@@ -13,9 +15,11 @@ from .errors import VbprError, some
 from .stopping import INTERRUPTED
 
 OUT_OF_MEMORY = (
-    "out of memory; extract: lower --batch; train: --memory-limit GB keeps prepared features on the disk, a lower "
-    "--dim or --batch needs less, --device cpu has more than a GPU; or give fewer or narrower feature files"
+    "out of memory (or of threads); extract: lower --batch or --threads; train: --memory-limit GB keeps prepared "
+    "features on the disk, a lower --dim or --batch needs less, --device cpu has more than a GPU; or give fewer or "
+    "narrower feature files"
 )
+NO_MEMORY = ("out of memory", "allocate memory", "failed to map", "start new thread")
 
 
 class App(typer.Typer):
@@ -23,6 +27,12 @@ class App(typer.Typer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("prog_name", "vbpr")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # an id that the terminal cannot show is no reason to end
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            Path.cwd()
+        except OSError:  # MKL would end the process
+            fail("the folder that this was started in is gone; start it in another", 2)
         try:
             return super().__call__(*args, **kwargs)
         except VbprError as error:
@@ -35,11 +45,14 @@ class App(typer.Typer):
         except Exception as error:
             if INTERRUPTED:  # and what was interrupted raised an exception of its own
                 raise
+            if any(words in str(error).lower() for words in NO_MEMORY):
+                fail(OUT_OF_MEMORY, 2)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 where = error.filename or "the output"
                 fail(f"{where} cannot be written ({error.strerror}); make room, or write elsewhere", 2)
-            if "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower():
-                fail(OUT_OF_MEMORY, 2)
+            if isinstance(error, OSError) and error.strerror:
+                where = error.filename or "a file"
+                fail(f"{where} cannot be used ({error.strerror}); give another, or mend its disk or permissions", 2)
             if os.environ.get("VBPR_TRACEBACK"):
                 raise
             fail(
@@ -48,7 +61,8 @@ class App(typer.Typer):
 
 
 def fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # standard error may be full, or closed
+        print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
@@ -101,9 +115,10 @@ def extract(
     engine: Annotated[str, typer.Option(help="auto, torch, or openvino (CPU; the `openvino` extra)")] = "auto",
     device: Device = "auto",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a step [default: 16; on a GPU the fastest that fits]")
+        int | None,
+        typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Decoding threads [default: one a core]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the file's digests first; encode anew what has changed in it")
@@ -178,7 +193,7 @@ def train(
     split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
-    split_seed: Annotated[int, typer.Option(help="Seed of a random split")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
     dim: Annotated[int | None, typer.Option(help="K of the visual part; 0 switches it off")] = None,
     factors: Annotated[int | None, typer.Option(help="K of the latent part; 0 switches it off")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes of |train| positives")] = None,
@@ -194,7 +209,7 @@ def train(
     memory_limit: Annotated[
         float | None, typer.Option(help="GB of prepared features in memory; above that they are read from a file")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the training")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16")] = None,
     image_size: Annotated[int | None, typer.Option(help="dvbpr: pixels of a side; 224 as published")] = None,
     images_per_step: Annotated[int | None, typer.Option(help="dvbpr: distinct images a step; 0: as published")] = None,
@@ -281,8 +296,8 @@ def tune(
     split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
-    split_seed: Annotated[int, typer.Option(help="Seed of a random split")] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of the search and of every training")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the search and of every training")] = 0,
     json_out: Json = None,
     device: Device = "auto",
 ) -> None:
@@ -559,7 +574,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file [default: the model's name with .html]")] = None,
     users: Annotated[int, typer.Option(min=1, help="Users to show, beside the best and the worst")] = 6,
     map_items: Annotated[int, typer.Option(min=0, help="Items on the style map at most; 0 leaves it out")] = 4000,
-    seed: Annotated[int, typer.Option(help="Seed of the sampled users and items")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampled users and items")] = 0,
     data: Data = None,
     device: Device = "auto",
 ) -> None:
@@ -668,7 +683,7 @@ def compare(
     cae_epochs: Annotated[int | None, typer.Option(min=1, help="cae: epochs [default: the recipe's]")] = None,
     recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
     split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
-    split_seed: Annotated[int, typer.Option(help="Seed of a random split")] = 0,
+    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     json_out: Json = None,
     device: Device = "auto",

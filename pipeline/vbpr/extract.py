@@ -19,7 +19,7 @@ from .datasets import Dataset
 from .errors import VbprError
 from .features import DONE, FeatureStore
 from .files import artifact_name, writable_parent
-from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, prepare
+from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, is_image_name, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
 
@@ -81,6 +81,8 @@ def extract(
     if precision not in ("exact", "fast"):
         raise VbprError(f"--precision {precision} is not known; choose exact or fast")
     path = Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    if is_image_name(path.name):  # in a folder of images, the next run would take it for one
+        raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")
     source = data.images()
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
     request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}

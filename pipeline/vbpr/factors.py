@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .errors import VbprError, near
-from .files import Strings, open_h5, read_strings, replacing, write_strings
+from .files import Strings, open_h5, read_strings, read_text, replacing, write_strings, write_text
 
 Array = np.ndarray[Any, Any]
 
@@ -299,8 +299,8 @@ class Factors:
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
         with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
-            handle.attrs["vbpr"] = "model"
-            handle.attrs["about"] = json.dumps(self.about)
+            write_text(handle, "vbpr", "model")
+            write_text(handle, "about", json.dumps(self.about))
             for name in ("users", "items", "bias"):
                 handle.create_dataset(name, data=getattr(self, name).astype("<f4"))
             write_strings(handle, "user_ids", self.user_ids)
@@ -335,7 +335,7 @@ class Factors:
         schema = pa.schema(
             [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
         )
-        with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with replacing(path) as temporary, temporary.open("wb") as sink, pq.ParquetWriter(sink, schema) as writer:
             for a in range(0, len(users), chunk):
                 some = users[a : a + chunk]
                 items, scores = self.recommend_all(some, k, seen, allowed=allowed)
@@ -389,9 +389,8 @@ class Factors:
                     stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
                     head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]), unit=bool(group.attrs["unit"]))
                 users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
-                return cls(
-                    users, items, bias, user_ids, item_ids, **parts, head=head, about=json.loads(handle.attrs["about"])
-                )
+                about = json.loads(read_text(handle, "about"))
+                return cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise VbprError(f"{path} is damaged ({error}); train again") from error
 

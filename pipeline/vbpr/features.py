@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .files import Strings, locked, open_h5, read_strings, replacing, reserve, write_strings
+from .files import Strings, locked, open_h5, read_strings, read_text, replacing, reserve, write_strings, write_text
 
 Array = np.ndarray[Any, Any]
 
@@ -90,8 +90,8 @@ class FeatureStore:
         self.size = max(
             at + np.dtype(LAYOUT[name][0]).itemsize * math.prod(shapes[name]) for name, at in self.offsets.items()
         )
-        self.state = self._read("state", shapes)
         self.features = Rows(self.path, self.offsets["features"], shapes["features"])
+        self.state = self._read("state", shapes)
         self.reason = self._read("reason", shapes)
         self.signature = self._read("signature", shapes)
         self.digests = self._read("digest", shapes) if "digest" in self.offsets else None
@@ -101,8 +101,9 @@ class FeatureStore:
         self.dropped = 0
 
     def _read(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
-        dtype, count = np.dtype(LAYOUT[name][0]), math.prod(shapes[name])
-        return np.fromfile(self.path, dtype, count, offset=self.offsets[name]).reshape(shapes[name])
+        out = np.empty(shapes[name], LAYOUT[name][0])
+        self.features.fill(out, self.offsets[name])
+        return out
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -312,9 +313,9 @@ class FeatureStore:
             creation.set_obj_track_times(False)  # the same rows are the same file, byte for byte
             created = h5py.h5f.create(os.fsencode(temporary), h5py.h5f.ACC_TRUNC, creation, access)
             with h5py.File(created) as handle:
-                handle.attrs["vbpr"] = "features"
-                text = json.dumps(dict(provenance), sort_keys=True)
-                handle.attrs["provenance"], handle.attrs["provenance_digest"] = text, digest_of(text)
+                write_text(handle, "vbpr", "features")
+                # in the root's header, of which HDF5 keeps a checksum
+                write_text(handle, "provenance", json.dumps(dict(provenance), sort_keys=True))
                 write_strings(handle, "item_ids", item_ids)
                 for name, shape in shapes.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -513,19 +514,23 @@ class Rows:
         if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
         out = np.empty((len(flat), self.shape[1]), self.dtype)
-        left, width = out.reshape(-1).view(np.uint8).data, self.shape[1] * self.dtype.itemsize
+        position = 0
         for run in runs(flat):
-            part, left = left[: len(run) * width], left[len(run) * width :]
-            offset = self.offset + int(run[0]) * width
-            while len(part):
-                try:
-                    read = os.preadv(self.descriptor, [part], offset)
-                except OSError as error:
-                    raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
-                if not read:
-                    raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
-                part, offset = part[read:], offset + read
+            self.fill(out[position : position + len(run)], self.offset + int(run[0]) * out[0].nbytes)
+            position += len(run)
         return out if at.ndim else out[0]
+
+    def fill(self, out: Array, offset: int) -> None:
+        """Read the file from `offset` on into a contiguous array."""
+        left = out.reshape(-1).view(np.uint8).data
+        while len(left):
+            try:
+                read = os.preadv(self.descriptor, [left], offset)
+            except OSError as error:
+                raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
+            if not read:
+                raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
+            left, offset = left[read:], offset + read
 
 
 def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
@@ -533,16 +538,10 @@ def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
     return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
 
 
-def digest_of(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST).hexdigest()
-
-
 def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     try:
-        text = handle.attrs["provenance"]
-        provenance = json.loads(text)
+        provenance = json.loads(read_text(handle, "provenance"))
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
-        sound &= handle.attrs.get("provenance_digest", digest_of(text)) == digest_of(text)  # older files have none
     except (KeyError, TypeError, ValueError, OSError, RecursionError):
         sound = False
     if not sound:

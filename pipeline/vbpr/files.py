@@ -54,11 +54,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+ERRNO = re.compile(r"errno = (\d+)")  # in HDF5's words
+
+
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    number = re.search(r"errno = (\d+)", str(error))
+    number = ERRNO.search(str(error))
     return os.strerror(int(number[1])) if number else first_line(error) if isinstance(error, OSError) else None
 
 
@@ -161,26 +164,46 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
     Raises:
         VbprError: no such file, not HDF5, not ours, or with links or storage that lead outside the file.
     """
-    path = Path(path)
-    if not path.exists():
-        siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
-        there = f"; there is {some_paths(siblings)}" if siblings else ""
-        raise VbprError(f"{path} does not exist{there}; {MAKES[kind]}")
-    if not path.is_file():  # a pipe would be waited for
-        raise VbprError(f"{path} is not a regular file; {MAKES[kind]}")
+    handle = opened(Path(path), MAKES[kind])
     try:
-        handle = h5py.File(path, "r")
-    except OSError as error:
-        raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {MAKES[kind]}") from error
-    try:
-        check_closed(handle, path)
-        found = handle.attrs.get("vbpr", "nothing of vbpr's")
-        if not isinstance(found, str) or found != kind:
+        check_closed(handle, Path(path))
+        found = kind_in(handle, Path(path)) or "nothing of vbpr's"
+        if found != kind:
             raise VbprError(f"{path} holds {found}, not {kind}; {MAKES[kind]}")
     except BaseException:
         handle.close()
         raise
     return handle
+
+
+def opened(path: Path, make: str) -> h5py.File:
+    try:
+        if not path.exists():
+            siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
+            there = f"; there is {some_paths(siblings)}" if siblings else ""
+            raise VbprError(f"{path} does not exist{there}; {make}")
+        if not path.is_file():  # a pipe would be waited for
+            raise VbprError(f"{path} is not a regular file; {make}")
+        return h5py.File(path, "r")
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise VbprError(
+                f"{path} cannot be read ({os.strerror(error.errno)}); mend its disk or permissions"
+            ) from error
+        raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {make}") from error
+
+
+def kind_in(handle: h5py.File, path: Path) -> str:
+    try:
+        return read_text(handle, "vbpr") if "vbpr" in handle.attrs else ""
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises any of these
+        raise VbprError(damaged(path, error)) from error
+
+
+def damaged(path: Path, error: Exception) -> str:
+    if number := ERRNO.search(str(error)):  # the disk's fault, not the file's
+        return f"{path} cannot be read ({os.strerror(int(number[1]))}); mend its disk"
+    return f"{path} is damaged ({first_line(error)}); make it again"
 
 
 MAKES = {
@@ -191,15 +214,13 @@ MAKES = {
 
 
 def kind_of(path: Path | str) -> str:
-    """What one of our files is: "features", "model", "index" or "" (not ours)."""
-    if not Path(path).is_file():
-        wrong = "is not a regular file" if Path(path).exists() else "does not exist"
-        raise VbprError(f"{path} {wrong}; give a file that `vbpr extract` or `vbpr train` made")
-    try:
-        with h5py.File(path, "r") as handle:
-            return str(handle.attrs.get("vbpr", ""))
-    except OSError:
-        return ""
+    """What one of our files is: "features", "model", "index" or "" (not ours).
+
+    Raises:
+        VbprError: no such file, or not HDF5.
+    """
+    with opened(Path(path), "give a file that `vbpr extract` or `vbpr train` made") as handle:
+        return kind_in(handle, Path(path))
 
 
 def check_closed(handle: h5py.File, path: Path) -> None:
@@ -228,7 +249,7 @@ def check_closed(handle: h5py.File, path: Path) -> None:
     try:
         visit(handle)
     except (OSError, KeyError, RuntimeError, RecursionError) as error:
-        raise VbprError(f"{path} is damaged ({first_line(error)}); make it again") from error
+        raise VbprError(damaged(path, error)) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -237,6 +258,19 @@ def first_line(error: BaseException) -> str:
 
 def some_paths(names: list[str]) -> str:
     return ", ".join(names[:5]) + ("" if len(names) <= 5 else " ...")
+
+
+def write_text(handle: h5py.File, name: str, text: str) -> None:
+    """Set an attribute, of fixed length where HDF5 allows that: its heap for others can be forged to have no end."""
+    handle.attrs[name] = np.bytes_(text.encode()) if len(text) < 30_000 else text
+
+
+def read_text(handle: h5py.File, name: str) -> str:
+    """Read what `write_text` wrote."""
+    text = handle.attrs[name]
+    if not isinstance(text, bytes | str):
+        raise TypeError(f"{name} is no text")
+    return text.decode() if isinstance(text, bytes) else text
 
 
 def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
@@ -271,9 +305,11 @@ __all__ = [
     "locked",
     "open_h5",
     "read_strings",
+    "read_text",
     "replacing",
     "reserve",
     "sync",
     "writable_parent",
     "write_strings",
+    "write_text",
 ]

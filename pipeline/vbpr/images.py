@@ -39,6 +39,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own cap is an error rather than a warning
 # What shops keep, told by content and not by name. Others start a program (EPS), or decode before our cap (ICO).
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * bool(codecs.check("avif"))
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # here, once: threads share the filters
+warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")
 SMALLEST, LONGEST = 16, 16  # pixels of a side, and ratio of the sides, beyond which an image says little
 
 

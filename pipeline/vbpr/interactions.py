@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +284,11 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
 
 
 def read_delimited(path: Path, delimiter: str) -> Interactions:
-    with open_text(path) as handle:
-        header = handle.readline().rstrip("\r\n")
+    try:
+        with open_bytes(path) as handle:
+            header = handle.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
     names = next(csv.reader([header], delimiter=delimiter), [])
     if not names:
         raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
@@ -297,27 +300,28 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
         return "error"
 
     try:
-        table = pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_bad_row),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(columns.values()),
-                column_types={name: pa.string() for name in columns.values()},
-                strings_can_be_null=False,
-                null_values=[],
-            ),
-        )
-    except (pa.ArrowInvalid, OSError, zlib.error) as error:
+        with open_bytes(path) as handle:
+            table = pyarrow.csv.read_csv(
+                handle,
+                read_options=pyarrow.csv.ReadOptions(use_threads=False),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_bad_row),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=list(columns.values()),
+                    column_types={name: pa.string() for name in columns.values()},
+                    strings_can_be_null=False,
+                    null_values=[],
+                ),
+            )
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
         raise VbprError(why_unreadable(path, delimiter, len(names), error)) from error
     return from_table(path, table, columns, first_line=2)
 
 
 def read_parquet(path: Path) -> Interactions:
     try:
-        names = pyarrow.parquet.read_schema(path).names
-        columns = match_columns(path, names)
-        table = pyarrow.parquet.read_table(path, columns=list(columns.values()))
+        with open_bytes(path) as handle:
+            columns = match_columns(path, pyarrow.parquet.read_schema(handle).names)
+            table = pyarrow.parquet.read_table(handle, columns=list(columns.values()))
     except (pa.ArrowInvalid, OSError) as error:
         raise VbprError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
     return from_table(path, table, columns, first_line=1)
@@ -414,33 +418,26 @@ def seconds(column: pa.ChunkedArray) -> Array:
     return np.array([known[text] for text in column.to_pylist()])
 
 
-def open_text(path: Path) -> Any:
-    return (
-        gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8-sig", errors="replace", newline="")
-    )
+def open_bytes(path: Path) -> Any:
+    """A file, inflated where it is gzipped; Arrow itself opens no name that is not UTF-8."""
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:
     """Read again, slowly, to find the line at fault."""
     try:
-        for line, raw in enumerate(raw_lines(path), start=1):
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError:
-                return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
-            found = len(next(csv.reader([text], delimiter=delimiter), []))
-            if found not in (0, width):
-                return f"{path}, line {line}: {found} fields where the header has {width}; mend or remove the line"
+        with open_bytes(path) as handle:
+            for line, raw in enumerate(handle, start=1):
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError:
+                    return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
+                found = len(next(csv.reader([text], delimiter=delimiter), []))
+                if found not in (0, width):
+                    return f"{path}, line {line}: {found} fields where the header has {width}; mend or remove the line"
     except (EOFError, OSError, zlib.error) as inner:
         return f"{path} is cut short or damaged ({inner}); fetch it again"
     return f"{path} cannot be read ({str(error).splitlines()[0]})"
-
-
-def raw_lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-        yield from handle
 
 
 __all__ = ["INTERACTION_READERS", "SPLIT_RULES", "Interactions", "Split"]

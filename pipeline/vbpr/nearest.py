@@ -22,7 +22,7 @@ import numpy as np
 from .errors import VbprError
 from .factors import BLIND, Factors, Head, index_of, indices_of, unit_rows
 from .features import FeatureStore
-from .files import Strings, digest, kind_of, open_h5, read_strings, replacing, write_strings
+from .files import Strings, digest, kind_of, open_h5, read_strings, read_text, replacing, write_strings, write_text
 from .images import BadImage, Pixels, prepare
 
 Array = np.ndarray[Any, Any]
@@ -103,9 +103,9 @@ class Nearest:
 
         try:
             with open_h5(saved, "index") as handle:
-                about = json.loads(handle.attrs["about"])
+                about = json.loads(read_text(handle, "about"))
                 data, ids = handle["faiss"][:], read_strings(handle, "item_ids")
-                if handle.attrs["digest"] != digest_of(data, ids, about):
+                if read_text(handle, "digest") != digest_of(data, ids, about):
                     raise VbprError(f"{saved} is damaged or was altered; delete it or run vbpr index {path} again")
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise VbprError(f"{saved} is damaged ({error}); delete it or run vbpr index {path} again") from error
@@ -128,9 +128,9 @@ class Nearest:
         about = {key: getattr(self, key) for key in ("kind", "metric", "effort", "reason", "recall", "source")}
         data = faiss.serialize_index(self.index)
         with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
-            handle.attrs["vbpr"] = "index"
-            handle.attrs["about"] = json.dumps(about)
-            handle.attrs["digest"] = digest_of(data, self.item_ids, about)
+            write_text(handle, "vbpr", "index")
+            write_text(handle, "about", json.dumps(about))
+            write_text(handle, "digest", digest_of(data, self.item_ids, about))
             handle.create_dataset("faiss", data=data)
             write_strings(handle, "item_ids", self.item_ids)
 

@@ -66,12 +66,9 @@ class Progress:
     def _line(self) -> None:
         self.spoken = time.monotonic()
         left = (self.total - self.done) / max(1e-9, self.rate)
-        print(
-            f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
-            + (f", {self.note}" if self.note else ""),
-            file=sys.stderr,
-            flush=True,
-        )
+        text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
+        with contextlib.suppress(OSError):  # a full disk behind standard error is no reason to end
+            print(text + (f", {self.note}" if self.note else ""), file=sys.stderr, flush=True)
 
 
 Listener = Callable[[int, float], None]

@@ -84,7 +84,7 @@ def report(
         bar.advance(1, "map")
         html = render(factors, dataset, page, sections)
         with replacing(path) as temporary:
-            temporary.write_text(html, encoding="utf-8")
+            temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
         bar.advance(1, "page")
     return path
 

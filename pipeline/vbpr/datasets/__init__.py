@@ -107,16 +107,18 @@ def read_items(folder: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         if path.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
+            with path.open("rb") as handle:
+                table = pyarrow.parquet.read_table(handle)
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
-            with path.open(encoding="utf-8-sig") as handle:
-                names = handle.readline().rstrip("\r\n").split(delimiter)
-            table = pyarrow.csv.read_csv(
-                path,
-                parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
-                convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-            )
+            with path.open("rb") as handle:
+                names = handle.readline().decode("utf-8-sig").rstrip("\r\n").split(delimiter)
+                handle.seek(0)
+                table = pyarrow.csv.read_csv(
+                    handle,
+                    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
+                    convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+                )
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise VbprError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
     key = next((name for name in table.column_names if name.strip().lower() in ITEM_COLUMNS), None)

@@ -97,12 +97,14 @@ class TrainConfig:
             ("seed", 0),
             ("image_size", 32),
         ):
-            if getattr(self, name) < least:
-                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+            if not least <= getattr(self, name) < 2**31:
+                option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+                bound = f"at least {least}" if value < least else "under 2^31"
+                raise VbprError(f"{option} is {value}; it must be {bound}")
         not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "latent_weight")
         for name in (*not_negative, "memory_limit", "checkpoint_minutes"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be 0 or more")
+            if not 0 <= getattr(self, name) < 1e30:  # in float32, too
+                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be from 0 to 1e30")
         for name in ("whiten", "popularity_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VbprError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
