@@ -200,7 +200,7 @@ def test_features_of_another_backbone(refused, board, board_features, tmp_path):
         (["info", "x" * 300], "File name too long"),
         (["evaluate", "x" * 300], "File name too long"),
         (["train", "--model", "bprmf", "--factors", "1" * 30], "must be under 2^31"),
-        (["train", "--model", "bprmf", "--lr", "1e300"], "must be from 0 to 1e30"),
+        (["train", "--model", "bprmf", "--lr", "1e300"], "must be from 0 to 3e38"),
     ],
 )
 def test_other_mistakes(refused, tmp_path, monkeypatch, command, words):

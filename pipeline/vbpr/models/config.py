@@ -103,8 +103,8 @@ class TrainConfig:
                 raise VbprError(f"{option} is {value}; it must be {bound}")
         not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "latent_weight")
         for name in (*not_negative, "memory_limit", "checkpoint_minutes"):
-            if not 0 <= getattr(self, name) < 1e30:  # in float32, too
-                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be from 0 to 1e30")
+            if not 0 <= getattr(self, name) <= 3e38:  # in float32, too
+                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be from 0 to 3e38")
         for name in ("whiten", "popularity_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VbprError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
