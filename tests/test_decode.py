@@ -1,5 +1,6 @@
 """The fast JPEG path against Pillow: the same picture within 2/255, the same refusals, no threads of its own."""
 
+import contextlib
 import io
 import os
 import struct
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vbpr.images import BadImage, Preprocessing, prepare, prepare_any, prepare_jpeg, rows_needed
+from vbpr.images import BadImage, Preprocessing, plain_size, prepare, prepare_any, prepare_jpeg, rows_needed
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -89,6 +90,27 @@ def test_an_orientation_in_xmp_alone(text):
     how = Preprocessing(64, 0.0, "bicubic", HALF, HALF)
     assert prepare_jpeg(data, how) is not None
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"comment": b"x" * 300}, {"icc_profile": b"x" * 300}, {"exif": b"Exif\0\0II"}],
+)
+def test_a_plain_header_is_read_as_pillow_reads_it(mode, options):
+    data = jpeg(picture(0, 93, 151, 10).convert(mode), **options)
+    plain = mode != "CMYK" and not options.keys() & {"icc_profile", "exif"}
+    assert plain_size(data) == ((93, 151) if plain else None)
+    for at in range(2, data.index(b"\xff\xda") + 2):
+        for value in (0, 255, data[at] ^ 1):  # forged: what is plain still is what Pillow says, or decodes by neither
+            forged = data[:at] + bytes([value]) + data[at + 1 :]
+            try:
+                size = plain_size(forged)
+            except IndexError:
+                continue
+            if size is not None:
+                with contextlib.suppress(Exception):
+                    assert size == Image.open(io.BytesIO(forged), formats=["JPEG"]).size
 
 
 @pytest.mark.parametrize("progressive", [False, True])

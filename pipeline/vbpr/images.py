@@ -12,6 +12,7 @@ import math
 import os
 import re
 import stat
+import struct
 import tarfile
 import threading
 import warnings
@@ -500,22 +501,38 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
     return result
 
 
-ORIENTATIONS: dict[Any, int] = {
-    n: n for n in range(2, 9)
-}  # any other value says nothing, as in `ImageOps.exif_transpose`
-
-
 def jpeg_header(data: bytes) -> tuple[int, int, int] | None:
     """(width, height, EXIF orientation) of a grey or YCbCr JPEG within the caps; None for anything else."""
     if too_many_scans(data):
         return None
     try:
-        image = Image.open(io.BytesIO(data), formats=["JPEG"])
-        orientation = ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation), 1)
+        size, orientation = plain_size(data), 1
+        if size is None:
+            image = Image.open(io.BytesIO(data), formats=["JPEG"])
+            size = image.size if image.format == "JPEG" and image.mode in ("RGB", "L") else (0, 0)
+            orientation = ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation), 1)
     except Exception:  # whatever a damaged header provokes: `load` names it
         return None
-    plain = image.format == "JPEG" and image.mode in ("RGB", "L")
-    return (*image.size, orientation) if plain and image.width * image.height <= MAX_PIXELS else None
+    return (*size, orientation) if 0 < size[0] * size[1] <= MAX_PIXELS else None
+
+
+ORIENTATIONS: dict[Any, int] = {n: n for n in range(2, 9)}  # any other value is none, as for `ImageOps.exif_transpose`
+FRAMES = {0xC0, 0xC1, 0xC2}  # baseline to progressive; beside them tables, JFIF and comments, which turn nothing
+PLAIN = FRAMES | {0xC4, 0xDB, 0xDD, 0xE0, 0xFE}
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG of one or three components whose header holds `PLAIN` markers only; None for others,
+    of which Pillow knows more, in ten times the time."""
+    at, size = 2, None
+    while data[at] == 0xFF and (marker := data[at + 1]) in PLAIN:
+        if marker in FRAMES:
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            if bits != 8 or components not in (1, 3):
+                return None
+            size = width, height
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return size if data[at : at + 2] == b"\xff\xda" else None
 
 
 def oriented(image: Pixels, orientation: int) -> Pixels:
