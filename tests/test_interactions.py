@@ -25,6 +25,13 @@ def write(tmp_path, text, name="interactions.csv"):
     return path
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_line_ends(tmp_path, ends):
+    path = tmp_path / "interactions.csv"
+    path.write_bytes(ends.join(["user_id,item_id", "a,007", "b,1", ""]).encode("utf-8-sig"))
+    assert sorted(Interactions.read(path).item_ids.tolist()) == ["007", "1"]
+
+
 def test_repeated_pairs_count_once_with_their_first_event():
     x = Interactions.of(["b", "a", "b", "b"], ["y", "x", "y", "x"], [30, 5, 10, 7])
     assert pairs_of(x) == [("a", "x"), ("b", "x"), ("b", "y")] and x.times.tolist() == [5, 7, 10]

@@ -218,6 +218,17 @@ def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
     assert not list(tmp_path.glob(".m.h5.checkpoint*"))
 
 
+def test_a_kill_before_the_model_is_written_does_not_cost_the_training(board, board_features, tmp_path, monkeypatch):
+    options, out = {"epochs": 5, "patience": 0, "checkpoint_minutes": 0.0}, tmp_path / "m.h5"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("vbpr.factors.Factors.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(board, [board_features], out, **options)
+    assert (tmp_path / ".m.h5.checkpoint").exists()
+    monkeypatch.setattr("vbpr.models.bpr.gradients", lambda *_: pytest.fail("trained again"))
+    run(board, [board_features], out, **options)
+    assert not (tmp_path / ".m.h5.checkpoint").exists()
+
+
 def test_a_checkpoint_of_another_run_is_ignored(board, board_features, tmp_path):
     out, checkpoint = tmp_path / "m.h5", tmp_path / ".m.h5.checkpoint"
     plain = run(board, [board_features], out, epochs=2).factors

@@ -1,12 +1,18 @@
 """`python -m vbpr` is `vbpr`."""
 
+import os
 import signal
 
 from .stopping import SIGNALS, interruptible
 
 
 def main() -> None:
-    """The command line; Ctrl-C ends it in a word even while it is being imported."""
+    """The command line, for a process of its own; Ctrl-C ends it in a word even while it is being imported."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # closed: the next file to be opened would take its place, and what is said goes into it
+            os.open(os.devnull, os.O_RDWR)
     try:
         with interruptible():
             from .commands import app

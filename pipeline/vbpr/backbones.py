@@ -98,7 +98,9 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
         else:
             try:
                 module, source = timm.create_model(model_name, num_classes=0), "random"
-            except RuntimeError as error:  # the name's tag is none of this model's
+            except RuntimeError as error:
+                if "pretrained tag" not in str(error):
+                    raise
                 raise VbprError(f"no backbone is called '{name}' ({error}); leave the tag out") from error
             if weights is None:
                 settle(module)
@@ -216,6 +218,7 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
             f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
             f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model"
         )
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     for key, found in state.items():
         expected = own[key]
         if (found.shape, found.is_floating_point()) != (expected.shape, expected.is_floating_point()):

@@ -3,6 +3,7 @@
 write_checkpoint(path, {"p/theta": theta}, identity, step=12); found = read_checkpoint(path, identity)
 """
 
+import glob
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,4 +37,10 @@ def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor]
     return (tensors, about) if about.pop("identity", None) == identity else None
 
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+def discard(path: Path) -> None:
+    """Remove the checkpoint of a training whose result is safe, and those of its parts."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}*"):
+        left.unlink(missing_ok=True)
+
+
+__all__ = ["discard", "read_checkpoint", "write_checkpoint"]

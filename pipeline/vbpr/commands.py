@@ -19,7 +19,7 @@ OUT_OF_MEMORY = (
     "features on the disk, a lower --dim or --batch needs less, --device cpu has more than a GPU; or give fewer or "
     "narrower feature files"
 )
-NO_MEMORY = ("out of memory", "allocate memory", "failed to map", "start new thread")
+NO_MEMORY = ("out of memory", "allocate memory", "start new thread")
 
 
 class App(typer.Typer):
@@ -45,7 +45,11 @@ class App(typer.Typer):
         except Exception as error:
             if INTERRUPTED:  # and what was interrupted raised an exception of its own
                 raise
-            if any(words in str(error).lower() for words in NO_MEMORY):
+            if os.environ.get("VBPR_TRACEBACK"):
+                raise
+            # the loader's words, without a cause, when there is no room for a library
+            room = not str(error).endswith("failed to map segment from shared object")
+            if not room or any(words in str(error).lower() for words in NO_MEMORY):
                 fail(OUT_OF_MEMORY, 2)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 where = error.filename or "the output"
@@ -53,8 +57,6 @@ class App(typer.Typer):
             if isinstance(error, OSError) and error.strerror:
                 where = error.filename or "a file"
                 fail(f"{where} cannot be used ({error.strerror}); give another, or mend its disk or permissions", 2)
-            if os.environ.get("VBPR_TRACEBACK"):
-                raise
             fail(
                 f"internal failure: {type(error).__name__}: {error} (VBPR_TRACEBACK=1 shows where; please report it)", 1
             )
@@ -209,7 +211,7 @@ def train(
     memory_limit: Annotated[
         float | None, typer.Option(help="GB of prepared features in memory; above that they are read from a file")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Seed of the training")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the training")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16")] = None,
     image_size: Annotated[int | None, typer.Option(help="dvbpr: pixels of a side; 224 as published")] = None,
     images_per_step: Annotated[int | None, typer.Option(help="dvbpr: distinct images a step; 0: as published")] = None,
@@ -297,7 +299,7 @@ def tune(
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
     split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the search and of every training")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search and of every training")] = 0,
     json_out: Json = None,
     device: Device = "auto",
 ) -> None:

@@ -13,13 +13,14 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .backbones import artifact_name, pick_device
+from .checkpoint import discard
 from .datasets import Dataset
 from .datasets.published import PUBLISHED, recognise
 from .errors import VbprError
@@ -32,6 +33,7 @@ from .interactions import Split
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
 from .progress import console
+from .stopping import Stopped, stop_signals
 from .train import align, fit, identity_of
 
 Array = np.ndarray[Any, Any]
@@ -109,8 +111,9 @@ def compare(
     options, folder, methods = options or Options(), Path(out), methods_of(names)
     pick_device(options.device)  # a GPU that is not there is said before the first method runs
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}
-    for data in data_sets:
-        result["data"].append(compare_on(data, methods, folder / slug(data), options))
+    with stop_signals() as stopping:  # the flag of all that runs inside: none of it goes on when one was stopped
+        for data in data_sets:
+            result["data"].append(compare_on(data, methods, folder / slug(data), options, stopping))
     for name, text in (("compare.json", json.dumps(result, indent=1) + "\n"), ("compare.md", markdown(result))):
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -135,7 +138,9 @@ def slug(data: Dataset) -> str:
     return f"{name}-{hashlib.blake2b(data.name.encode(), digest_size=3).hexdigest()}"
 
 
-def compare_on(data: Dataset, methods: list[Method], folder: Path, options: Options) -> dict[str, Any]:
+def compare_on(
+    data: Dataset, methods: list[Method], folder: Path, options: Options, stopping: Callable[[], bool]
+) -> dict[str, Any]:
     """All methods on one data set."""
     interactions, images = data.interactions(), data.images()
     split = Split.make(
@@ -155,6 +160,8 @@ def compare_on(data: Dataset, methods: list[Method], folder: Path, options: Opti
         for seed in range(options.seeds if trained(method) else 1):
             config = config_of(method, options).changed(seed=seed)
             cells.append(cell(method, data, split, features, config, folder, published))
+            if stopping():
+                raise Stopped(f"stopped after {method.name}; run the same command again to resume")
         aucs[method.name] = {
             part: np.mean([cell_["users"][part] for cell_ in cells], axis=0) for part in cells[0]["users"]
         }
@@ -266,6 +273,7 @@ def cell(
     factors.save(path.with_suffix(".model.h5"))
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(told), encoding="utf-8")
+    discard(checkpoint)
     return told
 
 

@@ -25,6 +25,7 @@ from .interactions import Split
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid
+from .stopping import stop_signals
 from .tables import print_metrics
 from .train import align, fit, prepare, train
 
@@ -53,6 +54,11 @@ def oracle(split: Split) -> Factors:
 
 def run(out: Path) -> None:
     """Extract, train, evaluate beside the baselines and the oracle, and write the page."""
+    with stop_signals():  # the flag of all that runs inside
+        steps(out)
+
+
+def steps(out: Path) -> None:
     started = time.monotonic()
     data = Dataset.resolve("sample")
     features = out / "lite0.h5"

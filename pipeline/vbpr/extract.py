@@ -33,9 +33,9 @@ class Extraction:
 
     Attributes:
         items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
-        dropped: finished rows that went with their items. away: ids of items whose image is away (no such file, no
-            permission, empty) but whose features, made before, are kept. odd: (item id, "W x H") of images, among
-            those written now, that are so small or narrow that they say little.
+        dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
+            a folder without permission, an empty file) but whose features, made before, are kept. odd: (item id,
+            "W x H") of images, among those written now, that are so small or narrow that they say little.
     """
 
     path: Path
@@ -67,7 +67,7 @@ def extract(
     """Encode every image of a data set that is not yet in the feature file `out`.
 
     A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped. One
-    that is there but has nothing to look at for now (a dangling link, no permission, an empty file) keeps its features.
+    that is there but has nothing to look at for now (a dangling link, an empty file) keeps its features.
 
     Args:
         max_bad: the largest share of images that may be unusable.
@@ -99,7 +99,10 @@ def extract(
         from .autoencoder import train_autoencoder
 
         weights = path.with_suffix(".cae.safetensors")
-        train_autoencoder(source, weights, device=processor, **(cae or {}))
+        with stop_signals() as stopping:
+            train_autoencoder(source, weights, device=processor, **(cae or {}))
+            if stopping():
+                raise Stopped(f"stopped with {weights} trained; run the same command again to resume")
     model = load_backbone(backbone, weights, random_weights)
     provenance = {
         "backbone": model.name,

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import itertools
 import json
-import math
 import os
 import weakref
 from collections.abc import Collection, Iterator, Mapping
@@ -68,7 +67,7 @@ class FeatureStore:
             n, matrix = len(self.item_ids), handle.get("features")
             self.dim = int(matrix.shape[-1]) if isinstance(matrix, h5py.Dataset) and matrix.shape else 0
             shapes = shapes_of(n, self.dim)
-            self.offsets = {}
+            self.offsets, self.size = {}, 0
             for name, (dtype, _) in LAYOUT.items():
                 if name == "digest" and name not in handle:
                     continue  # of a file from before there were digests
@@ -87,9 +86,7 @@ class FeatureStore:
                         "file and run vbpr extract again"
                     )
                 self.offsets[name] = data.id.get_offset()
-        self.size = max(
-            at + np.dtype(LAYOUT[name][0]).itemsize * math.prod(shapes[name]) for name, at in self.offsets.items()
-        )
+                self.size = max(self.size, self.offsets[name] + data.nbytes)
         self.features = Rows(self.path, self.offsets["features"], shapes["features"])
         self.state = self._read("state", shapes)
         self.reason = self._read("reason", shapes)
@@ -170,14 +167,12 @@ class FeatureStore:
         Raises:
             VbprError: rows have changed since they were written.
         """
+        self.check(self.verify())
         total = hashlib.blake2b(json.dumps(self.provenance, sort_keys=True).encode(), digest_size=16)
-        sealed, damaged = set(self._sealed()), []
-        for block in range(-(-len(self) // BLOCK)):
-            found = self._digest_of(block)
-            total.update(found)
-            if block in sealed and found != self.digests[block].tobytes():  # type: ignore[index]
-                damaged.append(self._span(block))
-        self.check(damaged)
+        total.update("\0".join(self.item_ids).encode())
+        total.update(self.state.data)
+        for a in range(0, len(self), BLOCK):
+            total.update(self.features[a : a + BLOCK].data)
         return total.hexdigest()
 
     def verify(self) -> list[tuple[int, int]]:
@@ -194,7 +189,8 @@ class FeatureStore:
             first, last = self.item_ids[damaged[0][0]], self.item_ids[damaged[0][1] - 1]
             raise VbprError(
                 f"{self.path} has changed since it was written, in {len(damaged):,} of its blocks (first: items "
-                f"{first} to {last}); run vbpr extract --verify to encode these anew"
+                f"{first} to {last}); vbpr extract --verify --backbone {self.provenance['backbone']} --out {self.path} "
+                "encodes these anew"
             )
 
     def sealed_rows(self) -> int:

@@ -69,7 +69,7 @@ class ImageSource(Protocol):
     """Encoded images of a catalogue, in one fixed order.
 
     `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content);
-    0 where there is nothing to look at: no such file, no permission, no bytes.
+    0 where there is nothing to look at: no such file, a folder without permission, no bytes.
     """
 
     name: str
@@ -159,7 +159,7 @@ class FolderImages(Members):
 
 
 # Faults of the machine rather than of the image: the next run looks again.
-PASSING = ("no such file, or a dangling link", "no permission to read it", "unreadable")
+PASSING = ("no such file, or a dangling link", "no permission to read it", "unreadable", "empty file")
 
 REASONS_OF_OS = {
     errno.ENOENT: "no such file, or a dangling link",

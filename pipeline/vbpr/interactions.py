@@ -6,6 +6,7 @@ split = Split.leave_one_out(Interactions.read("data/interactions.csv"), seed=0)
 import csv
 import dataclasses
 import gzip
+import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -286,7 +287,7 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
 def read_delimited(path: Path, delimiter: str) -> Interactions:
     try:
         with open_bytes(path) as handle:
-            header = handle.readline().decode("utf-8-sig", "replace").rstrip("\r\n")
+            header = first_line(handle)
     except (OSError, EOFError, zlib.error) as error:
         raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
     names = next(csv.reader([header], delimiter=delimiter), [])
@@ -421,6 +422,11 @@ def seconds(column: pa.ChunkedArray) -> Array:
 def open_bytes(path: Path) -> Any:
     """A file, inflated where it is gzipped; Arrow itself opens no name that is not UTF-8."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def first_line(handle: Any) -> str:
+    """Of a text, whatever its lines end in."""
+    return io.TextIOWrapper(handle, "utf-8-sig", errors="replace").readline().rstrip("\n")
 
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:

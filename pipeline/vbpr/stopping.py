@@ -1,14 +1,16 @@
-"""How commands are stopped: a long step after the batch in hand, all else at once, and a second signal never waits.
+"""How commands are stopped: a long step after the batch in hand, all else at once, and so does it when asked again.
 
     with stop_signals() as stopping: ...
 
-Ending at once is safe, for a kill at any moment is: files are renamed into place, and rows have their state last.
+Ending at once is safe, for a kill at any moment is: files are renamed into place, and rows have their state last. At
+once is when the library call in hand returns: Python hears of a signal no sooner.
 """
 
 import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -33,10 +35,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     Inside another such context it is that one's flag: what stops a training also stops the study that it is part of.
     """
-    if ASKED:
-        yield lambda: bool(ASKED[-1])
+    if ASKED or threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield lambda: any(ASKED)
         return
     asked: list[int] = []
+    before: dict[int, Any] = {}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if asked:
@@ -47,7 +50,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
     ASKED.append(asked)
     try:
-        with handling(on_signal) as before:
+        with handling(on_signal, before):
             yield lambda: bool(asked)
     finally:
         ASKED.pop()
@@ -75,7 +78,7 @@ def interruptible() -> Iterator[None]:
     hook, sys.unraisablehook = sys.unraisablehook, unraisable
     INTERRUPTED.clear()
     try:
-        with handling(on_signal):
+        with handling(on_signal, {}):
             yield
     except BaseException as error:  # an import that is interrupted may raise anything
         if not INTERRUPTED or (isinstance(error, SystemExit) and not error.code):
@@ -87,14 +90,17 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def handling(on_signal: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Have a function called at SIGINT and SIGTERM; yields what was called before, and will be afterwards."""
-    before: dict[int, Any] = {}
+def handling(on_signal: Callable[[int, FrameType | None], None], before: dict[int, Any]) -> Iterator[None]:
+    """Have a function called at SIGINT and SIGTERM; `before` is filled with what was called, and will be afterwards.
+
+    A signal that is ignored stays so: a shell's background jobs are not for Ctrl-C."""
     with contextlib.suppress(ValueError):  # only the main thread may; elsewhere signals stay as they are
         for number in SIGNALS:
-            before[number] = signal.signal(number, on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.getsignal(number)
+                signal.signal(number, on_signal)
     try:
-        yield before
+        yield
     finally:
         for known, handler in before.items():
             signal.signal(known, signal.SIG_DFL if handler is None else handler)

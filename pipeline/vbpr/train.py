@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checkpoint import discard
 from .datasets import Dataset
 from .errors import VbprError, some
 from .factors import Factors
@@ -208,6 +209,8 @@ def train(
             about["title"] += f" (RANDOM weights: {some(random, len(random))})"
         factors = dataclasses.replace(factors, about=about)
         factors.save(path)
+        if diverged is None:
+            discard(checkpoint)
     if diverged is not None:
         epoch = factors.about["curve"][-1]["epoch"]
         raise VbprError(f"{diverged}; {path} holds the best model up to epoch {epoch}") from diverged

@@ -19,7 +19,7 @@ from .. import sample
 from ..errors import VbprError
 from ..files import Strings
 from ..images import ImageSource, open_images
-from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions
+from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +112,8 @@ def read_items(folder: Path) -> dict[str, dict[str, str]]:
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
             with path.open("rb") as handle:
-                names = handle.readline().decode("utf-8-sig").rstrip("\r\n").split(delimiter)
-                handle.seek(0)
+                names = first_line(handle).split(delimiter)
+            with path.open("rb") as handle:
                 table = pyarrow.csv.read_csv(
                     handle,
                     parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),

@@ -296,8 +296,6 @@ class BPR:
                     raise Stopped(f"stopped after epoch {epoch + 1} of {c.epochs}{state.save()}")
         if self.part:
             state.save()
-        else:
-            state.finish()
         return self.factors(split, features, inputs, projection, state)
 
     def factors(
@@ -469,10 +467,6 @@ class State:
         self.best_auc, self.best_epoch = told["best_auc"], told["best_epoch"]
         self.step, self.total = told["step"], self.total + told["total"]
         bar.advance((self.epoch * steps + self.step) * size)
-
-    def finish(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
 
 
 __all__ = ["BPR", "BPRMF", "CurveSample", "Diverged", "gradients"]

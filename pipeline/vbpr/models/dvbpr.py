@@ -174,8 +174,6 @@ class DVBPR:
                     raise Stopped(f"stopped after step {run.step:,} of {steps * c.epochs:,}{run.save()}")
                 if time.monotonic() - run.saved > c.checkpoint_minutes * 60:
                     run.save()
-        if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
         about = {
             "curve": run.curve, "scores_unseen": True, "encoded": run.encoded, "network": c.network,
             "preprocessing": str(how), "parameters": sum(p.numel() for p in network.parameters()),

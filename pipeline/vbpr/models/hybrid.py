@@ -10,7 +10,6 @@ chosen by validation.
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..recommender import ItemFeatures
 from .bpr import BPR, BPRMF
 from .collaborative import ease, spectral
 from .config import TrainConfig
-from .vbpr import blend, parts_of
+from .vbpr import blend, part_of
 
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
@@ -39,22 +38,16 @@ class Hybrid:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`."""
-        with parts_of(self.checkpoint) as beside:
-            parts = self.parts(split, features, beside)
+        parts = self.parts(split, features)
         return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
 
-    def parts(
-        self,
-        split: Split,
-        features: ItemFeatures | None,
-        beside: Callable[[str], Path | None] = lambda part: None,
-    ) -> dict[str, Factors]:
+    def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
         """What is blended, each fitted on its own; the names are those of WEIGHTS."""
         c = self.config
         parts: dict[str, Factors] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
             visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = BPR(visual, beside("visual"), part=True).fit(split, features)
+            parts["visual"] = BPR(visual, part_of(self.checkpoint, "visual"), part=True).fit(split, features)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
@@ -63,7 +56,10 @@ class Hybrid:
             own = {**BPRMF, "factors": c.factors, "batch": c.batch}
             latent = [c.changed(**own, seed=c.seed * SEEDS + n) for n in range(SEEDS)]
             parts["latent"] = mean(
-                [BPR(one, beside(f"latent-{n}"), part=True).fit(split, None) for n, one in enumerate(latent)]
+                [
+                    BPR(one, part_of(self.checkpoint, f"latent-{n}"), part=True).fit(split, None)
+                    for n, one in enumerate(latent)
+                ]
             )
         return parts
 

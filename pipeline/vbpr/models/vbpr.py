@@ -7,9 +7,7 @@ items suffer. By default each part is therefore trained by BPR on its own, and t
 standard deviation over the catalogue, user by user: still two matrices and a bias. `joint` trains them together.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +37,10 @@ class VBPR:
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
-        with parts_of(self.checkpoint) as beside:
-            visual = BPR(c.changed(factors=0, item_bias=False), beside("visual"), part=True).fit(split, features)
-            latent = BPR(c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs), beside("latent"), part=True)
-            other = latent.fit(split, None)
+        beside = part_of(self.checkpoint, "visual"), part_of(self.checkpoint, "latent")
+        visual = BPR(c.changed(factors=0, item_bias=False), beside[0], part=True).fit(split, features)
+        latent = BPR(c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs), beside[1], part=True)
+        other = latent.fit(split, None)
         return blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"])
 
 
@@ -54,21 +52,9 @@ LATENT: dict[str, Any] = {
 LATENT_EPOCHS = 4
 
 
-@contextlib.contextmanager
-def parts_of(checkpoint: Path | None) -> Iterator[Callable[[str], Path | None]]:
-    """Names for the checkpoints of parts that are trained on their own; all are removed when every part is done, so
-    that a killed run goes on where it was, earlier parts done."""
-    paths: list[Path] = []
-
-    def beside(part: str) -> Path | None:
-        if checkpoint is None:
-            return None
-        paths.append(checkpoint.with_name(f"{checkpoint.name}-{part}"))
-        return paths[-1]
-
-    yield beside
-    for path in paths:
-        path.unlink(missing_ok=True)
+def part_of(checkpoint: Path | None, part: str) -> Path | None:
+    """The checkpoint of a part that is trained on its own: it stays when that is done, for runs that resume."""
+    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{part}")
 
 
 def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
@@ -126,4 +112,4 @@ def deviation(factors: Factors) -> Array:
     return spread
 
 
-__all__ = ["VBPR", "blend", "parts_of"]
+__all__ = ["VBPR", "blend", "part_of"]
