@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import importlib
 import io
 import os
@@ -226,7 +227,75 @@ def test_shards_of_several_series_more_than_open_files_are_allowed(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_zips_whose_inflation_python_does_not_bound_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a.jpg", jpeg())
+    with pytest.raises(VbprError, match=r"a\.jpg.*neither stored nor deflated"):
+        open_images(tmp_path)
+
+
+def test_a_tar_that_ends_too_early_or_goes_wrong_on_the_way(tmp_path):
+    tar_of(tmp_path / "images.tar", [(f"i{k}.jpg", tarfile.REGTYPE) for k in range(4)])
+    whole = (tmp_path / "images.tar").read_bytes()
+    with tarfile.open(tmp_path / "images.tar") as archive:
+        third = archive.getmembers()[2].offset
+    damaged = bytearray(whole)
+    damaged[third + 110] ^= 1
+    for data in (whole[:third], whole[: third + 100], bytes(damaged)):
+        (tmp_path / "images.tar").write_bytes(data)
+        with pytest.raises(VbprError, match=rf"images\.tar.*cut off or damaged at byte {third:,}"):
+            open_images(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("how", ["moved into place", "overwritten"])
+def test_an_archive_that_changes_during_the_run_ends_it(tmp_path, kind, how):
+    def make(path, shift):
+        if kind == "tar":
+            tar_of(path, [(f"i{k}.jpg", tarfile.REGTYPE) for k in range(shift, 6)])
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                for k in range(shift, 6):
+                    archive.writestr(f"i{k}.jpg", jpeg(k))
+
+    path, new = tmp_path / f"images.{kind}", tmp_path / f"new.{kind}"
+    make(path, 1)
+    make(new, 0)
+    source = open_images(tmp_path)
+    before = source.read(2)
+    new.rename(path) if how == "moved into place" else shutil.copyfile(new, path)
+    if (kind, how) == ("zip", "moved into place"):  # the old one is still open
+        assert source.read(2) == before
+    else:
+        with pytest.raises(VbprError, match="has changed since this run began"):
+            source.read(2)
+
+
+def test_which_images_are_meant_must_be_clear(folder, tmp_path):
+    (folder / "images").rename(tmp_path / "far")
+    (folder / "thumbs").mkdir()
+    (folder / "thumbs" / "i0.jpg").write_bytes(jpeg())
+    (folder / "images").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(VbprError, match="images is a link to what is not there"):
+        open_images(folder)
+    (folder / "images").unlink()
+    (tmp_path / "far").rename(folder / "images")
+    tar_of(folder / "images-backup.tar", [("i0.jpg", tarfile.REGTYPE)])
+    with pytest.raises(VbprError, match=r"has images/ and images-backup\.tar"):
+        open_images(folder)
+
+
+@pytest.mark.parametrize("name", ["z" * 300, "i3\0"])
+def test_names_that_would_not_fit_a_column_are_refused(tmp_path, name):
+    with tarfile.open(tmp_path / "images.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.jpg")
+        member.size, member.pax_headers = len(jpeg()), {"path": f"{name}.jpg"}
+        archive.addfile(member, io.BytesIO(jpeg()))
+    with pytest.raises(VbprError, match="is no item id"):
+        open_images(tmp_path)
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_flipped_bytes_in_a_zip_are_caught_wherever_they_are(tmp_path, how):
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w", how) as archive:
@@ -470,6 +539,55 @@ def test_images_that_say_little_are_told_of(folder, tmp_path, capsys):
     words = ("--engine", "torch", "--device", "cpu", "--data", folder, "--out", tmp_path / "g.h5")
     app(["extract", "--backbone", BACKBONE, "--random-weights", *map(str, words)], standalone_mode=False)
     assert "2 images are so small or narrow that they say little ('one' is 1 x 1" in capsys.readouterr().out
+
+
+def test_the_data_set_on_record_is_the_last_one(folder, tmp_path):
+    out, other = tmp_path / "f.h5", tmp_path / "other"
+    run(folder, out)
+    shutil.copytree(folder, other)  # with the times of the images
+    done = run(other, out)
+    assert done.written == 0 and FeatureStore(out).provenance["data"] == str(other)
+    before = out.stat().st_ino
+    assert run(other, out).written == 0 and out.stat().st_ino == before
+
+
+def test_reasons_are_carried_over_by_name(tmp_path):
+    path, ids = tmp_path / "f.h5", np.array([f"i{k}" for k in range(7)])
+    with made(path) as store:
+        store.fail(np.array([2]), ["truncated"])
+    with made(path, ids=ids, reasons=["a new one", "truncated", "other"]) as store:
+        assert store.failures() == [("i2", "truncated")]
+    with made(path, ids=ids[:6], reasons=["a new one", "other"]) as store:
+        assert store.failures() == [("i2", "other")]
+
+
+def test_a_private_file_stays_private(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    out.chmod(0o600)
+    (folder / "images" / "new.jpg").write_bytes(jpeg(11))
+    assert run(folder, out).written == 1 and out.stat().st_mode & 0o777 == 0o600
+
+
+def test_training_does_not_write_over_what_is_no_model(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    kept = out.read_bytes()
+    for target in (out, folder / "images" / "i0.jpg"):
+        code, error = cli("train", "--features", out, "--data", folder, "--out", target)
+        assert code == 2 and f"{target} is there and holds no model" in error
+    assert out.read_bytes() == kept
+
+
+def test_a_lock_that_is_a_pipe_is_not_waited_for(folder, tmp_path):
+    os.mkfifo(tmp_path / ".f.h5.lock")
+    held = os.open(tmp_path / ".f.h5.lock", os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        code, error = extract_cli(folder, tmp_path / "f.h5")
+    finally:
+        os.close(held)
+    assert code == 2 and "in use by another process" in error
 
 
 def test_a_link_to_the_feature_file_stays_one(folder, tmp_path):

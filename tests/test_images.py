@@ -150,6 +150,15 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     assert film.count(b"\xff\xda") > 100 and np.array_equal(prepare(data + film, HOW), prepare(data, HOW))
 
 
+def test_a_tile_larger_than_its_image_is_a_bomb(monkeypatch):
+    """libtiff takes memory for a whole tile, whatever there is to see of it."""
+    data = bytearray(encoded(photo(), "TIFF"))
+    at = data.index(struct.pack("<HHI", 0x116, 4, 1))  # rows a strip; where there are tiles, their sizes
+    data[at : at + 2] = struct.pack("<H", 322)
+    data[at + 8 : at + 12] = struct.pack("<I", 65_000_000)
+    assert bad(bytes(data)) == "over the cap on pixels"
+
+
 def test_sparse_members_are_refused(tmp_path):
     """They lie in a tar without their empty blocks: read as they are, they run into the next."""
     member = tarfile.TarInfo("a.bmp")

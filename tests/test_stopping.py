@@ -77,7 +77,8 @@ def test_contexts_of_two_threads_may_overlap():
 def test_closed_descriptors_are_no_place_for_the_feature_file(board, tmp_path):
     out = tmp_path / "f.h5"
     words = f"-m vbpr extract --backbone test_resnet --random-weights --engine torch --data {board} --out {out}"
-    code = f"import os; [os.close(n) for n in (0, 1, 2)]; os.execv(*{(sys.executable, [sys.executable, *words.split()])!r})"
+    call = (sys.executable, [sys.executable, *words.split()])
+    code = f"import os; [os.close(n) for n in (0, 1, 2)]; os.execv(*{call!r})"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), timeout=120).returncode == 0
     assert out.read_bytes().startswith(b"\x89HDF")
 

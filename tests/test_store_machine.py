@@ -337,6 +337,38 @@ def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
         disk.restore()
 
 
+@pytest.mark.parametrize("end", ["killed", "power cut", "full"])
+def test_rot_that_was_found_is_not_forgotten(tmp_path, monkeypatch, end):
+    """`verify=True` cut short at each system call: what it found is found again, or is pending."""
+    monkeypatch.setattr(module, "BLOCK", BLOCK)
+    whole, path, ids = tmp_path / "whole.h5", tmp_path / "f.h5", np.array([f"i{k}" for k in range(4)])
+    with FeatureStore.create(whole, ids, np.arange(1, 5, dtype=np.uint64), DIM, PROVENANCE) as store:
+        store.write(np.arange(4), np.ones((4, DIM)))
+    flip(whole, store.offsets["features"] + 3)
+    disk = Disk()
+    try:
+        for calls in range(20):
+            shutil.copy(whole, path)
+            disk.unsynced, disk.left = [], calls
+            disk.end = OSError(errno.ENOSPC, "No space left on device") if end == "full" else Killed()
+            died = False
+            try:
+                with FeatureStore.create(path, ids, np.arange(1, 5, dtype=np.uint64), DIM, PROVENANCE, verify=True):
+                    pass
+            except (Killed, VbprError):
+                died = True
+            disk.left = None
+            if end == "power cut":
+                disk.power_cut(path, range(0, len(disk.unsynced), 2))
+            store = FeatureStore(path)
+            assert store.verify() == [(0, 4)] or len(store.pending) == 4
+            if not died:
+                break
+        assert 2 < calls < 19
+    finally:
+        disk.restore()
+
+
 @pytest.mark.parametrize("name", ["features", "signature", "reason"])
 def test_every_flipped_bit_of_a_finished_block_is_found_and_not_carried_over(tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, "BLOCK", BLOCK)

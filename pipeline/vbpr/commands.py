@@ -19,7 +19,7 @@ OUT_OF_MEMORY = (
     "features on the disk, a lower --dim or --batch needs less, --device cpu has more than a GPU; or give fewer or "
     "narrower feature files"
 )
-NO_MEMORY = ("out of memory", "allocate memory", "start new thread")
+NO_MEMORY = ("out of memory", "allocate memory", "start new thread", "bad_alloc")
 
 
 class App(typer.Typer):

@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .files import Strings, locked, open_h5, read_strings, read_text, replacing, reserve, write_strings, write_text
+from .files import Strings, encoded, locked, open_h5, read_strings, read_text, replacing, reserve, write_text
 
 Array = np.ndarray[Any, Any]
 
@@ -263,7 +263,8 @@ class FeatureStore:
                         f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
                         "not, delete the file or choose another with --out"
                     )
-            if old is not None and old.digests is not None and old.holds(item_ids, signatures):
+            same = old is not None and old.digests is not None and old.holds(item_ids, signatures)
+            if old is not None and same and old.provenance["data"] == provenance["data"]:
                 store = old
             else:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
@@ -275,9 +276,7 @@ class FeatureStore:
                 raise VbprError(f"{path} cannot be written ({error.strerror}); make it writable") from error
             try:
                 for a, b in store.verify() if verify else []:
-                    with store._writing():
-                        store._unseal(np.array([a // BLOCK]))
-                    store._commit(np.arange(a, b), None, PENDING)
+                    store._make_pending(np.arange(a, b))
                 with store._writing():  # a kill can come between the last row of a block and its digest
                     store._unseal(np.flatnonzero(~store._whole()))
                     store._seal(np.flatnonzero(store._whole()))
@@ -312,19 +311,21 @@ class FeatureStore:
                 write_text(handle, "vbpr", "features")
                 # in the root's header, of which HDF5 keeps a checksum
                 write_text(handle, "provenance", json.dumps(dict(provenance), sort_keys=True))
-                write_strings(handle, "item_ids", item_ids)
-                for name, shape in shapes.items():
+                ids = encoded(item_ids)
+                kinds = {name: (h5py.h5t.py_create(np.dtype(LAYOUT[name][0])), shape) for name, shape in shapes.items()}
+                kinds["item_ids"] = (h5py.h5t.py_create(ids.dtype, logical=True), ids.shape)
+                for name, (kind, shape) in kinds.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
                     plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
                     plist.set_obj_track_times(False)
-                    kind = h5py.h5t.py_create(np.dtype(LAYOUT[name][0]))
                     h5py.h5d.create(handle.id, name.encode(), kind, h5py.h5s.create_simple(shape), plist)
-                offsets = {name: handle[name].id.get_offset() for name in shapes}
+                offsets = {name: handle[name].id.get_offset() for name in kinds}
             descriptor = os.open(temporary, os.O_RDWR)
             try:
                 size = max(os.fstat(descriptor).st_size, offsets["features"] + 2 * n * dim)
                 os.posix_fallocate(descriptor, 0, size)
+                pwrite(descriptor, ids.view(np.uint8), offsets["item_ids"])  # HDF5 would hide that the disk failed
                 pwrite(descriptor, np.ascontiguousarray(signatures, "<u8"), offsets["signature"])
                 pwrite(descriptor, np.zeros(shapes["digest"], np.uint8), offsets["digest"])
                 state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
@@ -336,7 +337,11 @@ class FeatureStore:
                     for a, b in old.verify():  # rot is not carried over, let alone given a new digest
                         sound[a:b] = False
                     same = (old.item_ids[source] == item_ids) & (old.signature[source] == signatures) & sound[source]
-                    state[same], reason[same] = old.state[source[same]], old.reason[source[same]]
+                    names = list(provenance["reasons"])
+                    codes = [names.index(r) if r in names else len(names) - 1 for r in old.provenance["reasons"]]
+                    state[same] = old.state[source[same]]
+                    failed = same & (state == FAILED)
+                    reason[failed] = np.array(codes, np.uint8)[old.reason[source[failed]]]
                     kept = np.flatnonzero(state == DONE)
                     for a in range(0, len(kept), 4096):
                         block = kept[a : a + 4096]
@@ -388,9 +393,7 @@ class FeatureStore:
         codes = [code for code, reason in enumerate(self.provenance["reasons"]) if reason in reasons]
         rows = np.flatnonzero((self.state == FAILED) & np.isin(self.reason, codes))
         if len(rows):
-            with self._writing():
-                self._unseal(np.unique(rows // BLOCK))
-            self._commit(rows, None, PENDING)
+            self._make_pending(rows)
 
     def remembered(self, item_ids: Strings, signatures: Array) -> Array:
         """These signatures, but of images with nothing to look at now (0) those that they had when their features were
@@ -424,6 +427,12 @@ class FeatureStore:
             for run in runs(rows):
                 self._put("state", int(run[0]), np.full(len(run), state, np.uint8))
             self._seal(np.unique(rows // BLOCK))
+
+    def _make_pending(self, rows: Array) -> None:
+        self._commit(rows, None, PENDING)
+        with self._writing():
+            os.fdatasync(self._descriptor)  # a block that is whole and has no digest is taken for sound
+            self._unseal(np.unique(rows // BLOCK))
 
     def _unseal(self, blocks: Array) -> None:
         for block in blocks:

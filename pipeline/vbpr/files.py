@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -39,6 +40,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        with contextlib.suppress(OSError):  # what was private stays so
+            before = path.stat()
+            os.chown(temporary, before.st_uid, before.st_gid)
+            temporary.chmod(stat.S_IMODE(before.st_mode))
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
@@ -100,13 +105,15 @@ def locked(path: Path | str) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
-            handle = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b", buffering=0)
+            handle = os.fdopen(
+                os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "r+b", buffering=0
+            )
         except OSError as error:
             raise VbprError(f"{lock} cannot be opened ({error.strerror}); remove it or choose another place") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = repr(handle.read(200).decode(errors="replace").strip())[1:-1] or "another process"
+            holder = repr((handle.read(200) or b"").decode(errors="replace").strip())[1:-1] or "another process"
             handle.close()
             raise VbprError(
                 f"{path} is in use by {holder}; wait for it, or stop it and run the same command again to resume"
@@ -186,6 +193,8 @@ def opened(path: Path, make: str) -> h5py.File:
             raise VbprError(f"{path} is not a regular file; {make}")
         return h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
+        if isinstance(error, BlockingIOError):
+            raise VbprError(f"{path} is in use by another program; wait for it") from error
         if isinstance(error, OSError) and error.errno:
             raise VbprError(
                 f"{path} cannot be read ({os.strerror(error.errno)}); mend its disk or permissions"
@@ -275,8 +284,13 @@ def read_text(handle: h5py.File, name: str) -> str:
 
 def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
     """Write strings as one fixed-length UTF-8 data set: readable by any HDF5 tool, and in one read."""
-    encoded = np.char.encode(np.asarray(values, dtype=np.str_), "utf-8") if len(values) else np.array([], "S1")
-    group.create_dataset(name, data=encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize))))
+    group.create_dataset(name, data=encoded(values))
+
+
+def encoded(values: Strings) -> np.ndarray[Any, Any]:
+    """Strings as HDF5's fixed-length UTF-8."""
+    out = np.char.encode(np.asarray(values, dtype=np.str_), "utf-8") if len(values) else np.array([], "S1")
+    return out.astype(h5py.string_dtype("utf-8", max(1, out.dtype.itemsize)))
 
 
 def read_strings(group: h5py.Group, name: str) -> Strings:
@@ -301,6 +315,7 @@ __all__ = [
     "Strings",
     "artifact_name",
     "digest",
+    "encoded",
     "kind_of",
     "locked",
     "open_h5",

@@ -41,6 +41,7 @@ Image.MAX_IMAGE_PIXELS = None  # our own cap is an error rather than a warning
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"] + ["AVIF"] * bool(codecs.check("avif"))
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # here, once: threads share the filters
 warnings.filterwarnings("ignore", "The image decoding and encoding capabilities of TorchVision are deprecated")
+LONGEST_ID = 255
 SMALLEST, LONGEST = 16, 16  # pixels of a side, and ratio of the sides, beyond which an image says little
 
 
@@ -87,7 +88,7 @@ class ImageSource(Protocol):
 def item_id_of(name: str) -> str:
     """The item id in a file's path: its stem. Names that are no UTF-8 are written with backslashes."""
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return os.fsencode(stem).decode("utf-8", "backslashreplace")
+    return stem.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_image_name(name: str) -> bool:
@@ -109,6 +110,9 @@ class Members:
         self.name = name
         members.sort(key=lambda member: item_id_of(member[0]))
         ids = [item_id_of(path) for path, _ in members]
+        for item in ids:  # they are kept in columns as wide as the longest, which end at a NUL
+            if len(item) > LONGEST_ID or "\0" in item:
+                raise VbprError(f"{name}: {item[:40]!r}... is no item id: over {LONGEST_ID} letters, or with a NUL")
         for (path, _), (other, _), a, b in zip(members, members[1:], ids, ids[1:], strict=False):
             if a == b:
                 raise VbprError(f"{name}: {path} and {other} are both the image of item {a}; keep one")
@@ -172,12 +176,16 @@ REASONS_OF_OS = {
 }
 
 
+FORGED = (ValueError, OverflowError, NotImplementedError, RecursionError)  # what numbers in forged headers provoke
+
+
 class TarImages(Members):
     """Images inside uncompressed tars, read in place; nothing is ever extracted to the disk."""
 
     def __init__(self, tars: list[Path]) -> None:
         found: list[tuple[str, Any]] = []
         seen: set[str] = set()
+        self.stamps = {tar: stamp(tar.stat()) for tar in tars}
         for tar in tars:
             try:
                 with tarfile.open(tar, "r:") as archive:
@@ -196,7 +204,10 @@ class TarImages(Members):
                         seen.add(member.name)
                         if is_image_name(member.name):
                             found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
-            except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as error:  # of forged headers, too
+                    with tar.open("rb") as handle:  # tarfile takes a damaged header for the end
+                        if os.pread(handle.fileno(), 512, archive.offset) != bytes(512):
+                            raise tarfile.ReadError(f"cut off or damaged at byte {archive.offset:,}")
+            except (tarfile.TarError, OSError, EOFError, *FORGED) as error:
                 raise VbprError(
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
                 ) from error
@@ -210,6 +221,7 @@ class TarImages(Members):
             with tar.open(
                 "rb", buffering=0
             ) as handle:  # at each read: there may be more shards than open files allowed
+                check_stamp(tar, self.stamps[tar], os.fstat(handle.fileno()))
                 data = os.pread(handle.fileno(), size, offset)
         except OSError as error:
             raise BadImage("unreadable") from error
@@ -229,8 +241,12 @@ class ZipImages(Members):
         try:
             self.archive = zipfile.ZipFile(path)
             infos = [info for info in self.archive.infolist() if is_image_name(info.filename)]
-        except (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError) as error:
+            self.path, self.stamp = path, stamp(os.fstat(self.archive.fp.fileno()))  # type: ignore[union-attr]
+        except (zipfile.BadZipFile, OSError, *FORGED) as error:
             raise VbprError(f"{path} is not a readable zip ({error}); make it again") from error
+        for info in infos:
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python does not bound the others
+                raise VbprError(f"{path}: {info.filename!r} is neither stored nor deflated; make it again with zip -r")
         super().__init__(str(path), [(info.filename, info) for info in infos])
         self.lock = threading.Lock()
 
@@ -241,12 +257,13 @@ class ZipImages(Members):
         if info.flag_bits & 1:
             raise BadImage("encrypted")
         try:
+            check_stamp(self.path, self.stamp, os.fstat(self.archive.fp.fileno()))  # type: ignore[union-attr]
             with self.lock, self.archive.open(info) as member:
                 data = member.read(info.file_size + 1)  # which may be forged: no more than that is inflated
                 if len(data) < info.file_size:
                     raise BadImage("truncated")
                 return data
-        except BadImage:
+        except (BadImage, VbprError):
             raise
         except (OSError, MemoryError) as error:
             raise BadImage("unreadable") from error
@@ -256,6 +273,19 @@ class ZipImages(Members):
     def signature(self, i: int) -> int:
         info = self.members[i][1]
         return signature_of(info.file_size, info.CRC)
+
+
+def stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_stamp(path: Path, before: tuple[int, ...], status: os.stat_result) -> None:
+    """
+    Raises:
+        VbprError: an archive is not the one whose list of members was read.
+    """
+    if stamp(status) != before:
+        raise VbprError(f"{path} has changed since this run began; run the same command again")
 
 
 def signature_of(size: int, more: float) -> int:
@@ -271,6 +301,11 @@ def open_images(path: Path | str) -> ImageSource:
         VbprError: nothing there, or no image in it.
     """
     path = Path(path)
+    folder, packed = path / "images", [*path.glob("images*.tar"), *path.glob("images.zip")]
+    if folder.is_symlink() and not folder.exists():
+        raise VbprError(f"{folder} is a link to what is not there; is a disk not mounted?")
+    if folder.is_dir() and packed:
+        raise VbprError(f"{path} has images/ and {packed[0].name}; give --data the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():
         source = reader(path)
         if source is not None and len(source):
@@ -367,6 +402,9 @@ def load(data: bytes) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
+            raise BadImage("over the cap on pixels")
+        tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
+        if math.prod(tags.get(tag, 1) for tag in (322, 323)) > MAX_PIXELS:
             raise BadImage("over the cap on pixels")
         image.load()
         return to_rgb(ImageOps.exif_transpose(image))
