@@ -150,6 +150,14 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
     assert film.count(b"\xff\xda") > 100 and np.array_equal(prepare(data + film, HOW), prepare(data, HOW))
 
 
+def test_an_exif_that_cannot_be_read_turns_nothing():
+    data = encoded(photo())
+    junk = data[:33] + png_chunk(b"eXIf", b"no such thing") + data[33:]
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(junk)).getexif()
+    assert np.array_equal(np.asarray(load(junk)), np.asarray(load(data)))
+
+
 def test_a_tile_larger_than_its_image_is_a_bomb(monkeypatch):
     """libtiff takes memory for a whole tile, whatever there is to see of it."""
     data = bytearray(encoded(photo(), "TIFF"))

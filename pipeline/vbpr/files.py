@@ -4,6 +4,7 @@ with replacing("artifacts/inc.model.h5") as temporary: ...
 """
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -64,10 +65,9 @@ ERRNO = re.compile(r"errno = (\d+)")  # in HDF5's words
 
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    number = ERRNO.search(str(error))
-    return os.strerror(int(number[1])) if number else first_line(error) if isinstance(error, OSError) else None
+    if number := ERRNO.search(str(error)):
+        return os.strerror(int(number[1]))
+    return (error.strerror or first_line(error)) if isinstance(error, OSError) else None
 
 
 def writable_parent(path: Path) -> None:
@@ -82,7 +82,8 @@ def writable_parent(path: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise VbprError(f"{path.parent} is not writable ({error.strerror}); choose another place with --out") from error
+        what = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
+        raise VbprError(f"{what} ({error.strerror}); choose another place with --out") from error
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:

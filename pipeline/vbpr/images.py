@@ -407,7 +407,7 @@ def load(data: bytes) -> Image.Image:
         if math.prod(tags.get(tag, 1) for tag in (322, 323)) > MAX_PIXELS:
             raise BadImage("over the cap on pixels")
         image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(upright(image))
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -417,6 +417,15 @@ def load(data: bytes) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
         text = str(error).lower()
         raise BadImage("truncated" if "truncated" in text or "not enough" in text else "damaged") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:  # an EXIF that cannot be read turns nothing; the pixels are good
+        return image
 
 
 def too_many_scans(data: bytes) -> bool:
