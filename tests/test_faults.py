@@ -772,7 +772,7 @@ def test_a_limit_in_mid_run_keeps_what_is_done(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "after", "number"),
-    [("pwrite", 7, errno.EIO), ("fdatasync", 1, errno.EIO), ("pwrite", 6, errno.ENOSPC), ("pwrite", 7, errno.EDQUOT)],
+    [("pwrite", 8, errno.EIO), ("fdatasync", 1, errno.EIO), ("pwrite", 7, errno.ENOSPC), ("pwrite", 8, errno.EDQUOT)],
 )
 def test_a_disk_that_fails_in_mid_run_costs_one_batch(folder, tmp_path, call, after, number):
     """The whole command in a process of its own, whose system call fails from the second batch on."""
