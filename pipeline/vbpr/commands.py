@@ -20,6 +20,7 @@ OUT_OF_MEMORY = (
     "narrower feature files"
 )
 NO_MEMORY = ("out of memory", "allocate memory", "start new thread", "bad_alloc")
+NO_ROOM_TO_LOAD = "failed to map segment from shared object"  # of a library; any other cause follows a colon
 
 
 class App(typer.Typer):
@@ -43,13 +44,10 @@ class App(typer.Typer):
         except MemoryError:
             fail(OUT_OF_MEMORY, 2)
         except Exception as error:
-            if INTERRUPTED:  # and what was interrupted raised an exception of its own
+            if INTERRUPTED or os.environ.get("VBPR_TRACEBACK"):  # what was interrupted may raise anything
                 raise
-            if os.environ.get("VBPR_TRACEBACK"):
-                raise
-            # the loader's words, without a cause, when there is no room for a library
-            room = not str(error).endswith("failed to map segment from shared object")
-            if not room or any(words in str(error).lower() for words in NO_MEMORY):
+            no_room = str(error).endswith(NO_ROOM_TO_LOAD)
+            if no_room or any(words in str(error).lower() for words in NO_MEMORY):
                 fail(OUT_OF_MEMORY, 2)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 where = error.filename or "the output"

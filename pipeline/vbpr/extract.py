@@ -86,7 +86,7 @@ def extract(
     source = data.images()
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
     request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
-    finished = up_to_date(path, request | {"data": data.name}, source, signatures)
+    finished = up_to_date(path, request, data, source, signatures)
     if finished is not None and not (verify and finished.verify()):
         return checked(finished, source, signatures, max_bad)
     writable_parent(path)
@@ -159,14 +159,16 @@ def request_of(backbone: str, weights: Path | str | None, random_weights: bool, 
     }
 
 
-def up_to_date(path: Path, request: dict[str, Any], source: ImageSource, signatures: Array) -> FeatureStore | None:
+def up_to_date(
+    path: Path, request: dict[str, Any], data: Dataset, source: ImageSource, signatures: Array
+) -> FeatureStore | None:
     """The feature file, if this very request has been carried out on these very images; else None."""
     if not path.is_file():
         return None
     store = FeatureStore(path)
     known = store.remembered(source.item_ids, signatures)
-    asked = {**store.provenance.get("request", {}), "data": store.provenance["data"]}
-    same = asked == request and store.holds(source.item_ids, known)
+    same = (store.provenance.get("request"), store.provenance["data"]) == (request, data.name)
+    same = same and store.holds(source.item_ids, known)
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
     again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()

@@ -72,7 +72,7 @@ class FeatureStore:
                 if name == "digest" and name not in handle:
                     continue  # of a file from before there were digests
                 data = handle.get(name)
-                # The size on the disk is looked at before anything is mapped or allocated: a shape can be forged.
+                # The size on the disk is looked at before anything is allocated: a shape can be forged.
                 if (
                     not isinstance(data, h5py.Dataset)
                     or data.dtype != np.dtype(dtype)
@@ -458,7 +458,10 @@ class FeatureStore:
             VbprError: the file that is being written is no longer there, or no longer whole.
         """
         here = os.fstat(self._descriptor)
-        there = self.path.exists() and os.path.samestat(here, self.path.stat())
+        try:
+            there = os.path.samestat(here, self.path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
         if not there or here.st_size < self.size:
             raise VbprError(
                 f"{self.path} was {'cut short' if there else 'taken away or replaced'} while this run was writing it; "

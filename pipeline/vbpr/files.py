@@ -106,9 +106,8 @@ def locked(path: Path | str) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     while True:
         try:
-            handle = os.fdopen(
-                os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666), "r+b", buffering=0
-            )
+            how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # neither a link nor a pipe to wait for
+            handle = os.fdopen(os.open(lock, how, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise VbprError(f"{lock} cannot be opened ({error.strerror}); remove it or choose another place") from error
         try:
@@ -197,9 +196,7 @@ def opened(path: Path, make: str) -> h5py.File:
         if isinstance(error, BlockingIOError):
             raise VbprError(f"{path} is in use by another program; wait for it") from error
         if isinstance(error, OSError) and error.errno:
-            raise VbprError(
-                f"{path} cannot be read ({os.strerror(error.errno)}); mend its disk or permissions"
-            ) from error
+            raise VbprError(cannot_be_read(path, error.errno)) from error
         raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {make}") from error
 
 
@@ -212,8 +209,12 @@ def kind_in(handle: h5py.File, path: Path) -> str:
 
 def damaged(path: Path, error: Exception) -> str:
     if number := ERRNO.search(str(error)):  # the disk's fault, not the file's
-        return f"{path} cannot be read ({os.strerror(int(number[1]))}); mend its disk"
+        return cannot_be_read(path, int(number[1]))
     return f"{path} is damaged ({first_line(error)}); make it again"
+
+
+def cannot_be_read(path: Path, number: int) -> str:
+    return f"{path} cannot be read ({os.strerror(number)}); mend its disk or permissions"
 
 
 MAKES = {

@@ -204,9 +204,9 @@ class TarImages(Members):
                         seen.add(member.name)
                         if is_image_name(member.name):
                             found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
-                    with tar.open("rb") as handle:  # tarfile takes a damaged header for the end
-                        if os.pread(handle.fileno(), 512, archive.offset) != bytes(512):
-                            raise tarfile.ReadError(f"cut off or damaged at byte {archive.offset:,}")
+                    archive.fileobj.seek(archive.offset)
+                    if archive.fileobj.read(512) != bytes(512):  # tarfile takes a damaged header for the end
+                        raise tarfile.ReadError(f"cut off or damaged at byte {archive.offset:,}")
             except (tarfile.TarError, OSError, EOFError, *FORGED) as error:
                 raise VbprError(
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"

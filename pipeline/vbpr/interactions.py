@@ -287,7 +287,7 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
 def read_delimited(path: Path, delimiter: str) -> Interactions:
     try:
         with open_bytes(path) as handle:
-            header = first_line(handle)
+            header = header_of(handle)
     except (OSError, EOFError, zlib.error) as error:
         raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
     names = next(csv.reader([header], delimiter=delimiter), [])
@@ -424,8 +424,8 @@ def open_bytes(path: Path) -> Any:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def first_line(handle: Any) -> str:
-    """Of a text, whatever its lines end in."""
+def header_of(handle: Any) -> str:
+    """The first line of a text, whatever its lines end in."""
     return io.TextIOWrapper(handle, "utf-8-sig", errors="replace").readline().rstrip("\n")
 
 
@@ -446,4 +446,4 @@ def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> 
     return f"{path} cannot be read ({str(error).splitlines()[0]})"
 
 
-__all__ = ["INTERACTION_READERS", "SPLIT_RULES", "Interactions", "Split"]
+__all__ = ["INTERACTION_READERS", "SPLIT_RULES", "Interactions", "Split", "header_of"]

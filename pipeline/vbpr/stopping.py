@@ -120,4 +120,4 @@ def say(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())
 
 
-__all__ = ["Stopped", "interruptible", "stop_signals"]
+__all__ = ["INTERRUPTED", "SIGNALS", "Stopped", "interruptible", "stop_signals"]

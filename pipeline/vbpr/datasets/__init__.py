@@ -19,7 +19,7 @@ from .. import sample
 from ..errors import VbprError
 from ..files import Strings
 from ..images import ImageSource, open_images
-from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions, first_line
+from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions, header_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def read_items(folder: Path) -> dict[str, dict[str, str]]:
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
             with path.open("rb") as handle:
-                names = first_line(handle).split(delimiter)
+                names = header_of(handle).split(delimiter)
             with path.open("rb") as handle:
                 table = pyarrow.csv.read_csv(
                     handle,

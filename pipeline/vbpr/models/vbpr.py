@@ -37,10 +37,9 @@ class VBPR:
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
-        beside = part_of(self.checkpoint, "visual"), part_of(self.checkpoint, "latent")
-        visual = BPR(c.changed(factors=0, item_bias=False), beside[0], part=True).fit(split, features)
-        latent = BPR(c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs), beside[1], part=True)
-        other = latent.fit(split, None)
+        one, two = c.changed(factors=0, item_bias=False), c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs)
+        visual = BPR(one, part_of(self.checkpoint, "visual"), part=True).fit(split, features)
+        other = BPR(two, part_of(self.checkpoint, "latent"), part=True).fit(split, None)
         return blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"])
 
 
