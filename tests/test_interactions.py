@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vbpr import Interactions, Split, VbprError
+from vbpr import Dataset, Interactions, Split, VbprError
 
 ODD_IDS = ["007", "7", "NaN", "nan", "1.0", "1", "None", "true", "1e5", "ütf-8", "a b", "-"]
 
@@ -23,6 +23,12 @@ def write(tmp_path, text, name="interactions.csv"):
     data = text.encode() if isinstance(text, str) else text
     path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     return path
+
+
+def test_a_table_of_items_whose_header_is_no_utf_8(tmp_path):
+    (tmp_path / "items.csv").write_bytes(b"item_id,caf\xe9\na,b\n")
+    with pytest.raises(VbprError, match=r"items\.csv cannot be read"):
+        Dataset.resolve(tmp_path).items()
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])

@@ -424,9 +424,9 @@ def open_bytes(path: Path) -> Any:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def header_of(handle: Any) -> str:
-    """The first line of a text, whatever its lines end in."""
-    return io.TextIOWrapper(handle, "utf-8-sig", errors="replace").readline().rstrip("\n")
+def header_of(handle: Any, errors: str = "replace") -> str:
+    """The first line of a text, whatever its lines end in; `errors`: of what is no UTF-8 in it, as in `open`."""
+    return io.TextIOWrapper(handle, "utf-8-sig", errors=errors).readline().rstrip("\n")
 
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:

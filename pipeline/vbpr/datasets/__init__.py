@@ -112,7 +112,7 @@ def read_items(folder: Path) -> dict[str, dict[str, str]]:
         else:
             delimiter = "\t" if path.suffix == ".tsv" else ","
             with path.open("rb") as handle:
-                names = header_of(handle).split(delimiter)
+                names = header_of(handle, "strict").split(delimiter)
             with path.open("rb") as handle:
                 table = pyarrow.csv.read_csv(
                     handle,
