@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .checkpoint import read_checkpoint, write_checkpoint
 from .errors import VbprError
-from .files import locked, replacing, writable_parent
+from .files import check_target, locked, replacing
 from .images import ImageSource, Preprocessing
 from .pixels import PixelCache
 from .progress import Progress
@@ -213,7 +213,7 @@ def train_autoencoder(
     size, epochs = image_size or r.size, epochs or r.epochs
     if recipe == "report" and size != r.size:
         raise VbprError(f"--recipe report sees {r.size} px as published; leave --image-size out, or use improved")
-    writable_parent(path)
+    check_target(path)
     identity = {"recipe": recipe, "size": size, "epochs": epochs, "seed": seed}
     if path.exists() and identity_of(path) == identity:
         return path

@@ -463,11 +463,11 @@ def index(
     """Build and save the FAISS index that `similar` and `serve` use; a changed model refuses it."""
     import time
 
-    from .files import writable_parent
+    from .files import check_target
     from .nearest import Nearest, index_path
 
     path = out or index_path(file)
-    writable_parent(path)
+    check_target(path, "index")
     started = time.monotonic()
     near = Nearest.of(file, kind, metric)
     near.save(path)

@@ -18,7 +18,7 @@ import numpy as np
 from .datasets import Dataset
 from .errors import VbprError
 from .features import DONE, FeatureStore
-from .files import artifact_name, writable_parent
+from .files import artifact_name, check_target
 from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, is_image_name, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
@@ -89,7 +89,7 @@ def extract(
     finished = up_to_date(path, request, data, source, signatures)
     if finished is not None and not (verify and finished.verify()):
         return checked(finished, source, signatures, max_bad)
-    writable_parent(path)
+    check_target(path, "features")
     from .backbones import Encoder, load_backbone, pick_device, pick_engine
 
     processor = pick_device(device)

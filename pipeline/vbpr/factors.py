@@ -298,7 +298,7 @@ class Factors:
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
-        with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
+        with replacing(path, "model") as temporary, h5py.File(temporary, "w") as handle:
             write_text(handle, "vbpr", "model")
             write_text(handle, "about", json.dumps(self.about))
             for name in ("users", "items", "bias"):

@@ -34,10 +34,13 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it is fsynced and renamed over `path`, on failure removed."""
+def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is fsynced and renamed over `path`, on failure removed.
+
+    `kind`: see `check_target`.
+    """
     path = Path(path).resolve()  # of a link, what it points to is replaced
-    writable_parent(path)
+    check_target(path, kind)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -70,11 +73,15 @@ def failed_write(error: OSError | RuntimeError) -> str | None:
     return (error.strerror or first_line(error)) if isinstance(error, OSError) else None
 
 
-def writable_parent(path: Path) -> None:
-    """Make the folder of `path`, and refuse one that cannot be written before any work is done.
+def check_target(path: Path, kind: str = "") -> None:
+    """Make the folder of `path`, and refuse what cannot be written, or should not, before any work is done.
+
+    Args:
+        kind: of our HDF5 files, what is going to be written (see `open_h5`); "" for any other file.
 
     Raises:
-        VbprError: the folder cannot be made or written; or something that is no file is at `path`.
+        VbprError: the folder cannot be made or written; something is at `path` that is no file, or holds something
+            else: of our files, another kind; for one of ours, anything at all.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,14 +92,20 @@ def writable_parent(path: Path) -> None:
         what = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
         raise VbprError(f"{what} ({error.strerror}); choose another place with --out") from error
     try:
-        kind = path.stat().st_mode
+        there = path.stat()
     except FileNotFoundError:
         return
     except OSError as error:  # a link to itself
         raise VbprError(f"{path} cannot be written ({error.strerror}); choose another place with --out") from error
-    if not stat.S_ISREG(kind):  # a pipe would be waited for
-        what = "a folder" if stat.S_ISDIR(kind) else "not a regular file"
+    if not stat.S_ISREG(there.st_mode):  # a pipe would be waited for
+        what = "a folder" if stat.S_ISDIR(there.st_mode) else "not a regular file"
         raise VbprError(f"{path} is {what}; give --out a file name")
+    try:
+        found = (kind_of(path) or "something else") if there.st_size else kind
+    except VbprError:  # a damaged one is made again
+        found = "something else" if kind and not h5py.is_hdf5(path) else kind
+    if found != kind:
+        raise VbprError(f"{path} is there and holds {found}; choose another place with --out")
 
 
 @contextlib.contextmanager
@@ -316,6 +329,7 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
 __all__ = [
     "Strings",
     "artifact_name",
+    "check_target",
     "digest",
     "encoded",
     "kind_of",
@@ -326,7 +340,6 @@ __all__ = [
     "replacing",
     "reserve",
     "sync",
-    "writable_parent",
     "write_strings",
     "write_text",
 ]

@@ -127,7 +127,7 @@ class Nearest:
 
         about = {key: getattr(self, key) for key in ("kind", "metric", "effort", "reason", "recall", "source")}
         data = faiss.serialize_index(self.index)
-        with replacing(path) as temporary, h5py.File(temporary, "w") as handle:
+        with replacing(path, "index") as temporary, h5py.File(temporary, "w") as handle:
             write_text(handle, "vbpr", "index")
             write_text(handle, "about", json.dumps(about))
             write_text(handle, "digest", digest_of(data, self.item_ids, about))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError
-from .files import locked, replacing, writable_parent
+from .files import check_target, locked, replacing
 from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
@@ -46,7 +46,7 @@ class PixelCache:
             Stopped: Ctrl-C or SIGTERM; what was decoded is kept.
         """
         path = Path(path)
-        writable_parent(path)
+        check_target(path)
         n, each = len(source), how.size * how.size * 3
         identity = hashlib.blake2b(f"{how.size} {how.crop} {how.interpolation}".encode(), digest_size=16)
         identity.update("\0".join(source.item_ids).encode())

@@ -25,7 +25,7 @@ from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
 from .factors import Array, Factors, best, unit_rows
 from .features import FeatureStore
-from .files import replacing, writable_parent
+from .files import check_target, replacing
 from .interactions import Split
 from .models import configure
 from .pictures import Photos
@@ -56,7 +56,7 @@ def report(
         VbprError: the model file cannot be used or the page not be written.
     """
     path = Path(out) if out is not None else Path(model).with_suffix(".html")
-    writable_parent(path)
+    check_target(path)
     factors = Factors.load(model)
     rng = np.random.default_rng(seed)
     try:

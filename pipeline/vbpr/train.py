@@ -19,7 +19,7 @@ from .datasets import Dataset
 from .errors import VbprError, some
 from .factors import Factors
 from .features import FeatureStore
-from .files import Strings, kind_of, locked, writable_parent
+from .files import Strings, check_target, locked
 from .images import ImageSource
 from .interactions import Split
 from .models import MODELS, TrainConfig
@@ -161,9 +161,7 @@ def train(
         Stopped: Ctrl-C or SIGTERM.
     """
     path = Path(out)
-    writable_parent(path)
-    if path.exists() and path.stat().st_size and not is_model(path):
-        raise VbprError(f"{path} is there and holds no model; choose another place with --out")
+    check_target(path, "model")
     stores = [FeatureStore(feature) for feature in features]
     visual = MODELS[config.model].visual
     if visual and not stores:
@@ -217,13 +215,6 @@ def train(
         epoch = factors.about["curve"][-1]["epoch"]
         raise VbprError(f"{diverged}; {path} holds the best model up to epoch {epoch}") from diverged
     return Training(factors, path, time.monotonic() - started, missing)
-
-
-def is_model(path: Path) -> bool:
-    try:
-        return kind_of(path) == "model"
-    except VbprError:  # not HDF5
-        return False
 
 
 def identity_of(split: Split, digests: list[str], config: TrainConfig) -> str:

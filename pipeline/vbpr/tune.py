@@ -19,7 +19,7 @@ from .datasets import Dataset
 from .errors import VbprError, near
 from .evaluate import evaluate
 from .features import FeatureStore
-from .files import locked, replacing, writable_parent
+from .files import check_target, locked, replacing
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
@@ -136,7 +136,7 @@ def tune(
     if objective not in OBJECTIVES:
         raise VbprError(f"--objective {objective} is not known; choose from {', '.join(OBJECTIVES)}")
     path = Path(out)
-    writable_parent(path)
+    check_target(path)
     if path.suffix == ".db":
         raise VbprError(f"--out {path} is the name of the study itself; give the configuration a name in .json")
     stores = [FeatureStore(feature) for feature in features]
