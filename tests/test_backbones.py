@@ -216,8 +216,9 @@ def test_lite0_from_the_wheel_equals_the_published_weights():
 
 def test_renamed_refuses_another_network():
     module = timm.create_model(TINY, num_classes=0)
-    state = {f"x{n}": v for n, v in enumerate(module.state_dict().values()) if v.ndim}
-    assert renamed(state, module).keys() == module.state_dict().keys()
+    tensors = {name: v for name, v in module.state_dict().items() if v.ndim}
+    state = {f"x{n}": v for n, v in enumerate(tensors.values())}
+    assert renamed(state, module).keys() == tensors.keys()
     state["x0"] = state["x0"][:1]
     with pytest.raises(VbprError, match="not the one that vbpr knows"):
         renamed(state, module)

