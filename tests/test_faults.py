@@ -283,6 +283,11 @@ def test_which_images_are_meant_must_be_clear(folder, tmp_path):
     tar_of(folder / "images-backup.tar", [("i0.jpg", tarfile.REGTYPE)])
     with pytest.raises(VbprError, match=r"has images/ and images-backup\.tar"):
         open_images(folder)
+    shutil.rmtree(folder / "images")
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        archive.writestr("i0.jpg", jpeg())
+    with pytest.raises(VbprError, match=r"has images-backup\.tar and images\.zip"):
+        open_images(folder)
 
 
 @pytest.mark.parametrize("name", ["z" * 300, "i3\0"])
@@ -575,8 +580,52 @@ def test_training_does_not_write_over_what_is_no_model(folder, tmp_path):
     kept = out.read_bytes()
     for target in (out, folder / "images" / "i0.jpg"):
         code, error = cli("train", "--features", out, "--data", folder, "--out", target)
-        assert code == 2 and f"{target} is there and holds no model" in error
+        assert code == 2 and f"{target} is there and holds {'features' if target == out else 'something'}" in error
     assert out.read_bytes() == kept
+
+
+def test_nothing_else_is_written_over_a_feature_file(folder, tmp_path):
+    """But what is damaged may be made again."""
+    out, model = tmp_path / "f.h5", tmp_path / "m.h5"
+    run(folder, out)
+    taken = [f"u{user},i{(user + k) % 10}" for user in range(8) for k in range(6)]
+    (folder / "interactions.csv").write_text("\n".join(["user_id,item_id", *taken]))
+    popular = ("train", "--model", "popularity", "--data", folder, "--out")
+    assert cli(*popular, model)[0] == 0
+    kept = out.read_bytes()
+    for words in (
+        ("index", out, "--out", out),
+        ("evaluate", model, "--json", out),
+        ("report", model, "--out", out),
+        ("tune", "--model", "bprmf", "--data", folder, "--out", out),
+    ):
+        code, error = cli(*words)
+        assert code == 2 and f"{out} is there and holds features" in error, words
+    assert out.read_bytes() == kept
+    model.write_bytes(model.read_bytes()[:3000])
+    assert cli("evaluate", model)[0] == 2 and cli(*popular, model)[0] == 0 and cli("evaluate", model)[0] == 0
+
+
+def test_another_driver_of_hdf5_is_not_used(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    words = [sys.executable, "-m", "vbpr", "info", str(out), "--verify"]
+    done = subprocess.run(words, env=os.environ | {"HDF5_DRIVER": "split"}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "verified: 10 of 10" in done.stdout
+
+
+def test_a_bar_that_cannot_be_shown_ends_nothing(folder, tmp_path):
+    words = ["extract", "--backbone", BACKBONE, *WORDS, str(folder), "--out", str(tmp_path / "f.h5")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vbpr", *words],
+            env=os.environ | {"FORCE_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            stderr=full,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 0 and "10 of 10 items" in done.stdout
 
 
 def test_a_lock_that_is_a_pipe_is_not_waited_for(folder, tmp_path):

@@ -225,6 +225,12 @@ def test_memory_that_gives_out_is_the_machines_fault(monkeypatch):
     monkeypatch.setattr(images, "to_rgb", out)
     assert bad(encoded(photo())) in images.PASSING
 
+    def in_words(*_):  # as libavif has it
+        raise ValueError("Failed to decode frame 0: Out of memory")
+
+    monkeypatch.setattr(images, "to_rgb", in_words)
+    assert bad(encoded(photo())) in images.PASSING
+
 
 def test_transparency_is_laid_on_white():
     image = Image.new("RGBA", (20, 20), (255, 0, 0, 0))
@@ -239,6 +245,29 @@ def test_transparency_of_16_bit_grey_is_laid_on_white():
     data = encoded(Image.fromarray(values))
     data = data[:33] + png_chunk(b"tRNS", struct.pack(">H", 700)) + data[33:]
     assert np.asarray(load(data))[0, :, 0].tolist() == [0, 255, 3, 255]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_grey_of_few_bits_is_laid_on_white(bits):
+    """PNG tells it in the file's own bits, Pillow's pixels have eight."""
+    most, clear = 2**bits - 1, 2**bits // 3
+    row = np.array([clear, most, clear, most, 0, 0, 0, 0] if clear else [clear, most] * 4, np.uint8)
+    packed = np.packbits(np.unpackbits(row[:, None], axis=1)[:, 8 - bits :])
+    got = np.asarray(load(raw_png(8, bits, 0, packed.tobytes(), struct.pack(">H", clear))))[0, :, 0]
+    np.testing.assert_array_equal(got, np.where(row == clear, 255, row.astype(int) * 255 // most))
+
+
+def test_a_transparent_colour_of_16_bits_is_laid_on_white():
+    clear, other = struct.pack(">HHH", 0x1234, 0xFF00, 0x9ABC), struct.pack(">HHH", 0x1334, 0xFF00, 0x9ABC)
+    got = np.asarray(load(raw_png(2, 16, 2, clear + other, clear)))[0]
+    assert got.tolist() == [[255, 255, 255], [0x13, 0xFF, 0x9A]]
+
+
+def raw_png(width, bits, colour, row, clear):
+    """One row of a PNG with a transparent colour."""
+    header = struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": clear, b"IDAT": zlib.compress(b"\0" + row), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(name, data) for name, data in parts.items())
 
 
 def test_an_animation_gives_its_first_frame():

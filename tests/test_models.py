@@ -395,6 +395,8 @@ def test_nothing_to_train_is_refused(split, features):
             fit(split, None, small(model, factors=0))
     with pytest.raises(VbprError, match="--dim 500 is more than the features' "):
         fit(split, features, small("visual", dim=500))
+    with pytest.raises(VbprError, match="--shared-negatives 1,000,000,000 is more than there are items"):
+        fit(split, features, small("visual", shared_negatives=10**9))
 
 
 def test_a_diverging_loss_is_refused_and_says_what_to_do(split, features):

@@ -13,6 +13,7 @@ def main() -> None:
             os.fstat(descriptor)
         except OSError:  # closed: the next file to be opened would take its place, and what is said goes into it
             os.open(os.devnull, os.O_RDWR)
+    os.environ.pop("HDF5_DRIVER", None)  # our files are read and written in place: another driver's are not ours
     try:
         with interruptible():
             from .commands import app

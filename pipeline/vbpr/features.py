@@ -167,18 +167,21 @@ class FeatureStore:
         Raises:
             VbprError: rows have changed since they were written.
         """
-        self.check(self.verify())
         total = hashlib.blake2b(json.dumps(self.provenance, sort_keys=True).encode(), digest_size=16)
         total.update("\0".join(self.item_ids).encode())
         total.update(self.state.data)
-        for a in range(0, len(self), BLOCK):
-            total.update(self.features[a : a + BLOCK].data)
+        sealed, changed = self._sealed(), []
+        for k in range(len(self._whole())):
+            rows = self.features[slice(*self._span(k))]
+            total.update(rows.data)
+            if k in sealed and self._changed(k, rows):
+                changed.append(self._span(k))
+        self.check(changed)
         return total.hexdigest()
 
     def verify(self) -> list[tuple[int, int]]:
         """Compare every finished block of rows with its digest; (first row, last row + 1) of each that has changed."""
-        sealed = self._sealed()
-        return [self._span(k) for k in sealed if self._digest_of(k) != self.digests[k].tobytes()]  # type: ignore[index]
+        return [self._span(k) for k in self._sealed() if self._changed(k)]
 
     def check(self, damaged: list[tuple[int, int]]) -> None:
         """
@@ -209,13 +212,17 @@ class FeatureStore:
         """(blocks,) bool: which blocks have no pending row."""
         return np.logical_and.reduceat(self.state != PENDING, np.arange(0, len(self), BLOCK))
 
-    def _digest_of(self, block: int) -> bytes:
+    def _changed(self, block: int, rows: Array | None = None) -> bool:
+        return bool(self._digest_of(block, rows) != self.digests[block].tobytes())  # type: ignore[index]
+
+    def _digest_of(self, block: int, rows: Array | None = None) -> bytes:
+        """`rows`: its features, where they have been read already."""
         a, b = self._span(block)
         total = hashlib.blake2b(self.state[a:b].tobytes(), digest_size=DIGEST)
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
         total.update("\0".join(self.item_ids[a:b]).encode())
-        total.update(self.features[a:b].data)
+        total.update((self.features[a:b] if rows is None else rows).data)
         return total.digest()
 
     # ------------------------------------------------------------------------------------------ writing
@@ -300,7 +307,7 @@ class FeatureStore:
         """Make the file with all its space reserved, carrying over the finished rows of `old`."""
         n = len(item_ids)
         shapes = shapes_of(n, dim)
-        with replacing(path) as temporary:
+        with replacing(path, "features") as temporary:
             reserve(temporary, n * (2 * dim + 10) + DIGEST * shapes["digest"][0] + item_ids.nbytes)
             access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
             access.set_alignment(4096, 4096)

@@ -301,11 +301,13 @@ def open_images(path: Path | str) -> ImageSource:
         VbprError: nothing there, or no image in it.
     """
     path = Path(path)
-    folder, packed = path / "images", [*path.glob("images*.tar"), *path.glob("images.zip")]
+    folder = path / "images"
     if folder.is_symlink() and not folder.exists():
         raise VbprError(f"{folder} is a link to what is not there; is a disk not mounted?")
-    if folder.is_dir() and packed:
-        raise VbprError(f"{path} has images/ and {packed[0].name}; give --data the one that is meant, or move one away")
+    tars = [tar.name for tar in sorted(path.glob("images*.tar"))]
+    held = ["images/"] * folder.is_dir() + tars[:1] + ["images.zip"] * (path / "images.zip").exists()
+    if len(held) > 1:
+        raise VbprError(f"{path} has {held[0]} and {held[1]}; give --data the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():
         source = reader(path)
         if source is not None and len(source):
@@ -407,6 +409,8 @@ def load(data: bytes) -> Image.Image:
         if math.prod(tags.get(tag, 1) for tag in (322, 323)) > MAX_PIXELS:
             raise BadImage("over the cap on pixels")
         image.load()
+        if image.format == "PNG":
+            in_eight_bits(image, data[24])
         return to_rgb(upright(image))
     except BadImage:
         raise
@@ -416,7 +420,17 @@ def load(data: bytes) -> Image.Image:
         raise BadImage("unreadable") from error
     except Exception as error:  # Pillow's decoders raise anything at all on damaged bytes
         text = str(error).lower()
-        raise BadImage("truncated" if "truncated" in text or "not enough" in text else "damaged") from error
+        reasons = {"memory": "unreadable", "truncated": "truncated", "not enough": "truncated"}
+        raise BadImage(next((reason for words, reason in reasons.items() if words in text), "damaged")) from error
+
+
+def in_eight_bits(image: Image.Image, bits: int) -> None:
+    """Give a PNG's transparent colour, which is told in the file's bits, those of Pillow's pixels."""
+    clear = image.info.get("transparency")
+    if image.mode not in ("L", "RGB") or not isinstance(clear, int | tuple):
+        return
+    colour = [c >> 8 if bits == 16 else c * 255 // (2**bits - 1) for c in np.atleast_1d(clear).tolist()]
+    image.info["transparency"] = tuple(colour) if isinstance(clear, tuple) else colour[0]
 
 
 def upright(image: Image.Image) -> Image.Image:

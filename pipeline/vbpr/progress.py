@@ -9,12 +9,40 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-console = Console(stderr=True, highlight=False)
+
+class Unfailing:
+    """Standard error, if any, whose faults are no reason to end: a full disk behind it, a terminal that has gone."""
+
+    @property
+    def file(self) -> Any:  # which a bar stands before while it is shown
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self.file, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return self.file is not None and bool(self.file.isatty())
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            if self.file is not None:
+                self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.file is not None:
+                self.file.flush()
+
+
+console = Console(file=cast(TextIO, Unfailing()), highlight=False)
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -67,8 +95,7 @@ class Progress:
         self.spoken = time.monotonic()
         left = (self.total - self.done) / max(1e-9, self.rate)
         text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
-        with contextlib.suppress(OSError):  # a full disk behind standard error is no reason to end
-            print(text + (f", {self.note}" if self.note else ""), file=sys.stderr, flush=True)
+        print(text + (f", {self.note}" if self.note else ""), file=console.file, flush=True)
 
 
 Listener = Callable[[int, float], None]

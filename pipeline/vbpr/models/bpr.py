@@ -244,6 +244,8 @@ class BPR:
             raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
         if features is not None and c.dim > len(features.mean):
             raise VbprError(f"--dim {c.dim} is more than the features' {len(features.mean)} columns; lower it")
+        if c.shared_negatives > max(len(split.item_ids), TrainConfig.shared_negatives):
+            raise VbprError(f"--shared-negatives {c.shared_negatives:,} is more than there are items; lower it")
         generator = torch.Generator(device).manual_seed(c.seed)
         sampler = TripletSampler(
             split.train,
