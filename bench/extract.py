@@ -30,8 +30,9 @@ import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vbpr.backbones import Backbone, Encoder, full_float32, load_backbone, pick_device
+from vbpr.backbones import Backbone, Encoder, full_float32, load_backbone
 from vbpr.datasets import Dataset
+from vbpr.device import pick_device
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
 from vbpr.images import Preprocessing, open_images, prepare, prepare_any

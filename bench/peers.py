@@ -197,7 +197,7 @@ def cornac_vbpr(raw: bool = False, mended: bool = False) -> Callable[..., dict[s
             assert source != inspect.getsource(module), "Cornac's VBPR has changed"
             exec(compile(source, module.__file__, "exec"), module.__dict__)
         split, n = shape.split, np.arange(len(shape.split.item_ids))
-        x = np.asarray(shape.features.matrix, np.float32) if raw else unit_rows(shape.features.standardised(n))
+        x = np.asarray(shape.features.matrix, np.float32) if raw else unit_rows(shape.features.standardised(n).numpy())
         data = cornac_set(split, split.train, x)
         held: list[list[torch.Tensor]] = []
 

@@ -15,7 +15,9 @@ import torch
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.backbones import Encoder, artifact_name, pick_device, read_weights, renamed
+from vbpr.backbones import Encoder, read_weights, renamed
+from vbpr.device import pick_device
+from vbpr.files import artifact_name
 from vbpr.graphs import in_float32, in_halves, pool_later, tiles
 from vbpr.images import prepare
 

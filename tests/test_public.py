@@ -1,6 +1,7 @@
 """What the outside relies on: names, the wheel's contents, and a command line that starts at once."""
 
 import importlib
+import os
 import shutil
 import subprocess
 import sys
@@ -99,3 +100,25 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         needed = {"vbpr/py.typed", "vbpr/sample/images.tar", "vbpr/sample/interactions.csv", "vbpr/models/bpr.py"}
         assert needed <= set(names)
         assert sum(info.file_size for info in wheel.infolist() if "/sample/" in info.filename) <= 10 * 2**20
+
+
+def test_a_container_gets_as_many_threads_as_it_may_use(tmp_path, monkeypatch):
+    from vbpr import __main__ as program
+
+    monkeypatch.setattr(program, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for told, threads in (("max 100000\n", None), ("350000 100000\n", "4"), ("?", None), ("6400000 100000\n", None)):
+        (tmp_path / "cpu.max").write_text(told)
+        monkeypatch.setattr(os, "environ", {})
+        program.share_processors()
+        assert os.environ == {"GOMP_SPINCOUNT": "10000"} | ({"OMP_NUM_THREADS": threads} if threads else {})
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "8"})
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    program.share_processors()
+    assert os.environ == {"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "8"}
+
+
+def test_training_does_not_import_the_backbones_libraries():
+    code = "import vbpr.train, sys; print([m for m in ('timm', 'torchvision') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

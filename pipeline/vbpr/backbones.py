@@ -31,8 +31,9 @@ import torch
 from torch import nn
 
 from . import autoencoder
+from .device import pick_device
 from .errors import VbprError, near
-from .files import artifact_name, digest, first_line
+from .files import digest, first_line
 from .graphs import compile_graph, tiles
 from .images import Pixels, Preprocessing
 
@@ -650,34 +651,12 @@ def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> 
     return engine
 
 
-def pick_device(device: str) -> torch.device:
-    """auto, cpu, cuda or cuda:N as a torch device.
-
-    Raises:
-        VbprError: there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N") from error
-    usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver too old has devices and no use
-    if chosen.type == "cuda" and (chosen.index or 0) >= usable:
-        raise VbprError(f"--device {device}: this machine has {usable} usable GPUs; choose cpu or auto")
-    if chosen.type not in ("cpu", "cuda"):
-        raise VbprError(f"--device {device} is not supported; choose auto, cpu, cuda or cuda:N")
-    return chosen
-
-
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Encoder",
     "Scaled",
-    "artifact_name",
     "full_float32",
     "load_backbone",
-    "pick_device",
     "read_weights",
 ]

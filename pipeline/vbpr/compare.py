@@ -19,16 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from .backbones import artifact_name, pick_device
 from .checkpoint import discard
 from .datasets import Dataset
 from .datasets.published import PUBLISHED, recognise
+from .device import pick_device
 from .errors import VbprError
 from .evaluate import PARTS, evaluate, interval
 from .extract import extract
 from .factors import Factors
 from .features import FeatureStore
-from .files import replacing
+from .files import artifact_name, replacing
 from .interactions import Split
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from . import metrics
-from .backbones import pick_device
+from .device import pick_device
 from .errors import VbprError
 from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset

@@ -90,7 +90,8 @@ def extract(
     if finished is not None and not (verify and finished.verify()):
         return checked(finished, source, signatures, max_bad)
     check_target(path, "features")
-    from .backbones import Encoder, load_backbone, pick_device, pick_engine
+    from .backbones import Encoder, load_backbone, pick_engine
+    from .device import pick_device
 
     processor = pick_device(device)
     chosen = pick_engine(engine, processor, batch)

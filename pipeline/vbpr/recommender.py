@@ -14,6 +14,10 @@ from .interactions import Split
 Array = np.ndarray[Any, Any]
 
 
+# Of features at a time: what is done to them stays in the cache, and torch widens float16 five times as fast as NumPy.
+ROWS = 512
+
+
 @dataclasses.dataclass(frozen=True)
 class ItemFeatures:
     """The catalogue's features, aligned with a split's `item_ids`.
@@ -30,7 +34,7 @@ class ItemFeatures:
     scale: Array
 
     @classmethod
-    def of(cls, matrix: Array | Rows, known: Array, block: int = 8192) -> "ItemFeatures":
+    def of(cls, matrix: Array | Rows, known: Array) -> "ItemFeatures":
         """Take the statistics of the known rows, in one pass over blocks.
 
         Raises:
@@ -41,10 +45,10 @@ class ItemFeatures:
             raise VbprError("no item of the interactions has features; extract them from this data set's images")
         shift = np.asarray(matrix[rows[0]], np.float32)  # so that the sums of squares do not cancel
         total, square = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
-        for a in range(0, len(rows), block):
-            f = np.asarray(matrix[rows[a : a + block]], np.float32) - shift
-            total += f.sum(0, dtype=np.float64)
-            square += np.square(f, dtype=np.float32).sum(0, dtype=np.float64)
+        for a in range(0, len(rows), ROWS):
+            f = torch.from_numpy(matrix[rows[a : a + ROWS]]).float().sub_(torch.from_numpy(shift))
+            total += f.sum(0).numpy()
+            square += f.square_().sum(0).numpy()
         if not np.isfinite(square).all():
             bad = next(i for i in rows.tolist() if not np.isfinite(matrix[i]).all())
             raise VbprError(
@@ -58,13 +62,14 @@ class ItemFeatures:
             raise VbprError("every image has the same features; the backbone or the images are at fault")
         return cls(matrix, known, (mean + shift).astype(np.float32), np.where(constant, 1, std).astype(np.float32))
 
-    def standardised(self, rows: Array) -> Array:
+    def standardised(self, rows: Array, device: torch.device | str = "cpu") -> torch.Tensor:
         """(n, D) float32, mean 0 and deviation 1 a column; items without features have the mean, that is 0."""
-        # torch widens float16 several times as fast as NumPy
-        z = torch.from_numpy(self.matrix[rows]).float().sub_(torch.from_numpy(self.mean))
-        z.div_(torch.from_numpy(self.scale))
-        z[torch.from_numpy(~self.known[rows])] = 0
-        return z.numpy()
+        mean, scale, unknown = (
+            torch.from_numpy(a).to(device) for a in (self.mean, self.scale, np.flatnonzero(~self.known[rows]))
+        )
+        z = torch.from_numpy(self.matrix[rows]).to(device).float().sub_(mean).div_(scale)
+        z[unknown] = 0
+        return z
 
 
 def factors_of(
@@ -102,4 +107,4 @@ class Recommender(Protocol):
         ...
 
 
-__all__ = ["ItemFeatures", "Recommender", "factors_of"]
+__all__ = ["ROWS", "ItemFeatures", "Recommender", "factors_of"]

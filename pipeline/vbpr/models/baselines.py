@@ -31,7 +31,7 @@ class VisualKNN:
             raise VbprError("--model knn needs --features")
         dim = len(features.mean)
         head = Head(features.mean, features.scale, np.eye(dim, dtype=np.float32), np.zeros(dim, np.float32), unit=True)
-        items, _ = head.apply(features.standardised(np.arange(len(split.item_ids))))
+        items, _ = head.apply(features.standardised(np.arange(len(split.item_ids))).numpy())
         users = np.asarray(split.train @ items) / np.maximum(1, np.diff(split.train.indptr))[:, None]
         return factors_of(split, users, items, head=head)
 

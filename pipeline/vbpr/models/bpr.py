@@ -28,13 +28,13 @@ from ..factors import Factors
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
 from ..progress import Progress, report
-from ..recommender import ItemFeatures, factors_of
+from ..recommender import ROWS, ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from ..stopping import Stopped, stop_signals
 from .adam import Adam, Gradients, Params, summed
 from .batches import Batch, draw
 from .config import TrainConfig
-from .prepared import ROWS, Inputs, Projection, make_inputs
+from .prepared import Inputs, Projection, make_inputs
 from .start import product, starting_point
 
 # Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..backbones import pick_device
+from ..device import pick_device
 from ..errors import VbprError, near
 
 

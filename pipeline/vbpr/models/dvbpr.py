@@ -13,14 +13,13 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone, load_backbone
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..errors import VbprError
 from ..factors import Factors
@@ -33,6 +32,9 @@ from ..sampling import TripletSampler
 from ..stopping import Stopped, stop_signals
 from .bpr import CurveSample
 from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from ..backbones import Backbone
 
 HALF = (0.5, 0.5, 0.5)
 PUBLISHED_NETWORK = "cnnf"
@@ -78,7 +80,7 @@ class CNNF(nn.Module):
 class FineTuned(nn.Module):
     """Any backbone with a K-layer on its pooled features; its normalisation statistics stay as they came."""
 
-    def __init__(self, backbone: Backbone, k: int) -> None:
+    def __init__(self, backbone: "Backbone", k: int) -> None:
         super().__init__()
         self.backbone = backbone.module.requires_grad_(True).eval()
         self.head = nn.Linear(backbone.dim, k)
@@ -191,6 +193,8 @@ def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
     """The network of a configuration and how it wants its images."""
     if c.network == PUBLISHED_NETWORK:
         return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 0.0, "nearest", HALF, HALF)
+    from ..backbones import load_backbone
+
     random = c.network_weights == "random"
     backbone = load_backbone(c.network, None if random else c.network_weights or None, random)
     return FineTuned(backbone, c.dim), backbone.preprocessing

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import VbprError
 from ..factors import Head
 from ..interactions import Split
-from ..recommender import ItemFeatures
+from ..recommender import ROWS, ItemFeatures
 from .batches import Batch
 from .config import TrainConfig
 
@@ -84,7 +84,7 @@ class Projection:
 
     def rows(self, rows: Array) -> Tensor:
         """(n, D) float32 standardised features of some items, on the device."""
-        z = torch.from_numpy(self.features.standardised(rows)).to(self.device)
+        z = self.features.standardised(rows, self.device)
         return F.normalize(z, dim=1, eps=1e-12) if self.unit else z
 
     @property
@@ -111,7 +111,6 @@ class Projection:
         return Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
 
 
-ROWS = 512  # of raw features at a time: what is done to them stays in the cache
 CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough
 
 
