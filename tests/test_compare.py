@@ -11,14 +11,15 @@ import pytest
 import scipy.sparse as sp
 from PIL import Image
 
-from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, print_comparison, sampled_auc
-from vbpr.datasets import Dataset
+from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, sampled_auc
+from vbpr.datasets import Dataset, read_items
 from vbpr.datasets.convert import convert
 from vbpr.datasets.published import PUBLISHED
 from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
 from vbpr.models import configure
+from vbpr.tables import print_comparison
 from vbpr.train import train
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
@@ -199,3 +200,66 @@ def test_pairs_are_all_pairs():
     rng = np.random.default_rng(1)
     tests = paired_tests({n: rng.random(20) for n in names})
     assert [(t["a"], t["b"]) for t in tests] == list(itertools.combinations(names, 2))
+
+
+def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch):
+    """A cell is kept for this very data, and not for what looks the same in training."""
+    folder, rng = tmp_path / "data", np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    for k in range(12):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "images" / f"i{k:02}.png")
+
+    def write(test):
+        lines = ["user_id,item_id,split"]
+        for u in range(16):
+            lines += [f"u{u:02},i{(u + k) % 12:02},{part}" for k, part in enumerate(["train"] * 3 + ["validation"])]
+            lines.append(f"u{u:02},i{(u + test) % 12:02},test")
+        (folder / "interactions.csv").write_text("\n".join(lines))
+
+    def aucs():
+        read_items.cache_clear()
+        monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 16)
+        dvbpr = {"epochs": 1, "image_size": 32, "dim": 4, "batch": 4, "precision": "float32"}
+        options = Options(dvbpr=dvbpr, published=False, device="cpu")
+        told = compare([Dataset.resolve(str(folder))], ["bprmf", "dvbpr"], tmp_path / "out", options)
+        return [row["all"]["auc"] for row in told["data"][0]["methods"]]
+
+    write(5)
+    first = aucs()
+    assert aucs() == first
+    write(7)
+    second = aucs()
+    assert second[0] != first[0]
+    for k in range(12):
+        Image.fromarray(rng.integers(0, 256, (33, 33, 3), np.uint8)).save(folder / "images" / f"i{k:02}.png")
+    assert aucs()[0] == second[0]
+    known = [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.json")]
+    write(5)
+    aucs()
+    assert known != [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.json")]
+
+
+def test_its_models_know_their_data_and_that_weights_were_random(board, tmp_path, cli):
+    options = Options(random_weights=True, published=False, device="cpu")
+    compare([Dataset.resolve(str(board))], ["test_vit", "vbpr", "popularity"], tmp_path, options)
+    (model,) = tmp_path.glob("*/vbpr.0.model.h5")  # whose K is cut to the width of the features
+    about = Factors.load(model).about
+    assert (about["data_title"], about["title"]) == ("board", "vbpr (RANDOM weights: test_vit)")
+    assert about["features"][0]["backbone"] == "test_vit"
+    (model,) = tmp_path.glob("*/popularity.0.model.h5")
+    assert Factors.load(model).about["title"] == "popularity"
+
+
+def test_bars_of_one_are_labelled(tmp_path):
+    told = {"title": "t", "methods": [{"method": "m", "cold": {}, "unseen": {}}]}
+    told["methods"][0]["all"] = {"auc": 0.998, "auc_interval": [0.99, 1.0]}
+    written = []
+
+    class Pen:
+        def __getattr__(self, name):
+            return lambda *args: written.append(args[1]) if name == "text" else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("PIL.ImageDraw.Draw", lambda *_: Pen())
+        draw({"data": [told]}, tmp_path / "bars.png")
+    assert "1.00" in written

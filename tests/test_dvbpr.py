@@ -12,7 +12,8 @@ from PIL import Image
 from vbpr.errors import VbprError
 from vbpr.images import BadImage
 from vbpr.interactions import Interactions, Split
-from vbpr.models import configure
+from vbpr.models import configure, dvbpr
+from vbpr.models.bpr import Diverged
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
 from vbpr.pixels import PixelCache
 from vbpr.sampling import TripletSampler
@@ -310,3 +311,26 @@ def test_sampling_is_uniform_over_users_and_draws_held_out_items(tastes):
     train = np.asarray(split.train.todense(), bool)
     assert train[u, i].all() and not train[u, j].any()
     assert np.asarray(split.test.todense(), bool)[u, j].any()
+
+
+def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, monkeypatch):
+    split, images = tastes
+    one = model(images, tmp_path / "one", epochs=3).fit(split, None)
+    steps, count = split.train.nnz // 32, []
+
+    def broken(theta, weights, c):
+        count.append(1)
+        return real(theta, weights, c) * (torch.nan if len(count) > 2 * steps else 1)
+
+    real = dvbpr.penalty
+    monkeypatch.setattr(dvbpr, "penalty", broken)
+    with pytest.raises(Diverged, match="epoch 3 is not finite; lower --lr") as raised:
+        model(images, tmp_path / "two", epochs=5).fit(split, None)
+    assert raised.value.factors.about["curve"][:2] == one.about["curve"][:2]
+    assert np.isfinite(raised.value.factors.items).all()
+
+
+def test_patience_ends_it(narrow, tastes, tmp_path):
+    split, images = tastes
+    factors = model(images, tmp_path, epochs=6, lr=0.0, patience=2).fit(split, None)
+    assert len(factors.about["curve"]) == 3  # nothing gets better after the first

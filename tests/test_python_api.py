@@ -3,10 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
+import pytest
 import safetensors.numpy
 
 import vbpr
+from conftest import TINY
 from small import draw, make_data
+from vbpr import Dataset, FeatureStore, VbprError, Visual
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 
@@ -29,3 +32,15 @@ def test_the_page_of_the_python_api_runs_and_its_files_hold_what_it_says(tmp_pat
     assert mine == [str(i) for i in factors.item_ids[factors.recommend(2, 5)[0]]]
     assert names["added"].item_ids == ["fresh"]
     assert "fresh" in vbpr.Factors.load("artifacts/small.model.h5").item_ids
+
+
+def test_a_fitted_object_says_that_weights_were_random_and_takes_finished_files_only(board, board_features, tmp_path):
+    pairs = Dataset.resolve(board).interactions()
+    factors = Visual(dim=8, device="cpu").fit(pairs, board_features)
+    assert factors.about["title"] == f"visual (RANDOM weights: {TINY})" and factors.about["features"]
+    store = FeatureStore(board_features)
+    part = tmp_path / "part.h5"
+    with FeatureStore.create(part, store.item_ids, store.signature, store.dim, store.provenance) as half:
+        half.write(np.arange(5), store.features[:5])
+    with pytest.raises(VbprError, match="run vbpr extract again to resume"):
+        Visual(dim=8, device="cpu").fit(pairs, part)

@@ -1,6 +1,8 @@
+import dataclasses
 import html.parser
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -70,3 +72,20 @@ def test_without_opentsne_the_map_is_of_principal_axes_and_says_so(monkeypatch):
     near = np.argsort(((flat[:1] - flat) ** 2).sum(1))[1]
     assert places.min() == 0 and places.max() == 1
     assert np.abs(places[0] - places[near]).max() < 0.2
+
+
+def test_the_curve_is_of_one_part():
+    parts = [("visual", 0.8, 3), ("latent", 0.7, 12)]
+    points = [{"epoch": e, "auc": auc + e / 1000, "part": part} for part, auc, n in parts for e in range(1, n + 1)]
+    factors = types.SimpleNamespace(about={"curve": points})
+    assert [mark["auc"] for mark in module.curve(factors)["marks"]] == [0.801, 0.802, 0.803]
+    factors.about["curve"] = points[:1] * 2
+    assert module.curve(factors) is None
+
+
+def test_a_model_with_no_data_set_on_record_is_not_of_the_sample(tmp_path):
+    model = tmp_path / "m.h5"
+    factors = Factors.load(made() / "small.model.h5")
+    about = {key: value for key, value in factors.about.items() if not key.startswith("data")}
+    dataclasses.replace(factors, about=about).save(model)
+    assert "sample" not in report(model, users=2, map_items=0).read_text(encoding="utf-8")

@@ -275,3 +275,12 @@ def test_what_stops_a_training_stops_the_study_around_it():
         assert study()
     with stop_signals() as next_time:
         assert not next_time()
+
+
+def test_later_parts_are_not_pruned_by_their_own_curves(board, board_features, tmp_path):
+    """They have more epochs, and each its own figures."""
+    import optuna
+
+    done = run(board, board_features, "vbpr", tmp_path / "odd ?%23.json", trials=1)
+    study = optuna.load_study(study_name="vbpr", storage=f"sqlite:///file:{tmp_path}/odd%20%3F%2523.db?uri=true")
+    assert list(study.trials[0].intermediate_values) == list(range(1, done.best["epochs"] + 1))

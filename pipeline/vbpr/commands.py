@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +93,26 @@ Weights = Annotated[
 ]
 
 
+def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
+    """A command whose result `--json` writes; where that is standard output, the rest goes to standard error."""
+
+    @functools.wraps(command)
+    def run(*args: Any, json_out: Path | None = None, **options: Any) -> None:
+        apart = str(json_out) == "-"
+        with contextlib.redirect_stdout(sys.stderr if apart else sys.stdout):
+            result = command(*args, json_out=json_out, **options)
+        text = json.dumps(result, indent=1)
+        if apart:
+            print(text)
+        elif json_out is not None:
+            from .files import replacing
+
+            with replacing(json_out) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+
+    return run
+
+
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
     if version:
@@ -135,8 +157,13 @@ def extract(
     from .datasets import Dataset
     from .extract import extract as run
     from .extract import summary
+    from .features import FeatureStore
+    from .files import artifact_name
 
-    dataset = Dataset.resolve(data)
+    if backbone != "cae" and (recipe != "improved" or epochs or image_size):
+        raise VbprError("--recipe, --epochs and --image-size are of --backbone cae; leave them out")
+    out = out or Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(
         dataset,
         backbone,
@@ -281,6 +308,7 @@ def beside(files: list[Path], model: str, suffix: str) -> Path:
 
 
 @app.command()
+@tells_json
 def tune(
     features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
     model: Annotated[str, typer.Option(help="visual, vbpr, hybrid, bprmf, als, bpr, ease or spectral")] = "visual",
@@ -300,7 +328,7 @@ def tune(
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search and of every training")] = 0,
     json_out: Json = None,
     device: Device = "auto",
-) -> None:
+) -> Any:
     """Search hyper-parameters on the validation items. Run again to resume, or with more --trials to go on."""
     import dataclasses
 
@@ -330,20 +358,21 @@ def tune(
     print_trials(objective, done.ranked)
     pruned = len(done.trials) - len(done.ranked)
     print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
-    write_json(json_out, {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]})
     given = [f"--features {file}" for file in files] + [f"--data {data}"] * (data is not None)
     usual = {"split": "auto", "min_interactions": 5, "k_core": 0, "split_seed": 0}
     given += [f"--{name.replace('_', '-')} {value}" for name, value in protocol.items() if value != usual[name]]
     print(f"next: vbpr train {' '.join(given)} --config {done.path}")
+    return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
 
 @app.command()
+@tells_json
 def evaluate(
     model: Annotated[list[Path], typer.Argument(help="Model files, one row each")],
     held: Annotated[str, typer.Option(help="test or validation")] = "test",
     json_out: Json = None,
     device: Device = "auto",
-) -> None:
+) -> Any:
     """Exact metrics over every item that a user has not seen: all, cold (under 5 train interactions), unseen (none)."""
     from .evaluate import evaluate as run
     from .factors import Factors
@@ -351,9 +380,18 @@ def evaluate(
 
     if held not in ("test", "validation"):
         raise VbprError(f"--held {held} is not known; choose test or validation")
-    summaries = [run(Factors.load(path), held, device).summary() for path in model]
+    summaries, grounds = [], []
+    for path in model:
+        factors = Factors.load(path)
+        summaries.append(run(factors, held, device).summary())
+        data, rule = (factors.about.get(key, "not on record") for key in ("data", "split"))
+        grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule}")
     print_metrics(summaries, held)
-    write_json(json_out, summaries[0] if len(summaries) == 1 else summaries)
+    if len(set(grounds)) > 1:
+        print("note: these models were not measured on the same ground, so that their figures do not compare:")
+        for path, ground in zip(model, grounds, strict=True):
+            print(f"  {path}: {ground}")
+    return summaries[0] if len(summaries) == 1 else summaries
 
 
 Category = Annotated[str | None, typer.Option(help="Only items of this category (a column of the data set's items)")]
@@ -361,6 +399,7 @@ Allowed = Annotated[Path | None, typer.Option(help="Only items in this file of i
 
 
 @app.command()
+@tells_json
 def recommend(
     model: Annotated[Path, typer.Argument(help="Model file")],
     user: Annotated[str | None, typer.Option(help="User id")] = None,
@@ -382,18 +421,19 @@ def recommend(
     weights: Weights = None,
     json_out: Json = None,
     grid: Grid = None,
-) -> None:
+) -> Any:
     """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
     import time
 
     from .asking import allowed as allow
     from .asking import read_ids
+    from .datasets import Dataset
     from .factors import Factors
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
     factors = Factors.load(model)
-    dataset = dataset_of(data, factors.about)
+    dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category else {}
     mask = allow(factors.item_ids, columns, category, read_ids(allowed) if allowed else None)
     if users is not None or everyone:
@@ -406,7 +446,9 @@ def recommend(
         rows = factors.to_parquet(out, k, many, seen, mask)
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
         print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
-        return
+        return None
+    if out is not None:
+        raise VbprError("--out is of --users and --all; --json FILE or --grid FILE keeps what one user gets")
     from .pictures import Photos, Row, save_grid
     from .tables import print_items
 
@@ -447,10 +489,7 @@ def recommend(
     asked = (
         {"user": user} if user is not None else {"liked": liked or [], "images": [str(path) for path in image or []]}
     )
-    write_json(
-        json_out,
-        {**asked, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]},
-    )
+    return {**asked, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]}
 
 
 @app.command()
@@ -479,6 +518,7 @@ def index(
 
 
 @app.command()
+@tells_json
 def similar(
     file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
     item: Annotated[list[str] | None, typer.Option(help="Item id to start from; may repeat: what they share")] = None,
@@ -498,10 +538,11 @@ def similar(
     weights: Weights = None,
     json_out: Json = None,
     grid: Grid = None,
-) -> None:
+) -> Any:
     """The items nearest to items or photos."""
     from .asking import allowed as allow
     from .asking import read_ids, write_answers
+    from .datasets import Dataset
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, save_grid
     from .tables import print_items
@@ -509,7 +550,7 @@ def similar(
     if sum([bool(item), bool(image), items is not None]) != 1:
         raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
     near = Nearest.open(file, index)
-    photos = Photos(dataset_of(data, {"data": near.data}), near.added)
+    photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
     mask = allow(near.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
     if unseen_by is not None:
         mask = near.unseen(file, unseen_by, mask)
@@ -519,7 +560,9 @@ def similar(
         asked = read_ids(items)
         rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
         print(f"{out}: {rows:,} rows for {len(asked):,} items")
-        return
+        return None
+    if out is not None:
+        raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
     queries = item or [str(path) for path in image or []]
     query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
     found = near.search(query, k, leave_out=item, allowed=mask)
@@ -539,7 +582,7 @@ def similar(
         )
         print(f"pictures: {grid}")
     query_of = queries[0] if len(queries) == 1 else queries
-    write_json(json_out, {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]})
+    return {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]}
 
 
 @app.command("add-items")
@@ -635,6 +678,8 @@ def info(
     elif kind == "model":
         from .factors import Factors
 
+        if failures or verify:
+            raise VbprError(f"--failures and --verify are of feature files; {file} is a model")
         factors = Factors.load(file)
         print(f"{file}: {factors}")
         parts = ", ".join(f"{getattr(factors, part).nnz:,} {part}" for part in ("train", "validation", "test"))
@@ -661,6 +706,7 @@ def convert(
 
 
 @app.command()
+@tells_json
 def compare(
     models: Annotated[str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones")],
     data: Annotated[
@@ -687,11 +733,12 @@ def compare(
     min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
     json_out: Json = None,
     device: Device = "auto",
-) -> None:
+) -> Any:
     """The report's table: methods under one protocol, with intervals, paired tests, time and images encoded."""
-    from .compare import Options, print_comparison
+    from .compare import Options
     from .compare import compare as run
     from .datasets import Dataset
+    from .tables import print_comparison
 
     files = {}
     for pair in weights or []:
@@ -699,6 +746,8 @@ def compare(
         if not equals:
             raise VbprError(f"--weights {pair}: give BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
         files[name] = Path(file)
+    for name in files.keys() - {*models.replace(" ", "").split(","), backbone}:
+        raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
     options = Options(
@@ -716,8 +765,8 @@ def compare(
     chosen: list[str | None] = [*data] if data else [None]
     result = run([Dataset.resolve(name) for name in chosen], models.split(","), out, options)
     print_comparison(result)
-    write_json(json_out, result)
     print(f"written: {out}/compare.json, compare.md, compare.png")
+    return result
 
 
 @app.command()
@@ -730,33 +779,8 @@ def demo(
     run(out)
 
 
-def dataset_of(data: str | None, about: dict[str, Any]) -> Any:
-    """The data set whose pictures and titles to show; where it is gone, there are none, which is no fault."""
-    from .datasets import Dataset
-
-    try:
-        return Dataset.resolve(data, about.get("data"))
-    except VbprError:
-        if data is not None:
-            raise
-        return Dataset(Path(str(about.get("data"))))
-
-
 def captions(ids: list[str], names: list[str]) -> list[str]:
     return [f"{i} {name}".strip() for i, name in zip(ids, names, strict=True)]
-
-
-def write_json(path: Path | None, value: Any) -> None:
-    if path is None:
-        return
-    text = json.dumps(value, indent=1)
-    if str(path) == "-":
-        print(text)
-        return
-    from .files import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

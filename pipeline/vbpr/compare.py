@@ -34,7 +34,7 @@ from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
 from .progress import console
 from .stopping import Stopped, stop_signals
-from .train import align, fit, identity_of
+from .train import align, fit, identity_of, made_from, pictures_in
 
 Array = np.ndarray[Any, Any]
 MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map")
@@ -165,7 +165,8 @@ def compare_on(
         aucs[method.name] = {
             part: np.mean([cell_["users"][part] for cell_ in cells], axis=0) for part in cells[0]["users"]
         }
-        rows.append(row_of(method, cells, aucs[method.name], spent, known, features))
+        untrained = config.network_weights == "random"
+        rows.append(row_of(method, cells, aucs[method.name], spent, known, features, untrained))
     return {
         "data": data.name,
         "title": data.title,
@@ -234,7 +235,10 @@ def cell(
     published: bool,
 ) -> dict[str, Any]:
     """One method, one data set, one seed: from its file if that is of this very computation."""
-    identity = identity_of(split, [] if features is None else [features.digest()], config.changed(identity=method.name))
+    images = data.images() if MODELS[config.model].images else None
+    stores = [] if features is None else [features]
+    digests, named = [store.digest() for store in stores], config.changed(identity=method.name)
+    identity = identity_of(split, [*digests, *pictures_in(images)], named, tested=True)
     path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
     if path.exists():
         try:
@@ -244,13 +248,13 @@ def cell(
         if kept.get("identity") == identity and (kept["published"] or not published):
             return kept
     console.print(f"{data.title}: {method.name}, seed {config.seed}")
-    images = data.images() if MODELS[config.model].images else None
-    matrix = None if features is None else align([features], split.item_ids)
-    if matrix is not None and config.model == "visual":
+    matrix = align(stores, split.item_ids) if stores else None
+    if matrix is not None:
         config = config.changed(dim=min(config.dim, matrix.matrix.shape[1]))
     started = time.monotonic()
     checkpoint = path.with_suffix(".checkpoint")
     factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
+    factors = made_from(factors, data, stores, digests)
     seconds = time.monotonic() - started
     metrics = evaluate(factors, device=config.device)
     told: dict[str, Any] = {
@@ -306,9 +310,11 @@ def row_of(
     spent: dict[str, Any],
     known: str | None,
     features: FeatureStore | None,
+    untrained: bool,
 ) -> dict[str, Any]:
     """A method's line: means over seeds, the interval of the users' mean AUC."""
     row: dict[str, Any] = {"method": method.name, "model": method.model, "seeds": len(cells)}
+    row["random_weights"] = untrained
     if features is not None:
         row["backbone"], row["weights"] = method.backbone, features.provenance["weights"]
         row["random_weights"] = row["weights"] == "random"
@@ -432,27 +438,6 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def print_comparison(result: dict[str, Any]) -> None:
-    """The tables on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    terminal = Console()
-    for told in result["data"]:
-        header, rows = table_of(told)
-        table = Table(title=heading(told))
-        for column in header:
-            table.add_column(column, justify="left" if column == "method" else "right")
-        for row in rows:
-            table.add_row(*row)
-        (terminal if terminal.is_terminal else Console(width=max(170, terminal.width))).print(table)
-        for line in verdicts(told):
-            print(line)
-    if any(told["published_protocols"] for told in result["data"]):
-        for name, about in PUBLISHED_PROTOCOLS.items():
-            print(f"{name}: {about}")
-
-
 COLOURS = {"all": "#2b5c8a", "cold": "#e08a2e", "unseen": "#7a7a7a"}
 
 
@@ -484,7 +469,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 low, high = row[part]["auc_interval"]
                 pen.rectangle((at, y(value), at + bar - 3, y(lowest)), COLOURS[part])
                 pen.line((at + bar // 2 - 1, y(low), at + bar // 2 - 1, y(high)), "black", 2)
-                pen.text((at - 1, y(high) - 15), f"{value:.2f}"[1:], "black", small)
+                pen.text((at - 1, y(high) - 15), f"{value:.2f}".removeprefix("0"), "black", small)
             pen.text((x, top + height + 8), row["method"][:14], "black", small)
         x0 += width
     for k, (part, colour) in enumerate(COLOURS.items()):
@@ -495,4 +480,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
         canvas.save(temporary, "PNG")
 
 
-__all__ = ["Method", "Options", "compare", "holm", "methods_of", "paired_tests", "print_comparison", "sampled_auc"]
+__all__ = ["Method", "Options", "compare", "holm", "methods_of", "paired_tests", "sampled_auc"]

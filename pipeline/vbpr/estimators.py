@@ -14,7 +14,7 @@ from .factors import Factors
 from .features import FeatureStore
 from .interactions import Interactions, Split
 from .models import MODELS, configure
-from .train import align, fit
+from .train import align, fit, made_from
 
 
 class Visual:
@@ -38,16 +38,17 @@ class Visual:
             features: feature files or opened stores; several are put side by side.
 
         Raises:
-            VbprError: features are needed and missing, or the configuration is impossible.
+            VbprError: features are needed and missing or unfinished, or the configuration is impossible.
         """
         files = [features] if isinstance(features, Path | str | FeatureStore) else list(features)
-        stores = [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in files]
+        stores = [(file if isinstance(file, FeatureStore) else FeatureStore(file)).finished() for file in files]
         if isinstance(interactions, Split):
             split = interactions
         else:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
             split = Split.make(interactions, how, catalogue=catalogue)
-        return fit(split, align(stores, split.item_ids) if stores and MODELS[self.model].visual else None, self.config)
+        matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None
+        return made_from(fit(split, matrix, self.config), None, stores, [store.digest() for store in stores])
 
 
 class VBPR(Visual):

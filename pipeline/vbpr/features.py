@@ -200,9 +200,16 @@ class FeatureStore:
             first, last = self.item_ids[damaged[0][0]], self.item_ids[damaged[0][1] - 1]
             raise VbprError(
                 f"{self.path} has changed since it was written, in {len(damaged):,} of its blocks (first: items "
-                f"{first} to {last}); vbpr extract --verify --backbone {self.provenance['backbone']} --out {self.path} "
-                "encodes these anew"
+                f"{first} to {last}); {self._command()} --verify encodes these anew"
             )
+
+    def _command(self) -> str:
+        """The command that made this file, as far as it is on record."""
+        told = self.provenance
+        weights = f" --weights {told['weights_file']}" if told.get("weights_file") else ""
+        weights = " --random-weights" if told["weights"] == "random" else weights
+        fast = " --precision fast" if told.get("precision") == "fast" else ""
+        return f"vbpr extract --backbone {told['backbone']}{weights}{fast} --data {told['data']} --out {self.path}"
 
     def sealed_rows(self) -> int:
         """How many rows lie in blocks that `verify` can check."""

@@ -42,7 +42,7 @@ class Unfailing:
                 self.file.flush()
 
 
-console = Console(file=cast(TextIO, Unfailing()), highlight=False)
+console = Console(file=cast(TextIO, Unfailing()), highlight=False, markup=False, emoji=False)
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 

@@ -59,12 +59,7 @@ def report(
     check_target(path)
     factors = Factors.load(model)
     rng = np.random.default_rng(seed)
-    try:
-        dataset = Dataset.resolve(data, factors.about.get("data"))
-    except VbprError:
-        if data is not None:
-            raise
-        dataset = Dataset(Path(str(factors.about.get("data"))))
+    dataset = Dataset.behind(factors.about, data)
     page = Page(factors, Photos(dataset, factors.about.get("added", [])))
     with Progress("report", 5, "parts") as bar:
         measured, note = measure(factors, device)
@@ -110,8 +105,8 @@ def measure(factors: Factors, device: str) -> tuple[list[Metrics], str]:
 
 def curve(factors: Factors) -> dict[str, Any] | None:
     """The learning curve as points of a drawing, 600 by 200."""
-    points = [p for p in factors.about.get("curve", []) if "auc" in p]
-    if len(points) < 2:
+    points = [p for p in factors.about.get("curve", []) if "auc" in p and p.get("part", "visual") == "visual"]
+    if len({p["epoch"] for p in points}) < 2:
         return None
     epochs, aucs = [p["epoch"] for p in points], [p["auc"] for p in points]
     low, high = min(aucs), max(aucs)

@@ -109,12 +109,7 @@ class Answers:
     def __init__(self, model: Path | str, data: str | None = None, weights: Path | str | None = None) -> None:
         self.factors = Factors.load(model)
         about = self.factors.about
-        try:
-            dataset = Dataset.resolve(data, about.get("data"))
-        except VbprError:
-            if data is not None:
-                raise
-            dataset = Dataset(Path(str(about.get("data"))))
+        dataset = Dataset.behind(about, data)
         self.photos = Photos(dataset, about.get("added", []))
         self.meta = dataset.items()
         self.near = Nearest.open(model) if self.factors.items.shape[1] else None

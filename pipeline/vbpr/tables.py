@@ -6,12 +6,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+
+def terminal(width: int | None = None) -> Console:
+    """Standard output, `width` columns wide where it is no terminal; ids and titles are shown as they are."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if width and not console.is_terminal:
+        console.width = width
+    return console
+
+
 SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # the JSON has more
 
 
 def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
     """A line a model and part of its items: all, cold, unseen."""
-    table = Table(title=f"{held} items of {summaries[0]['data']}, exact over all unseen items", title_justify="left")
+    data = {summary["data"] for summary in summaries}
+    of = f" of {data.pop()}" if len(data) == 1 and all(data) else ""
+    table = Table(title=f"{held} items{of}, exact over all unseen items", title_justify="left")
     for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     for summary in summaries:
@@ -26,10 +37,7 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
             else:
                 cells = ["-"] * (1 + len(SHOWN))
             table.add_row(summary["model"] if part == "all" else "", part, f"{values['users']:,}", *cells)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(table)
+    terminal(160).print(table)
 
 
 def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], what: str) -> None:
@@ -38,7 +46,26 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
         table.add_column(column, justify="right" if column in ("", what) else "left")
     for n, (item, score, name) in enumerate(zip(ids, scores, names, strict=True), start=1):
         table.add_row(str(n), item, f"{score:.4f}", name)
-    Console().print(table)
+    terminal().print(table)
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """The tables on the terminal."""
+    from .compare import PUBLISHED_PROTOCOLS, heading, table_of, verdicts
+
+    for told in result["data"]:
+        header, rows = table_of(told)
+        table = Table(title=heading(told))
+        for column in header:
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for row in rows:
+            table.add_row(*row)
+        terminal(170).print(table)
+        for line in verdicts(told):
+            print(line)
+    if any(told["published_protocols"] for told in result["data"]):
+        for name, about in PUBLISHED_PROTOCOLS.items():
+            print(f"{name}: {about}")
 
 
 def print_trials(objective: str, trials: Sequence[Any], shown: int = 10) -> None:
@@ -50,8 +77,7 @@ def print_trials(objective: str, trials: Sequence[Any], shown: int = 10) -> None
     for trial in trials[:shown]:
         values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
         table.add_row(str(trial.number), f"{trial.value:.4f}", f"{trial.seconds:.1f}", *values)
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
+    terminal(200).print(table)
 
 
-__all__ = ["print_items", "print_metrics", "print_trials"]
+__all__ = ["print_comparison", "print_items", "print_metrics", "print_trials"]

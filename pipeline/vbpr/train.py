@@ -59,15 +59,19 @@ def prepare(
     k_core: int = 0,
     seed: int = 0,
 ) -> Split:
-    """Read the interactions and split them, over a catalogue of every item that has features (or, where the model reads
-    pictures, one of `images`) or interactions.
+    """Read the interactions and split them, over a catalogue of every item that has features (or, where there are none,
+    an image) or interactions.
 
     Raises:
         VbprError: the features are of another data set, or lack items that have an image.
     """
     interactions = data.interactions()
+    users = len(interactions.user_ids)
     if k_core:
         interactions = interactions.k_core(k_core)
+    if images is None and not stores:
+        with contextlib.suppress(VbprError):  # whoever has images ranks all of them, with features or without
+            images = data.images()
     catalogue = None if images is None else images.item_ids
     for store in stores:
         usable = store.finished().item_ids[store.done]
@@ -89,7 +93,10 @@ def prepare(
                     f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
                     f"{pictured[0]}); run vbpr extract again to add them"
                 )
-    return Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
+    split = Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
+    if not k_core:
+        return split
+    return dataclasses.replace(split, rule=f"{k_core}-core; {split.rule}", dropped_users=users - len(split.user_ids))
 
 
 RECORDED = (
@@ -131,12 +138,27 @@ def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
     about = {
         **factors.about,
         "model": config.model,
-        "title": config.model,
+        "title": config.model + " (RANDOM weights)" * (config.network_weights == "random"),
         "config": config.to_json(),
         "split": split.rule,
         "dropped_users": split.dropped_users,
         "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")},
     }
+    return dataclasses.replace(factors, about=about)
+
+
+def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureStore], digests: list[str]) -> Factors:
+    """Factors that know the data set and the feature files behind them, and say so where the weights were random."""
+    about = dict(factors.about)
+    if data is not None:
+        about |= {"data": data.name, "data_title": data.title, "simulated": data.simulated}
+    about["features"] = [
+        {"path": str(s.path.resolve()), "digest": d, **{k: s.provenance[k] for k in RECORDED if k in s.provenance}}
+        for s, d in zip(stores, digests, strict=True)
+    ]
+    random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
+    if random and MODELS[about["model"]].visual:
+        about["title"] += f" (RANDOM weights: {some(random, len(random))})"
     return dataclasses.replace(factors, about=about)
 
 
@@ -173,41 +195,23 @@ def train(
     )
     digests = [store.digest() for store in stores]
     matrix = align(stores, split.item_ids) if visual else None
-    pictures = [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
-    identity = identity_of(split, [*digests, *pictures, numbers], config)
+    identity = identity_of(split, [*digests, *pictures_in(images), numbers], config)
     with locked(path) if config.epochs else contextlib.nullcontext():
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         config, diverged = config.changed(identity=identity), None
         try:
             factors = fit(split, matrix, config, checkpoint, images)
         except Diverged as error:
-            if error.factors is None or MODELS[config.model].build is not BPR:  # of one part, the model is not
+            if error.factors is None or MODELS[config.model].build not in (BPR, DVBPR):  # of one part
                 raise
             factors, diverged = described(error.factors, split, config), error
         lacking = [store.find(split.item_ids) < 0 for store in stores if visual]
         missing = split.item_ids[np.logical_or.reduce(lacking)].tolist() if lacking else []
-        about = {
-            **factors.about,
-            "data": data.name,
-            "data_title": data.title,
-            "simulated": data.simulated,
-            "features": [
-                {
-                    "path": str(s.path.resolve()),
-                    "digest": d,
-                    **{k: s.provenance[k] for k in RECORDED if k in s.provenance},
-                }
-                for s, d in zip(stores, digests, strict=True)
-            ],
-            "without_features": len(missing),
-            "seconds": time.monotonic() - started,
-        }
-        random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
-        if random and visual:
-            about["title"] += f" (RANDOM weights: {some(random, len(random))})"
-        factors = dataclasses.replace(factors, about=about)
+        factors = made_from(factors, data, stores, digests)
+        spent = {"without_features": len(missing), "seconds": time.monotonic() - started}
+        factors = dataclasses.replace(factors, about=factors.about | spent)
         factors.save(path)
         if diverged is None:
             discard(checkpoint)
@@ -217,10 +221,17 @@ def train(
     return Training(factors, path, time.monotonic() - started, missing)
 
 
-def identity_of(split: Split, digests: list[str], config: TrainConfig) -> str:
-    """A digest of everything that decides the result: what a checkpoint must agree with."""
+def pictures_in(images: ImageSource | None) -> list[str]:
+    """What tells whether images have changed, for `identity_of`."""
+    return [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
+
+
+def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: bool = False) -> str:
+    """A digest of everything that decides the model, and, if `tested`, its figures: what is kept must agree with it."""
     total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
-    for part in (split.train, split.validation):
+    for ids in (split.user_ids, split.item_ids):
+        total.update("\0".join(ids).encode())
+    for part in (split.train, split.validation, *([split.test] if tested else [])):
         total.update(part.indptr.tobytes())
         total.update(part.indices.tobytes())
     return total.hexdigest()

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,7 +186,7 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{path}",
+            storage=f"sqlite:///file:{urllib.parse.quote(str(path.resolve()))}?uri=true",  # whatever its name holds
             study_name="vbpr",
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),
@@ -231,12 +232,12 @@ def run_trial(
     trial = study.ask()
     started = time.monotonic()
     # The curve is of AUC over all items, and of the first part of a model whose parts are trained one after another.
-    last = 0
+    last, first_part = 0, True
 
     def listen(epoch: int, auc: float) -> None:
-        nonlocal last
-        if objective == "all" and epoch > last:
-            last = epoch
+        nonlocal last, first_part
+        first_part, last = first_part and epoch > last, epoch
+        if objective == "all" and first_part:
             trial.report(auc, epoch)
             if trial.should_prune():
                 raise optuna.TrialPruned(f"validation AUC {auc:.4f} after epoch {epoch}")
@@ -301,9 +302,7 @@ def say(study: "optuna.Study", trials: int) -> None:
     now = done[-1]
     left = sum(t.seconds for t in done) / len(done) * (trials - len(done))
     outcome = f"pruned ({now.why})" if now.value is None else f"{now.value:.4f}"
-    console.print(
-        f"trial {len(done)} of {trials}: {outcome}; best {study.best_value:.4f}, {left:,.0f} s left", markup=False
-    )
+    console.print(f"trial {len(done)} of {trials}: {outcome}; best {study.best_value:.4f}, {left:,.0f} s left")
 
 
 def told(trial: "optuna.trial.FrozenTrial") -> Trial:

@@ -5,7 +5,7 @@ data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,19 @@ class Dataset:
                 f"data set {name} does not exist; give --data a folder with interactions.csv and images/, or `sample`"
             )
         return cls(path)
+
+    @classmethod
+    def behind(cls, about: Mapping[str, Any], source: str | None = None) -> "Dataset":
+        """The data set whose pictures and titles to show with a model (its `about`): `source` where it is given, else
+        the one on record; one without anything where that is gone, or where none is, which is no fault."""
+        recorded = about.get("data")
+        try:
+            if source is not None or recorded or os.environ.get("VBPR_DATA"):
+                return cls.resolve(source, recorded)
+        except VbprError:
+            if source is not None:
+                raise
+        return cls(Path(str(recorded or "a data set not on record")))
 
     @property
     def simulated(self) -> bool:

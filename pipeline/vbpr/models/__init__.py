@@ -107,6 +107,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "report": {
         **PUBLISHED,
+        "reg_head": 2e-3 / 128,  # the report's penalty has no half
         "factors": 0,
         "item_bias": False,
         "visual_bias": False,

@@ -112,6 +112,8 @@ class TrainConfig:
             ("schedule", ("linear", "constant")),
             ("precision", ("auto", "float32", "bfloat16")),
             ("loss", ("bpr", "softmax", "warp")),
+            ("positives", ("interactions", "users")),
+            ("negatives", ("uniform", "popularity", "in-batch")),
         ):
             if getattr(self, name) not in choices:
                 raise VbprError(f"--{name} {getattr(self, name)} is not known; choose from {', '.join(choices)}")

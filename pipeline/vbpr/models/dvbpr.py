@@ -30,7 +30,7 @@ from ..progress import Progress
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from ..stopping import Stopped, stop_signals
-from .bpr import CurveSample
+from .bpr import CurveSample, Diverged
 from .config import TrainConfig
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class DVBPR:
         """See `Recommender.fit`; features are not used.
 
         Raises:
-            VbprError: there are no images, or the loss is not finite.
+            VbprError: there are no images.
+            Diverged: the loss is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
         c = self.config
@@ -156,9 +157,19 @@ class DVBPR:
         validation = CurveSample(split)
         weights = penalised(network)
         dtype = c.torch_dtype(device)
+
+        def made() -> Factors:
+            about = {
+                "curve": run.curve, "scores_unseen": True, "encoded": run.encoded, "network": c.network,
+                "preprocessing": str(how), "parameters": sum(p.numel() for p in network.parameters()),
+                "without_pictures": int((~pixels.pictured).sum()),
+            }  # fmt: skip
+            theta_u, phi = (best.cpu().numpy() for best in run.best)
+            return factors_of(split, theta_u, phi, about=about)
+
         with Progress(f"train {c.model}", steps * c.epochs, "steps") as bar, stop_signals() as stopping:
             run.resume(bar)
-            while run.step < steps * c.epochs:
+            while run.step < steps * c.epochs and not run.patience_lost(steps):
                 if c.schedule == "linear":
                     run.adam.param_groups[0]["lr"] = c.lr * (1 - run.step / (steps * c.epochs))
                 with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -171,18 +182,16 @@ class DVBPR:
                 run.loss += ranking.detach() / len(users)
                 bar.advance(1)
                 if run.step % steps == 0:
-                    run.evaluate(validation, pixels, steps, bar, dtype)
+                    try:
+                        run.evaluate(validation, pixels, steps, bar, dtype)
+                    except Diverged as error:
+                        error.factors = made() if run.curve else None
+                        raise
                 if stopping() and run.step < steps * c.epochs:
                     raise Stopped(f"stopped after step {run.step:,} of {steps * c.epochs:,}{run.save()}")
                 if time.monotonic() - run.saved > c.checkpoint_minutes * 60:
                     run.save()
-        about = {
-            "curve": run.curve, "scores_unseen": True, "encoded": run.encoded, "network": c.network,
-            "preprocessing": str(how), "parameters": sum(p.numel() for p in network.parameters()),
-            "without_pictures": int((~pixels.pictured).sum()),
-        }  # fmt: skip
-        theta_u, phi = (best.cpu().numpy() for best in run.best)
-        return factors_of(split, theta_u, phi, about=about)
+        return made()
 
     def _cache(self, how: Preprocessing) -> Path:
         base = self.cache or (self.checkpoint or Path("artifacts/dvbpr")).with_name("dvbpr")
@@ -286,7 +295,7 @@ class Run:
         epoch, mean = self.step // steps, float(self.loss) / steps
         self.loss = torch.zeros_like(self.loss)
         if not math.isfinite(mean):
-            raise VbprError(f"the loss of epoch {epoch} is not finite; lower --lr (now {self.c.lr:g})")
+            raise Diverged(f"the loss of epoch {epoch} is not finite; lower --lr (now {self.c.lr:g})", None)
         if epoch % self.c.eval_every and epoch < self.c.epochs:
             return
         on, parts = self.theta.device, []
@@ -303,6 +312,10 @@ class Run:
             self.best_auc, self.best_step = -1.0 if auc is None else auc, self.step
             self.best = (self.theta.detach().clone(), items)
         bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
+
+    def patience_lost(self, steps: int) -> bool:
+        c = self.c
+        return bool(c.patience) and self.step - self.best_step >= c.patience * c.eval_every * steps
 
     def save(self) -> str:
         """Write the checkpoint; returns the words that say so."""
