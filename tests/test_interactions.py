@@ -1,6 +1,8 @@
 """Interactions, their readers and their splits."""
 
 import gzip
+import re
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -121,6 +123,139 @@ def test_malformed_files_are_refused_with_the_line(tmp_path, name, content, word
     with pytest.raises(VbprError) as caught:
         Interactions.read(tmp_path / name)
     assert words in str(caught.value) and name in str(caught.value)
+
+
+TIMES = ["", "NaT", "today", "now", "inf", "-inf", "1e400", "nan", "soon", " ", "2020-13-01", "+today"]
+
+
+@pytest.mark.parametrize("among", ["5", "2020-01-01"])  # Arrow reads numbers; dates are read one at a time
+@pytest.mark.parametrize("time", TIMES)
+def test_what_is_no_time_is_refused_with_its_line(tmp_path, time, among):
+    path = write(tmp_path, f"user_id,item_id,timestamp\na,x,{among}\na,y,{time}\na,z,{among}\n")
+    with pytest.raises(VbprError, match=rf"line 3: timestamp is {re.escape(repr(time) if time else 'empty')}; a time"):
+        Interactions.read(path)
+
+
+@pytest.mark.parametrize(
+    "before", ["\n\n", '"a\nb",x,5\n', 'a,"x\n\n",5\n\n', "\ra,x,5\r", "\u2028,\x0b\x0c\x1c\x85,5\n"]
+)
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("u,i,soon", "timestamp is 'soon'"),
+        (",i,5", "user_id is empty"),
+        ("u,i", "2 fields where the header has 3"),
+        ("u,\udcff,5", "not UTF-8"),
+        ("u\0,i,5", r"user_id is 'u\x00'; an id is"),
+        ("u,i\0,5", r"item_id is 'i\x00'; an id is"),
+    ],
+)
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path, before, row, words):
+    text = f"user_id,item_id,timestamp\n{before}"
+    line = len(re.findall("\r|\n", text)) + 1
+    with pytest.raises(VbprError) as caught:
+        Interactions.read(write(tmp_path, f"{text}{row}\nv,j,7\n".encode("utf-8", "surrogateescape")))
+    assert f"line {line}: {words}" in str(caught.value)
+
+
+def test_a_quote_that_is_never_closed_is_named(tmp_path):
+    rows = "".join(f"u{n},i{n}\n" for n in range(300_000))
+    with pytest.raises(VbprError, match=r"line 3: .*is a quote never closed"):
+        Interactions.read(write(tmp_path, f'user_id,item_id\na,b\n"c,d\n{rows}'))
+
+
+def test_ids_with_line_breaks_are_read_wherever_they_lie(tmp_path):
+    path = write(tmp_path, "user_id,item_id\n" + "".join(f'"u\n{n}","{n % 7}"\n' for n in range(200_000)))
+    assert len(Interactions.read(path).user_ids) == 200_000
+
+
+@pytest.mark.parametrize(("head", "line"), [(b"", 1), (b"user_id,item_id\na,b\n", 3)])
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path, head, line):
+    path = write(tmp_path, head + b"x" * 2**26, "i.csv.gz")
+    tracemalloc.start()
+    try:
+        with pytest.raises(VbprError, match=rf"i\.csv\.gz, line {line} is longer than"):
+            Interactions.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_fills_the_memory_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise pa.ArrowMemoryError("malloc of size 1 failed")
+
+    monkeypatch.setattr(pyarrow.csv, "read_csv", full)
+    with pytest.raises(VbprError, match=r"interactions\.csv: out of memory"):
+        Interactions.read(write(tmp_path, "user_id,item_id\na,b\n"))
+
+
+ROW = {"user_id": ["a", "b"], "item_id": ["x", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"timestamp": ["2020-01-01", None]}, "row 2: timestamp is empty"),
+        ({"timestamp": pa.array([5, None], pa.timestamp("us"))}, "row 2: timestamp is empty"),
+        ({"timestamp": pa.array([1, 2], pa.time64("us"))}, "column timestamp (time64[us]) cannot be read"),
+        ({"timestamp": [{"s": 1}, {"s": 2}]}, "column timestamp (struct<s: int64>) cannot be read"),
+        ({"timestamp": pa.array(["2020-01-01"] * 2).dictionary_encode()}, "column timestamp (dictionary"),
+        ({"user_id": [["a"], ["b"]]}, "column user_id (list<"),
+        ({"item_id": [b"x", b"\xff"]}, "column item_id (binary) cannot be read"),
+        ({"item_id": pa.array([b"x", b"\xff"]).view(pa.string())}, "column item_id (string) cannot be read"),
+        ({"item_id": ["x", None]}, "row 2: item_id is empty"),
+        ({"user_id": ["a", "a\0"]}, r"row 2: user_id is 'a\x00'"),
+        ({"split": [["train"], ["test"]]}, "column split (list<"),
+        ({"split": ["train", None]}, "row 2: split is empty"),
+    ],
+)
+def test_parquet_columns_of_other_types_are_refused_by_name(tmp_path, changed, words):
+    pyarrow.parquet.write_table(pa.table(ROW | changed), tmp_path / "i.parquet")
+    with pytest.raises(VbprError) as caught:
+        Interactions.read(tmp_path / "i.parquet")
+    assert words in str(caught.value) and "i.parquet" in str(caught.value)
+
+
+def test_parquet_times_finer_than_a_microsecond_are_read(tmp_path):
+    times = pa.array([1_000_000_001, 2_000_000_000], pa.timestamp("ns"))
+    pyarrow.parquet.write_table(pa.table(ROW | {"timestamp": times}), tmp_path / "i.parquet")
+    assert Interactions.read(tmp_path / "i.parquet").times.tolist() == [1, 2]
+
+
+def write_columns(path, names, values):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table([[value] for value in values], names=names), path)
+    else:
+        path.write_text(",".join(f'"{name}"' for name in names) + "\n" + ",".join(values) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_items_are_read_under_names_in_any_case(tmp_path, suffix):
+    names = ["Item_ID", " Title ", "Category", "code"]
+    write_columns(tmp_path / f"items{suffix}", names, ["007", "A hat", "Hats", "01"])
+    assert Dataset(tmp_path).items() == {"title": {"007": "A hat"}, "category": {"007": "Hats"}, "code": {"007": "01"}}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("name", ["title", "Title", "item_id"])
+def test_two_columns_of_one_name_are_refused(tmp_path, suffix, name):
+    write_columns(tmp_path / f"items{suffix}", ["item_id", "title", name], ["a", "b", "c"])
+    with pytest.raises(VbprError, match=rf"items{suffix} has two columns called {name.lower()}; rename or remove one"):
+        Dataset(tmp_path).items()
+    path = write_columns(tmp_path / f"i{suffix}", ["user_id", "item_id", "user_id"], ["a", "b", "c"])
+    with pytest.raises(VbprError, match=rf"i{suffix} has two columns called user_id; rename or remove one"):
+        Interactions.read(path)
+
+
+@pytest.mark.parametrize(
+    "values", [{"item_id": [["a"]]}, {"item_id": pa.array([b"\xff"]).view(pa.string())}, {"item_id": [b"\xff"]}]
+)
+def test_a_table_of_items_with_other_ids_is_refused(tmp_path, values):
+    pyarrow.parquet.write_table(pa.table({"title": ["a"]} | values), tmp_path / "items.parquet")
+    with pytest.raises(VbprError, match=r"items\.parquet cannot be read"):
+        Dataset(tmp_path).items()
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -7,8 +7,11 @@ import csv
 import dataclasses
 import gzip
 import io
+import itertools
+import math
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ import pyarrow.parquet
 import scipy.sparse as sp
 
 from .errors import VbprError, some
-from .files import Strings
+from .files import Strings, first_line
 
 Array = np.ndarray[Any, Any]
 
@@ -110,7 +113,10 @@ class Interactions:
         suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
         if suffix not in INTERACTION_READERS:
             raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
-        return INTERACTION_READERS[suffix](path)
+        try:
+            return INTERACTION_READERS[suffix](path)
+        except MemoryError as error:
+            raise VbprError(f"{path}: out of memory reading it; stop other programs or use a larger machine") from error
 
     def __repr__(self) -> str:
         return f"Interactions({len(self.user_ids):,} users, {len(self.item_ids):,} items, {len(self.users):,} pairs)"
@@ -284,28 +290,25 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
 # ---------------------------------------------------------------------------------------------- readers
 
 
+UNREADABLE = (OSError, EOFError, zlib.error)  # what disks and gzip raise
+UNFIT = (TypeError, ValueError, NotImplementedError)  # what Arrow raises, by their bases, of values it cannot convert
+LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads none much longer
+
+
 def read_delimited(path: Path, delimiter: str) -> Interactions:
     try:
-        with open_bytes(path) as handle:
-            header = header_of(handle)
-    except (OSError, EOFError, zlib.error) as error:
+        _, names = next(rows_of(path, delimiter), (1, []))
+    except UNREADABLE as error:
         raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
-    names = next(csv.reader([header], delimiter=delimiter), [])
     if not names:
         raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
     columns = match_columns(path, names)
-    bad_rows: list[Any] = []
-
-    def on_bad_row(row: Any) -> str:
-        bad_rows.append(row)
-        return "error"
-
     try:
         with open_bytes(path) as handle:
             table = pyarrow.csv.read_csv(
                 handle,
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),
-                parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=on_bad_row),
+                parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
                     include_columns=list(columns.values()),
                     column_types={name: pa.string() for name in columns.values()},
@@ -313,9 +316,14 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
                     null_values=[],
                 ),
             )
-    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as error:
+    except (pa.ArrowInvalid, *UNREADABLE) as error:
         raise VbprError(why_unreadable(path, delimiter, len(names), error)) from error
-    return from_table(path, table, columns, first_line=2)
+
+    def where(row: int) -> str:
+        line, _ = next(itertools.islice(rows_of(path, delimiter), row + 1, None))
+        return f"{path}, line {line}"
+
+    return from_table(path, table, columns, where)
 
 
 def read_parquet(path: Path) -> Interactions:
@@ -323,9 +331,9 @@ def read_parquet(path: Path) -> Interactions:
         with open_bytes(path) as handle:
             columns = match_columns(path, pyarrow.parquet.read_schema(handle).names)
             table = pyarrow.parquet.read_table(handle, columns=list(columns.values()))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise VbprError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0]})") from error
-    return from_table(path, table, columns, first_line=1)
+    except (*UNFIT, *UNREADABLE) as error:
+        raise VbprError(f"{path} is not a readable Parquet file ({first_line(error)})") from error
+    return from_table(path, table, columns, lambda row: f"{path}, row {row + 1}")
 
 
 INTERACTION_READERS: dict[str, Callable[[Path], Interactions]] = {
@@ -355,68 +363,91 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
             found[role] = name
         elif role in ("user_id", "item_id"):
             raise VbprError(f"{path} has no {role} column; it has {some(names, len(names), 8)}; rename one to {role}")
+    refuse_twins(path, [name for name in names if name in found.values()])
     return found
 
 
-def from_table(path: Path, table: pa.Table, columns: dict[str, str], first_line: int) -> Interactions:
+def refuse_twins(path: Path, names: list[str]) -> None:
+    twin = next((name for name in names if names.count(name) > 1), None)
+    if twin is not None:
+        raise VbprError(f"{path} has two columns called {twin}; rename or remove one")
+
+
+def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Interactions:
+    """Convert the columns; `where` says where in the file a row is."""
     if not table.num_rows:
         raise VbprError(f"{path} has a header but no rows; it needs a line an interaction")
-
-    def where(mask: Any) -> str:
-        row = int(np.flatnonzero(np.asarray(mask))[0])
-        return f"{path}, line {row + first_line}"
-
     parts = {}
-    for role in ("user_id", "item_id"):
-        column = pc.cast(table[columns[role]], pa.string())
-        empty = pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
-        if pc.any(empty).as_py():
-            raise VbprError(f"{where(pc.fill_null(empty, True))}: {columns[role]} is empty; give it an id or remove it")
-        codes = column.combine_chunks().dictionary_encode()
-        parts[role] = np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)]
-    times = splits = None
-    if "timestamp" in columns:
-        times = seconds(table[columns["timestamp"]])
-        if np.isnan(times).any():
-            row = int(np.flatnonzero(np.isnan(times))[0])
-            raise VbprError(
-                f"{path}, line {row + first_line}: {columns['timestamp']} is "
-                f"'{table[columns['timestamp']][row]}'; a time is a number of seconds or a date such as "
-                "2020-07-31"
-            )
-    if "split" in columns:
-        words = np.char.lower(np.asarray(table[columns["split"]].cast(pa.string()).to_pylist(), np.str_))
-        unknown = ~np.isin(words, list(SPLITS))
-        if unknown.any():
-            raise VbprError(
-                f"{where(unknown)}: {columns['split']} is '{words[unknown][0]}'; it must be train, validation or test"
-            )
-        splits = np.select([words == word for word in SPLITS], list(SPLITS.values()), 0).astype(np.uint8)
-    return Interactions.of(parts["user_id"], parts["item_id"], times, splits)
+    for role, name in columns.items():
+        convert, wanted = CONVERSIONS[role]
+        column = table[name]
+        try:
+            parts[role], bad = convert(column)
+        except UNFIT as error:
+            why = first_line(error)
+            raise VbprError(f"{path}: column {name} ({column.type}) cannot be read ({why}); {wanted}") from error
+        if bad.any():
+            row = int(np.argmax(bad))
+            said = str(column[row]) if column[row].is_valid else ""
+            raise VbprError(f"{where(row)}: {name} is {repr(said) if said else 'empty'}; {wanted}")
+    return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
+
+
+def ids(column: pa.ChunkedArray) -> tuple[Array, Array]:
+    """A column as strings, and which of them are no ids: NumPy takes a NUL at the end for padding."""
+    column = pc.fill_null(pc.cast(column, pa.string()), "")
+    bad = pc.or_(pc.equal(column, ""), pc.match_substring(column, "\0"))
+    codes = column.combine_chunks().dictionary_encode()
+    return np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)], np.asarray(bad)
+
+
+def times(column: pa.ChunkedArray) -> tuple[Array, Array]:
+    found = seconds(column)
+    return found, ~np.isfinite(found)
 
 
 def seconds(column: pa.ChunkedArray) -> Array:
-    """A column of numbers, dates or their text as float64 seconds; NaN where it is none of these."""
+    """A column of numbers, dates or their text as float64 seconds; not finite where it is none of these."""
     if pa.types.is_temporal(column.type):
-        return np.asarray(column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6, np.float64)
+        micro = pc.CastOptions(target_type=pa.timestamp("us"), allow_time_truncate=True)
+        return np.asarray(column.cast(options=micro).cast(pa.int64()).to_numpy() / 1e6, np.float64)
     if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
     try:
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
     except pa.ArrowInvalid:
         pass
-
-    def one(text: str) -> float:
-        try:
-            return float(text)
-        except ValueError:
-            try:
-                return float(np.datetime64(text.strip().rstrip("Z").replace(" ", "T"), "us").astype(np.int64)) / 1e6
-            except ValueError:
-                return float("nan")
-
-    known = {text: one(text) for text in pc.unique(column).to_pylist()}
+    known = {text: second(text or "") for text in pc.unique(column).to_pylist()}
     return np.array([known[text] for text in column.to_pylist()])
+
+
+def second(text: str) -> float:
+    text = text.strip()
+    if not re.match(r"[-+.\d]", text):  # NumPy knows dates such as `today`, and takes nothing at all for one
+        return math.nan
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return float(np.datetime64(text.rstrip("Z").replace(" ", "T"), "us").astype(np.int64)) / 1e6
+        except ValueError:
+            return math.nan
+
+
+def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
+    """A column as the codes of `SPLITS`, and which of its words are not among them."""
+    words = np.char.lower(np.asarray(column.cast(pa.string()).to_pylist(), np.str_))
+    codes = np.select([words == word for word in SPLITS], list(SPLITS.values()), 0).astype(np.uint8)
+    return codes, ~np.isin(words, list(SPLITS))
+
+
+ID = "an id is text or a number, without a NUL; give it one, or remove the row"
+CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Array, Array]], str]] = {
+    "user_id": (ids, ID),
+    "item_id": (ids, ID),
+    "timestamp": (times, "a time is a number of seconds or a date such as 2020-07-31"),
+    "split": (parts_of_split, "it must be train, validation or test"),
+}
 
 
 def open_bytes(path: Path) -> Any:
@@ -424,26 +455,57 @@ def open_bytes(path: Path) -> Any:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def header_of(handle: Any, errors: str = "replace") -> str:
-    """The first line of a text, whatever its lines end in; `errors`: of what is no UTF-8 in it, as in `open`."""
-    return io.TextIOWrapper(handle, "utf-8-sig", errors=errors).readline().rstrip("\n")
+def rows_of(path: Path, delimiter: str, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
+    """(line at which it begins, fields) of each row that is not blank, as Arrow counts them; slow: for a header, and
+    to find a fault. `errors`: of what is no UTF-8, as in `open`.
+
+    Raises:
+        VbprError: a line or a field has no end.
+    """
+    begins = 1
+
+    def lines(text: io.TextIOWrapper) -> Iterator[str]:
+        for number in itertools.count(1):
+            line = text.readline(LINE)
+            if not line:
+                return
+            if len(line) == LINE:
+                raise VbprError(f"{path}, line {number} is longer than {LINE:,} characters; this is no table")
+            yield line
+
+    with open_bytes(path) as handle:
+        reader = csv.reader(lines(io.TextIOWrapper(handle, "utf-8-sig", errors, newline="")), delimiter=delimiter)
+        try:
+            for fields in reader:
+                if fields:
+                    yield begins, fields
+                begins = reader.line_num + 1
+        except csv.Error as error:
+            raise VbprError(f"{path}, line {begins}: {error}; is a quote never closed?") from error
 
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:
     """Read again, slowly, to find the line at fault."""
     try:
-        with open_bytes(path) as handle:
-            for line, raw in enumerate(handle, start=1):
-                try:
-                    text = raw.decode("utf-8")
-                except UnicodeDecodeError:
-                    return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
-                found = len(next(csv.reader([text], delimiter=delimiter), []))
-                if found not in (0, width):
-                    return f"{path}, line {line}: {found} fields where the header has {width}; mend or remove the line"
-    except (EOFError, OSError, zlib.error) as inner:
+        for line, fields in rows_of(path, delimiter, "surrogateescape"):
+            if re.search("[\udc80-\udcff]", "".join(fields)):
+                return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
+            if len(fields) != width:
+                return (
+                    f"{path}, line {line}: {len(fields)} fields where the header has {width}; mend or remove the line"
+                )
+    except UNREADABLE as inner:
         return f"{path} is cut short or damaged ({inner}); fetch it again"
-    return f"{path} cannot be read ({str(error).splitlines()[0]})"
+    return f"{path} cannot be read ({first_line(error)})"
 
 
-__all__ = ["INTERACTION_READERS", "SPLIT_RULES", "Interactions", "Split", "header_of"]
+__all__ = [
+    "INTERACTION_READERS",
+    "ITEM_COLUMNS",
+    "SPLIT_RULES",
+    "UNFIT",
+    "Interactions",
+    "Split",
+    "refuse_twins",
+    "rows_of",
+]

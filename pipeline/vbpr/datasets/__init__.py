@@ -17,9 +17,9 @@ import pyarrow.parquet
 
 from .. import sample
 from ..errors import VbprError
-from ..files import Strings
+from ..files import Strings, first_line
 from ..images import ImageSource, open_images
-from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, Interactions, header_of
+from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, UNFIT, Interactions, refuse_twins, rows_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,42 +107,47 @@ class Dataset:
         return open_images(self.path)
 
     def items(self) -> dict[str, dict[str, str]]:
-        """What `items.csv` or `items.parquet` says: column -> item id -> text. Empty if there is no such file."""
+        """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
+        such file."""
         return read_items(self.path) if self.path.is_dir() else {}
 
 
 @cache
 def read_items(folder: Path) -> dict[str, dict[str, str]]:
-    path = next(
-        (folder / name for name in ("items.parquet", "items.csv", "items.tsv") if (folder / name).is_file()), None
-    )
+    paths = [folder / name for name in ("items.parquet", "items.csv", "items.tsv")]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return {}
     try:
+        table = read_table(path)
+        names = [name.strip().lower() for name in table.column_names]
+        refuse_twins(path, names)
+        table = table.rename_columns(names)
+        key = next((name for name in names if name in ITEM_COLUMNS), None)
+        if key is None:
+            raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
+        ids = pc.cast(table[key], pa.string()).to_pylist()
+        return {
+            name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
+            for name in names
+            if name != key and is_scalar(table[name].type)
+        }
+    except (*UNFIT, OSError) as error:
+        raise VbprError(f"{path} cannot be read ({first_line(error)})") from error
+
+
+def read_table(path: Path) -> pa.Table:
+    """A table of items; every column of text files is text."""
+    with path.open("rb") as handle:
         if path.suffix == ".parquet":
-            with path.open("rb") as handle:
-                table = pyarrow.parquet.read_table(handle)
-        else:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            with path.open("rb") as handle:
-                names = header_of(handle, "strict").split(delimiter)
-            with path.open("rb") as handle:
-                table = pyarrow.csv.read_csv(
-                    handle,
-                    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
-                    convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-                )
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise VbprError(f"{path} cannot be read ({str(error).splitlines()[0]})") from error
-    key = next((name for name in table.column_names if name.strip().lower() in ITEM_COLUMNS), None)
-    if key is None:
-        raise VbprError(f"{path} has no item_id column; it has {', '.join(table.column_names)}")
-    ids = pc.cast(table[key], pa.string()).to_pylist()
-    return {
-        name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
-        for name in table.column_names
-        if name != key and is_scalar(table[name].type)
-    }
+            return pyarrow.parquet.ParquetFile(handle).read()  # which, unlike `read_table`, takes two of one name
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        _, names = next(rows_of(path, delimiter, "strict"), (1, []))
+        return pyarrow.csv.read_csv(
+            handle,
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
 
 
 def is_scalar(kind: Any) -> bool:
