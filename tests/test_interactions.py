@@ -258,6 +258,25 @@ def test_a_table_of_items_with_other_ids_is_refused(tmp_path, values):
         Dataset(tmp_path).items()
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("interactions.csv", "interactions.parquet"),
+        ("interactions.csv", "interactions.tsv"),
+        ("interactions.csv", "interactions.csv.gz"),
+        ("a.inter", "b.inter"),
+        ("items.parquet", "items.csv"),
+        ("items.csv", "items.tsv"),
+    ],
+)
+def test_two_tables_for_one_are_refused(tmp_path, first, second):
+    for name in (first, second):
+        (tmp_path / name).write_text("user_id,item_id\na,b\n")
+    data = Dataset(tmp_path)
+    with pytest.raises(VbprError, match=rf"has {first} and {second}; move one away"):
+        data.items() if "items" in first else data.interactions()
+
+
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(VbprError, match="does not exist"):
         Interactions.read(tmp_path / "none.csv")

@@ -89,18 +89,21 @@ class Dataset:
         if self.path.is_file():
             return Interactions.read(self.path)
         suffixes = [*INTERACTION_READERS, ".csv.gz", ".tsv.gz"]
-        found = [
-            p
-            for suffix in suffixes
-            for p in sorted(self.path.glob(f"*{suffix}"))
-            if p.name == f"interactions{suffix}" or suffix == ".inter"
-        ]
-        if not found:
+        found = only(
+            self.path,
+            [
+                p
+                for suffix in suffixes
+                for p in sorted(self.path.glob(f"*{suffix}"))
+                if p.name == f"interactions{suffix}" or suffix == ".inter"
+            ],
+        )
+        if found is None:
             raise VbprError(
                 f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
                 "the columns user_id and item_id"
             )
-        return Interactions.read(found[0])
+        return Interactions.read(found)
 
     def images(self) -> ImageSource:
         """Open its images; see `open_images`."""
@@ -112,10 +115,16 @@ class Dataset:
         return read_items(self.path) if self.path.is_dir() else {}
 
 
+def only(folder: Path, found: list[Path]) -> Path | None:
+    if len(found) > 1:
+        raise VbprError(f"{folder} has {found[0].name} and {found[1].name}; move one away")
+    return found[0] if found else None
+
+
 @cache
 def read_items(folder: Path) -> dict[str, dict[str, str]]:
     paths = [folder / name for name in ("items.parquet", "items.csv", "items.tsv")]
-    path = next((path for path in paths if path.is_file()), None)
+    path = only(folder, [path for path in paths if path.is_file()])
     if path is None:
         return {}
     try:
