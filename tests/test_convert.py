@@ -268,6 +268,51 @@ def test_amazon_reviews_in_json_and_in_python_literals(tmp_path):
     assert data.items()["title"] == {"007": "It's a hat"} and data.items()["category"] == {"007": "Hats"}
 
 
+@pytest.mark.parametrize(
+    ("told", "title", "category"),
+    [
+        ({"title": None, "imUrl": None, "categories": None}, "", ""),
+        ({"title": "A hat", "categories": {"x": 1}}, "A hat", ""),
+        ({"categories": 5}, "", ""),
+        ({"categories": [{"x": 1}]}, "", ""),
+        ({"categories": []}, "", ""),
+        ({"categories": [["Clothing", "Hats"]]}, "", "Hats"),
+    ],
+)
+def test_odd_metadata_is_no_title_and_no_category(tmp_path, told, title, category):
+    source = zipped(tmp_path / "reviews_X.json.gz", ['{"reviewerID": "A1", "asin": "007", "unixReviewTime": 5}'])
+    zipped(tmp_path / "meta_X.json.gz", [json.dumps({"asin": "007"} | told)])
+    convert(source, tmp_path / "out")
+    items = Dataset(tmp_path / "out").items()
+    assert items["title"]["007"] == title and items["category"]["007"] == category and items["image_url"]["007"] == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: b"",
+        lambda whole: b"[]",
+        lambda whole: b"\xff",
+        lambda whole: b"[" * 100_000,
+        lambda whole: whole.replace(b'"users": 1', b'"users": "one"'),
+        lambda whole: whole.replace(b'"users": 1', b'"users": Infinity'),
+        lambda whole: whole.replace(b'"counts": {', b'"counts": 1, "x": {'),
+        lambda whole: whole.replace(b"notes", b"other"),
+    ],
+)
+def test_a_damaged_mark_is_refused_and_nothing_is_overwritten(cli, tmp_path, change):
+    source, out = tmp_path / "reviews_X.json", tmp_path / "out"
+    source.write_text('{"reviewerID": "A1", "asin": "007", "unixReviewTime": 5}')
+    convert(source, out)
+    mark = out / "conversion.json"
+    mark.write_bytes(change(mark.read_bytes()))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    code, _, said = cli("convert", str(source), str(out))
+    assert code == 2 and f"{mark} is damaged" in said and f"delete {out}" in said
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 @pytest.mark.parametrize("line", ["__import__('os').mkdir('ran')", "[1]", "(" * 5000, "{'asin': 'B'}", "{'a': 1"])
 def test_review_lines_are_never_evaluated(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)

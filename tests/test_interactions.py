@@ -45,7 +45,7 @@ def test_repeated_pairs_count_once_with_their_first_event():
     assert pairs_of(x) == [("a", "x"), ("b", "x"), ("b", "y")] and x.times.tolist() == [5, 7, 10]
 
 
-ids = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1)
+ids = st.text(st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1)
 texts = st.sampled_from(ODD_IDS) | ids.filter(lambda text: text.strip() == text and text.strip("\ufeff") == text)
 
 

@@ -84,7 +84,7 @@ class Dataset:
         """Read its interactions.
 
         Raises:
-            VbprError: there are none, or they are malformed.
+            VbprError: there are none, or two files of them, or they are malformed.
         """
         if self.path.is_file():
             return Interactions.read(self.path)

@@ -97,10 +97,11 @@ def write_metadata(meta: Path, out: Path, wanted: set[str]) -> None:
     for number, told in lines(meta):
         item = field(meta, number, told, "asin")
         if item in wanted:
-            path = (told.get("categories") or [[]])[0]
+            paths = told.get("categories")
+            path = paths[0] if isinstance(paths, list) and paths else None
             words = [str(word) for word in path] if isinstance(path, list) else []
             leaf = words[-1] if words else ""
-            rows[item] = (str(told.get("title", "")), leaf, " > ".join(words), str(told.get("imUrl", "")))
+            rows[item] = (str(told.get("title") or ""), leaf, " > ".join(words), str(told.get("imUrl") or ""))
     columns = list(zip(*rows.values(), strict=True)) or [()] * 4
     names = ("title", "category", "categories", "image_url")
     write_table(out / "items.csv", {"item_id": list(rows), **dict(zip(names, columns, strict=True))})

@@ -62,16 +62,22 @@ def finished(out: Path, source: Path) -> Conversion | None:
     """The conversion of this very source that lies there complete, if there is one.
 
     Raises:
-        VbprError: the folder holds something else.
+        VbprError: the folder holds something else, or a mark that does not say what it holds.
     """
     mark = out / MARK
     if out.is_file():
         raise VbprError(f"{out} is a file; give convert a folder to write")
     if mark.exists():
-        told = json.loads(mark.read_text(encoding="utf-8"))
-        if {key: told.get(key) for key in source_mark(source)} != source_mark(source):
-            raise VbprError(f"{out} holds a conversion of another file ({told.get('source')}); choose an empty folder")
-        return Conversion(out, told["counts"], told["notes"]) if "counts" in told else None
+        try:
+            told = json.loads(mark.read_text(encoding="utf-8"))
+            marked = {key: told[key] for key in source_mark(source)}
+            counts = {str(name): int(count) for name, count in told["counts"].items()} if "counts" in told else None
+            notes = [str(note) for note in told["notes"]] if counts is not None else []
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise VbprError(f"{mark} is damaged; delete {out} and run again, or choose an empty folder") from error
+        if marked != source_mark(source):
+            raise VbprError(f"{out} holds a conversion of another file ({marked['source']}); choose an empty folder")
+        return None if counts is None else Conversion(out, counts, notes)
     if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
         raise VbprError(f"{out} is not empty; choose an empty folder, so that nothing is overwritten")
     return None
