@@ -414,12 +414,5 @@ def test_features_that_say_nothing_are_refused():
     assert ItemFeatures.of(constant_column, np.ones(2, bool)).scale[0] == 1
 
 
-def test_the_preset_report_has_the_published_penalty():
-    """L2 1e-3 sum W^2, without a half (METHOD 3.4), where the loss is a sum over 128."""
-    config = configure("visual", "report")
-    assert config.reg_head / 2 * config.batch == pytest.approx(1e-3)
-    assert configure("dvbpr").reg_head / 2 * 128 == pytest.approx(1e-3 / 2)  # DVBPR's own has one
-
-
 def test_the_largest_seed_is_fit_for_every_model(split, features):
     fit(split, features, small("hybrid", seed=2**31 - 1))
