@@ -1,5 +1,6 @@
 """Factors: scores, top-k, the model file, and files that must be refused."""
 
+import dataclasses
 import json
 
 import h5py
@@ -79,6 +80,11 @@ def test_head_is_its_equation():
     assert bias[0] == pytest.approx(h.bias_weight @ z + 0.5, rel=1e-5)
 
 
+def test_features_of_another_size_are_refused():
+    with pytest.raises(VbprError, match="takes features of 4 numbers, and these have 5"):
+        make().encoded(np.zeros((1, 5)))
+
+
 def test_unknown_ids_suggest_near_ones():
     with pytest.raises(VbprError, match=r"no user 'u33'.*did you mean u3"):
         make().user_index("u33")
@@ -108,6 +114,10 @@ def damage_about(h):
     h.attrs["about"] = "{"
 
 
+def damage_about_depth(h):
+    h.attrs["about"] = "[" * 100_000
+
+
 def damage_missing(h):
     del h["bias"]
 
@@ -135,6 +145,28 @@ def damage_kind(h):
     h.attrs["vbpr"] = "features"
 
 
+def damage_head_nan(h):
+    h["head/weight"][0, 0] = np.nan
+
+
+def damage_head_offset(h):
+    h["head"].attrs["bias_offset"] = np.inf
+
+
+def damage_head_scale(h):
+    h["head/scale"][1] = 0
+
+
+def damage_head_columns(h):
+    del h["head/mean"]
+    h["head/mean"] = np.zeros(5, "f4")
+
+
+def damage_head_rows(h):
+    del h["head/weight"]
+    h["head/weight"] = np.zeros((2, 4), "f4")
+
+
 @pytest.mark.parametrize("damage", [v for k, v in sorted(globals().items()) if k.startswith("damage_")])
 def test_damaged_and_foreign_files_are_refused(tmp_path, damage):
     path = tmp_path / "a.h5"
@@ -143,6 +175,50 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, damage):
         damage(handle)
     with pytest.raises(VbprError, match=r"a\.h5|not finite"):
         Factors.load(path)
+
+
+FEATURES = {"path": "a", "backbone": "a", "weights": "a", "preprocessing": "a"}
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        [],
+        "x",
+        {"features": "x"},
+        {"features": ["x"]},
+        {"features": [{"path": "a"}]},
+        {"features": [FEATURES | {"weights_file": 1}]},
+        {"added": [1]},
+        {"added": [{"items": 2}]},
+        {"curve": 3},
+        {"curve": [{"epoch": "x"}]},
+        {"curve": [{"epoch": 1, "auc": "x"}]},
+        {"data": {"a": 1}},
+        {"config": []},
+        {"versions": None},
+    ],
+)
+def test_an_about_of_other_types_is_damaged(tmp_path, about):
+    path = tmp_path / "a.h5"
+    dataclasses.replace(make(), about=about).save(path)
+    with pytest.raises(VbprError, match=r"a\.h5 is damaged \(about.*\); train again"):
+        Factors.load(path)
+
+
+def test_an_about_of_the_right_types_is_kept(tmp_path):
+    about = {"features": [FEATURES], "added": [{"folder": "b", "items": 2}], "curve": [{"epoch": 1}], "data": "sample"}
+    dataclasses.replace(make(), about=about).save(tmp_path / "a.h5")
+    assert Factors.load(tmp_path / "a.h5").about == about
+
+
+def test_texts_that_safetensors_cannot_hold_are_refused_before_the_write(tmp_path):
+    path = tmp_path / "a.safetensors"
+    make().to_safetensors(path)
+    old = path.read_bytes()
+    with pytest.raises(VbprError, match=r"a\.safetensors: .* 6 users and 9 items .*to_parquet"):
+        dataclasses.replace(make(), about={"x": "x" * 100_000_000}).to_safetensors(path)
+    assert path.read_bytes() == old
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + b"\0" * 50])

@@ -43,8 +43,27 @@ class Head:
     bias_offset: float = 0.0
     unit: bool = False
 
+    def fits(self, rank: int) -> bool:
+        """Whether its arrays fit together and give vectors of `rank` numbers."""
+        dim = self.mean.shape
+        return len(dim) == 1 and self.weight.shape == (rank, *dim) and self.scale.shape == self.bias_weight.shape == dim
+
+    def finite(self) -> bool:
+        """Whether it gives numbers: its own are finite, and it divides by none that is 0."""
+        numbers = (*(getattr(self, name) for name in HEAD_ARRAYS), self.bias_offset)
+        return all(bool(np.isfinite(part).all()) for part in numbers) and bool(self.scale.all())
+
     def __call__(self, features: Array, block: int = 4096) -> tuple[Array, Array]:
-        """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks."""
+        """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks.
+
+        Raises:
+            VbprError: they are of another D.
+        """
+        if features.shape[1] != len(self.mean):
+            raise VbprError(
+                f"the model takes features of {len(self.mean):,} numbers, and these have {features.shape[1]:,}; train "
+                "it again with what made these"
+            )
         vectors = np.empty((len(features), len(self.weight)), np.float32)
         bias = np.empty(len(features), np.float32)
         for a in range(0, len(features), block):
@@ -94,12 +113,15 @@ class Factors:
             or self.items.shape != (shape[1], self.users.shape[1])
             or len(self.users) != shape[0]
             or self.bias.shape != (shape[1],)
+            or (self.head is not None and not self.head.fits(self.users.shape[1]))
         ):
+            head = "" if self.head is None else f", head {self.head.weight.shape}"
             raise VbprError(
                 f"factors do not fit together: users {self.users.shape}, items {self.items.shape}, bias "
-                f"{self.bias.shape} for {shape[0]:,} user and {shape[1]:,} item ids"
+                f"{self.bias.shape}{head} for {shape[0]:,} user and {shape[1]:,} item ids; train again"
             )
-        if not (np.isfinite(self.users).all() and np.isfinite(self.items).all() and np.isfinite(self.bias).all()):
+        finite = all(np.isfinite(part).all() for part in (self.users, self.items, self.bias))
+        if not finite or (self.head is not None and not self.head.finite()):
             raise VbprError("factors hold values that are not finite; train again with a lower --lr")
 
     def __repr__(self) -> str:
@@ -352,13 +374,23 @@ class Factors:
         return written
 
     def to_safetensors(self, path: Path | str) -> None:
-        """Write users, items and bias as safetensors, with the ids and `about` as JSON in its metadata. Atomic."""
+        """Write users, items and bias as safetensors, with the ids and `about` as JSON in its metadata. Atomic.
+
+        Raises:
+            VbprError: more texts than the format holds.
+        """
         from safetensors.numpy import save_file
 
         arrays = {name: np.ascontiguousarray(getattr(self, name), np.float32) for name in ("users", "items", "bias")}
         texts = {name: json.dumps(getattr(self, name).tolist()) for name in ("user_ids", "item_ids")}
+        texts["about"] = json.dumps(self.about)
+        if len(json.dumps(texts)) > SAFE_TEXTS:
+            raise VbprError(
+                f"{path}: the ids of {len(self.user_ids):,} users and {len(self.item_ids):,} items are more text than "
+                "safetensors holds (100 MB); use the model file as it is, or write recommendations with to_parquet"
+            )
         with replacing(path) as temporary:
-            save_file(arrays, temporary, {**texts, "about": json.dumps(self.about)})
+            save_file(arrays, temporary, texts)
 
     @classmethod
     def load(cls, path: Path | str) -> "Factors":
@@ -390,16 +422,50 @@ class Factors:
                     head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]), unit=bool(group.attrs["unit"]))
                 users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
                 about = json.loads(read_text(handle, "about"))
-                return cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
-        except (KeyError, ValueError, TypeError, OSError) as error:
+                check_about(about)
+        except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
             raise VbprError(f"{path} is damaged ({error}); train again") from error
+        try:
+            return cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
+        except VbprError as error:
+            raise VbprError(f"{path}: {error}") from error
 
 
+SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
 BLIND = (  # why a model without a head cannot place what it has not seen
     "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
     "(dvbpr); use --model visual or vbpr"
 )
 HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
+ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is there; of a list of objects, what each holds
+    "data": str,
+    "config": dict,
+    "versions": dict,
+    "added": {"folder": str, "items": int},
+    "curve": {"epoch": int, "auc": int | float | None},
+    "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
+}
+
+
+def check_about(about: Any) -> None:
+    """Refuse an `about` whose values are of other types than a model's.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not isinstance(about, dict):
+        raise ValueError("about is no object")
+    for name in ABOUT.keys() & about.keys():
+        value, kind = about[name], ABOUT[name]
+        if isinstance(kind, dict):
+            sound = isinstance(value, list) and all(
+                isinstance(each, dict) and all(isinstance(each.get(key), of) for key, of in kind.items())
+                for each in value
+            )
+        else:
+            sound = isinstance(value, kind)
+        if not sound:
+            raise ValueError(f"about: {name} is not what a model has there")
 
 
 def best(scores: Array, k: int) -> Array:

@@ -488,7 +488,9 @@ class PhotoEncoder:
                     f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
                     f"{made['backbone']} ({made['weights']}); give those weights with --weights"
                 )
-            self.parts.append((backbone.preprocessing, Encoder(backbone, device, made["precision"], engine, batch)))
+            self.parts.append(
+                (backbone.preprocessing, Encoder(backbone, device, made.get("precision", "exact"), engine, batch))
+            )
 
     def prepare(self, photo: bytes) -> list[Pixels]:
         """One encoded image as each backbone wants it.
