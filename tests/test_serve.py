@@ -1,3 +1,4 @@
+import asyncio
 import concurrent.futures
 import contextlib
 import io
@@ -9,7 +10,7 @@ from PIL import Image
 from small import made
 
 fastapi = pytest.importorskip("fastapi.testclient", reason="the serve extra is not installed")
-pytest.importorskip("httpx", reason="httpx is not installed")
+httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from vbpr.factors import Factors  # noqa: E402
 from vbpr.serve import Answers, create_app, serve  # noqa: E402
@@ -135,6 +136,26 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_cap(client):
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
     assert client.post("/similar", content=endless(), headers=headers).status_code in (400, 413)
+
+
+def test_a_body_that_comes_drop_by_drop_is_given_up(client, monkeypatch):
+    monkeypatch.setattr("vbpr.serve.BODY_SECONDS", 0.3)
+    sent = []
+
+    async def drops():
+        for _ in range(100):
+            sent.append(1)
+            yield b" "
+            await asyncio.sleep(0.02)
+
+    async def ask():
+        transport = httpx.ASGITransport(client.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as asking:
+            return await asking.post("/users/fold-in", content=drops())
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 408 and "did not arrive within" in answer.json()["detail"]
+    assert len(sent) < 50 and answer.headers["connection"] == "close"
 
 
 def test_another_name_for_the_server_is_refused(client):

@@ -40,7 +40,7 @@ except ImportError as error:
 Array = np.ndarray[Any, Any]
 
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
-BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up
+BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 DECODERS = 2  # photos in work at a time: each may hold a few hundred MB
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 SIDES = (96, 192, 384)
@@ -399,15 +399,18 @@ class Guard:
             return await self.app(scope, receive, send)
         begun, status, taken = time.perf_counter(), 0, 0
         too_large = f"the body is larger than {self.limit:,} bytes"
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS  # of the whole body, not of each part
 
         async def watched() -> Message:
             nonlocal taken
             if status:  # the answer is on its way: what comes now is a disconnect
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), BODY_SECONDS)
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError as error:
-                raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS:.0f} seconds") from error
+                detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
+                raise HTTPException(408, detail, {"Connection": "close"}) from error
             taken += len(message.get("body", b""))
             if taken > self.limit:
                 raise HTTPException(413, too_large)
