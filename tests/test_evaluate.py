@@ -54,6 +54,17 @@ def test_coverage_counts_what_anyone_is_shown():
     assert evaluate(factors).coverage == pytest.approx(len(shown) / 25)
 
 
+def test_coverage_leaves_out_what_everyone_has_where_fewer_than_ten_are_left():
+    rng = np.random.default_rng(0)
+    train, test = np.ones((5, 12), np.float32), np.zeros((5, 12), np.float32)
+    train[:, 8:], test[:, 8:10] = 0, 1  # ten of twelve are taken, and nobody is shown more than the last two
+    parts = [sp.csr_matrix(m) for m in (train, np.zeros_like(train), test)]
+    values = (rng.standard_normal(s).astype(np.float32) for s in ((5, 4), (12, 4), 12))
+    factors = Factors(*values, np.arange(5).astype(str), np.arange(12).astype(str), *parts)
+    shown = factors.recommend_all()[0]
+    assert evaluate(factors).coverage == pytest.approx(len(np.unique(shown[shown >= 0])) / 12) == 2 / 12
+
+
 def test_models_that_cannot_score_unseen_items_leave_that_part_out():
     factors = dataclasses.replace(known(), about={"scores_unseen": False})
     assert evaluate(factors).summary()["unseen"].keys() == {"users"}
