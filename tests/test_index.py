@@ -56,6 +56,15 @@ def test_the_kind_follows_the_size():
     ]
 
 
+@pytest.mark.parametrize("n", [1, 5, 12, 15, 16, 60])
+def test_too_few_items_for_the_codes_of_ivfpq_are_searched_exactly(n):
+    vectors = clustered(n)
+    near = near_of(vectors, "ivfpq")
+    assert (near.kind, near.recall) == ("flat", 1.0) or (n >= 16 and near.kind == "ivfpq")
+    assert n >= 16 or near.reason == f"{n} items: fewer than the 16 that the codes of ivfpq are learnt from"
+    assert near.search_many(vectors, 1)[0].ravel().tolist() == list(range(n))
+
+
 @pytest.fixture
 def model(tmp_path):
     shutil.copy(made() / "small.model.h5", tmp_path / "small.model.h5")

@@ -32,6 +32,7 @@ METRICS = ("cosine", "inner")
 FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
 AXES, CANDIDATES = 128, 10  # wider vectors are searched over so many axes; candidates compared by all, times k
 RECALL, SAMPLE = 0.99, 512  # approximate indexes search as hard as this recall@10 on so many items needs
+PQ_ITEMS = 16  # the codes of IVF-PQ are learnt from at least so many, one for each value of 4 bits
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
 GPU_QUERIES, GPU_K = 32, 2048  # fewer queries do not pay for the copy to the GPU; FAISS's own limit there
 GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
@@ -334,6 +335,8 @@ def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
         raise VbprError(f"--kind {kind} is not known; choose from {', '.join(KINDS)}")
     n, dim = vectors.shape
     kind, reason = choose(n, dim) if kind == "auto" else (kind, "as asked for")
+    if kind == "ivfpq" and n < PQ_ITEMS:
+        kind, reason = "flat", f"{n:,} items: fewer than the {PQ_ITEMS} that the codes of ivfpq are learnt from"
     vectors = np.ascontiguousarray(vectors, np.float32)
     index, held = BUILDERS[kind](vectors), 0 if kind == "flat" else min(SAMPLE, n // 10)
     rest, queries = vectors[: n - held], vectors[n - held :]
