@@ -60,6 +60,22 @@ def test_known_items_are_skipped_and_counted_or_refused_and_bad_images_named(mod
     assert len(Factors.load(model).item_ids) == 32
 
 
+def test_a_second_run_over_bad_images_ends_as_the_first_did(model, images, capsys):
+    for name in ("broken", "worse"):
+        (images / f"{name}.jpg").write_bytes(b"\xff\xd8 no")
+    assert run("add-items", model, images) == 0
+    kept, first = model.read_bytes(), capsys.readouterr().out
+    assert run("add-items", model, images) == 0
+    second = capsys.readouterr().out
+    named = [line for line in first.splitlines() if "skipped 2 images" in line]
+    assert named and named[0] in second and "0 items added" in second
+    assert model.read_bytes() == kept
+    for name in ("twin", "other"):
+        (images / f"{name}.png").unlink()
+    assert run("add-items", model, images) == 2
+    assert "none of the 2 new images" in capsys.readouterr().err
+
+
 def test_a_fault_while_writing_leaves_the_old_model(model, images, monkeypatch):
     kept = model.read_bytes()
 

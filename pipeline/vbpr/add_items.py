@@ -90,11 +90,13 @@ def add_items(
                 bar.advance(len(batch))
                 if stopping():
                     raise Stopped(f"stopped; {path} is as it was, run the same command again")
-        if not ids:
+        if not ids and not skipped:
             raise VbprError(
                 f"none of the {len(todo):,} new images in {folder} could be used ({failures[0][0]}: {failures[0][1]}); "
                 "give a folder of readable images"
             )
+        if not ids:  # those that can be used came in an earlier run
+            return Added([], skipped, failures, state)
         vectors, bias = factors.head(np.concatenate(rows))
         names = np.array(ids, np.str_)
         added = [*factors.about.get("added", []), {"folder": str(Path(folder).resolve()), "items": len(ids)}]
