@@ -138,6 +138,29 @@ def test_blend_of_one_part_ranks_as_the_part(split):
     assert (both[0][:, -5:] == both[1][:, -5:]).mean() > 0.95
 
 
+@pytest.mark.parametrize("name", ["als", "bpr"])
+def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys):
+    from implicit.cpu.als import AlternatingLeastSquares
+    from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+    c = configure(name, factors=4, epochs=3)
+    made = collaborative.Implicit(c).fit(split, None)
+    total = 3 * split.train.nnz
+    assert f"train {name}: {total:,} of {total:,} positives" in capsys.readouterr().err
+    plain = {"factors": 4, "iterations": 3, "random_state": c.seed, "regularization": c.reg_items, "num_threads": 1}
+    twin = (
+        AlternatingLeastSquares(**plain) if name == "als" else BayesianPersonalizedRanking(learning_rate=c.lr, **plain)
+    )
+    twin.fit(split.train, show_progress=False)
+    np.testing.assert_array_equal(made.users, twin.user_factors)
+    np.testing.assert_array_equal(made.items, twin.item_factors)
+
+
+def test_sweeps_for_the_leading_values_show_progress(split, capsys):
+    spectral(split, 4, 0)
+    assert "singular values: 1,000 of 1,000 vectors" in capsys.readouterr().err
+
+
 def test_ease_says_no_to_a_catalogue_that_it_cannot_invert(split, monkeypatch):
     monkeypatch.setattr(collaborative, "EASE_ITEMS", 10)
     with pytest.raises(VbprError, match=r"22 bought items .* --model hybrid"):

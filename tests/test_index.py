@@ -65,6 +65,20 @@ def test_too_few_items_for_the_codes_of_ivfpq_are_searched_exactly(n):
     assert near.search_many(vectors, 1)[0].ravel().tolist() == list(range(n))
 
 
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_building_shows_progress_and_blocks_change_nothing(kind, monkeypatch, capsys):
+    import faiss
+
+    vectors, made = clustered(2000), []
+    for block in (10**9, 512):
+        monkeypatch.setattr(vbpr.nearest, "BLOCK", block)
+        made.append(faiss.serialize_index(build(vectors, kind)[0]))
+        assert "index: 1,800 of 1,800 vectors" in capsys.readouterr().err
+    np.testing.assert_array_equal(*made)
+    build(vectors, "flat")  # a copy, which `similar` makes for each question
+    assert not capsys.readouterr().err
+
+
 @pytest.fixture
 def model(tmp_path):
     shutil.copy(made() / "small.model.h5", tmp_path / "small.model.h5")

@@ -24,6 +24,7 @@ from .factors import BLIND, Factors, Head, index_of, indices_of, unit_rows
 from .features import FeatureStore
 from .files import Strings, digest, kind_of, open_h5, read_strings, read_text, replacing, write_strings, write_text
 from .images import BadImage, Pixels, prepare
+from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +34,7 @@ FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
 AXES, CANDIDATES = 128, 10  # wider vectors are searched over so many axes; candidates compared by all, times k
 RECALL, SAMPLE = 0.99, 512  # approximate indexes search as hard as this recall@10 on so many items needs
 PQ_ITEMS = 16  # the codes of IVF-PQ are learnt from at least so many, one for each value of 4 bits
+BLOCK = 2**16  # vectors added to lists at a time: as many as FAISS itself takes, so that the bits are the same
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
 GPU_QUERIES, GPU_K = 32, 2048  # fewer queries do not pay for the copy to the GPU; FAISS's own limit there
 GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
@@ -340,7 +342,7 @@ def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
     vectors = np.ascontiguousarray(vectors, np.float32)
     index, held = BUILDERS[kind](vectors), 0 if kind == "flat" else min(SAMPLE, n // 10)
     rest, queries = vectors[: n - held], vectors[n - held :]
-    index.add(rest)
+    fill(index, rest, kind)
     if not held:
         return index, {"kind": kind, "effort": 0 if kind == "flat" else 64, "reason": reason, "recall": 1.0}
     # As queries, items that the index does not have yet: it finds those that it has with less effort than a new photo.
@@ -352,6 +354,19 @@ def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
             break
     index.add(queries)
     return index, {"kind": kind, "effort": effort, "reason": reason, "recall": recall}
+
+
+def fill(index: Any, vectors: Array, kind: str) -> None:
+    """Add vectors to an index, and show how far that is; exact search only copies them, too fast to speak of."""
+    if kind == "flat":
+        index.add(vectors)
+        return
+    # A graph takes them in an order of its own: in blocks it would be another graph.
+    step = len(vectors) if kind == "hnsw" else BLOCK
+    with Progress("index", len(vectors), "vectors") as bar:
+        for a in range(0, len(vectors), step):
+            index.add(vectors[a : a + step])
+            bar.advance(len(vectors[a : a + step]))
 
 
 def sampled(n: int, count: int, seed: int = 0) -> Array:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
+from ..progress import Progress
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 
@@ -51,13 +52,14 @@ class Implicit:
             "regularization": c.reg_items,
             "num_threads": 1,
         }
-        with warnings.catch_warnings():
+        count = split.train.nnz
+        with warnings.catch_warnings(), Progress(f"train {c.model}", count * c.epochs, "positives") as bar:
             warnings.simplefilter("ignore")
             if c.model == "als":
                 model = AlternatingLeastSquares(**common)
             else:
                 model = BayesianPersonalizedRanking(learning_rate=c.lr, **common)
-            model.fit(split.train, show_progress=False)
+            model.fit(split.train, show_progress=False, callback=lambda *_: bar.advance(count))
         return factors_of(split, model.user_factors, model.item_factors, about=HISTORY_ONLY)
 
 
@@ -149,14 +151,17 @@ def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array
     columns = chain[-1].shape[1]
     basis = rng.standard_normal((columns, min(rank + 16, chain[0].shape[0], columns)), np.float32)
     turned = [matrix.T for matrix in reversed(chain)]
-    before = 0.0
-    for _ in range(SWEEPS):
-        product = torch.from_numpy(times(turned, times(chain, basis)))
-        q, r = torch.linalg.qr(product)
-        basis, total = q.numpy(), float(r.diagonal().double().abs().sqrt().sum())
-        if abs(total - before) <= SETTLED * total:
-            break
-        before = total
+    width, before = basis.shape[1], 0.0
+    with Progress("singular values", SWEEPS * width, "vectors") as bar:
+        for _ in range(SWEEPS):
+            product = torch.from_numpy(times(turned, times(chain, basis)))
+            q, r = torch.linalg.qr(product)
+            basis, total = q.numpy(), float(r.diagonal().double().abs().sqrt().sum())
+            bar.advance(width)
+            if abs(total - before) <= SETTLED * total:
+                break
+            before = total
+        bar.advance(bar.total - bar.done)  # settled: the sweeps that were not needed
     left, values, turn = torch.linalg.svd(torch.from_numpy(times(chain, basis)), full_matrices=False)
     return left.numpy()[:, :rank], values.numpy()[:rank], (turn.numpy() @ basis.T)[:rank]
 
