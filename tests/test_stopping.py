@@ -112,7 +112,8 @@ def test_while_libraries_are_imported(board, tmp_path, number):
         time.sleep(wait)
         process.send_signal(number)
         error = process.communicate(timeout=60)[1]
-        assert process.returncode in (0, 130, -number)  # its own in Python's last moments
+        # Python ends by SIGINT, after our words, when C code was running Python as the signal came: a library's import.
+        assert process.returncode in (0, 130, -number, -signal.SIGINT)  # its own in Python's last moments
         assert process.returncode != 130 or "run the same command again" in error
         assert "Traceback" not in error and "internal failure" not in error
 
