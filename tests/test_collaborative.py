@@ -1,5 +1,7 @@
 """The closed forms of models/collaborative.py against their definitions, and what `hybrid` makes of them."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -158,7 +160,7 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys)
 
 def test_sweeps_for_the_leading_values_show_progress(split, capsys):
     spectral(split, 4, 0)
-    assert "singular values: 1,000 of 1,000 vectors" in capsys.readouterr().err
+    assert re.search(r"singular values: \d+ of \d+ sweeps at most", capsys.readouterr().err)
 
 
 def test_ease_says_no_to_a_catalogue_that_it_cannot_invert(split, monkeypatch):

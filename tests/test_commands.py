@@ -304,13 +304,18 @@ def test_models_on_other_ground_are_told_apart(cli, board, board_model, tmp_path
     other = tmp_path / "p.h5"
     cli("train", "--model", "popularity", "--data", board, "--out", other, "--split-seed", 1)
     code, text, _ = cli("evaluate", board_model, other)
-    assert code == 0 and "not measured on the same ground" in text and "seed 1" in text
-    assert "same ground" not in cli("evaluate", other, other)[1]
+    assert code == 0 and "figures do not compare" in text and "seed 1" in text
+    assert "do not compare" not in cli("evaluate", other, other)[1]
 
 
 def test_a_model_without_features_ranks_every_item_with_an_image_too(cli, board, tmp_path):
     cli("train", "--model", "popularity", "--data", board, "--out", tmp_path / "p.h5")
     assert {"red-new", "blue-new"} <= set(Factors.load(tmp_path / "p.h5").item_ids)
+    (tmp_path / "bare" / "plots").mkdir(parents=True)
+    shutil.copy(board / "interactions.csv", tmp_path / "bare")
+    (tmp_path / "bare" / "plots" / "roc.png").write_bytes(b"not of the catalogue")
+    cli("train", "--model", "popularity", "--data", tmp_path / "bare", "--out", tmp_path / "p.h5")
+    assert len(Factors.load(tmp_path / "p.h5").item_ids) == 20
 
 
 def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
@@ -327,6 +332,7 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
         (("info", "MODEL", "--verify"), "are of feature files"),
         (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are of --backbone cae"),
         (("train", "--model", "popularity", "--negatives", "nonsense"), "--negatives nonsense is not known"),
+        (("train", "--model", "popularity", "--backbone", "foo"), "--backbone is of --model dvbpr"),
         (("compare", "--models", "popularity", "--weights", "inceptoin=x"), "no backbone of --models is called so"),
     ],
 )

@@ -196,7 +196,6 @@ FEATURES = {"path": "a", "backbone": "a", "weights": "a", "preprocessing": "a"}
         {"curve": [{"epoch": 1, "auc": "x"}]},
         {"data": {"a": 1}},
         {"config": []},
-        {"versions": None},
     ],
 )
 def test_an_about_of_other_types_is_damaged(tmp_path, about):

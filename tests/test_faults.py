@@ -585,7 +585,7 @@ def test_training_does_not_write_over_what_is_no_model(folder, tmp_path):
 
 
 def test_nothing_else_is_written_over_a_feature_file(folder, tmp_path):
-    """But what is damaged may be made again."""
+    """Nor over one that cannot be read now, whatever it holds."""
     out, model = tmp_path / "f.h5", tmp_path / "m.h5"
     run(folder, out)
     taken = [f"u{user},i{(user + k) % 10}" for user in range(8) for k in range(6)]
@@ -602,8 +602,17 @@ def test_nothing_else_is_written_over_a_feature_file(folder, tmp_path):
         code, error = cli(*words)
         assert code == 2 and f"{out} is there and holds features" in error, words
     assert out.read_bytes() == kept
-    model.write_bytes(model.read_bytes()[:3000])
-    assert cli("evaluate", model)[0] == 2 and cli(*popular, model)[0] == 0 and cli("evaluate", model)[0] == 0
+    holds = "import h5py, sys; file = h5py.File(sys.argv[1], 'r+'); print(flush=True); input()"
+    other = subprocess.Popen([sys.executable, "-c", holds, out], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other.stdout.readline()
+    code, error = cli(*popular, out)
+    other.communicate(b"\n", timeout=60)
+    assert code == 2 and "in use by another program" in error
+    kept = out.read_bytes()
+    out.write_bytes(kept[:3000])
+    code, error = cli(*popular, out)
+    assert code == 2 and "not a readable HDF5 file" in error and "delete it, or choose another place" in error
+    assert out.read_bytes() == kept[:3000]
 
 
 def test_another_driver_of_hdf5_is_not_used(folder, tmp_path):

@@ -1,9 +1,11 @@
 """`vbpr tune`: every search space, resuming, pruning, and the file that training takes."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -279,8 +281,9 @@ def test_what_stops_a_training_stops_the_study_around_it():
 
 def test_later_parts_are_not_pruned_by_their_own_curves(board, board_features, tmp_path):
     """They have more epochs, and each its own figures."""
-    import optuna
-
-    done = run(board, board_features, "vbpr", tmp_path / "odd ?%23.json", trials=1)
-    study = optuna.load_study(study_name="vbpr", storage=f"sqlite:///file:{tmp_path}/odd%20%3F%2523.db?uri=true")
-    assert list(study.trials[0].intermediate_values) == list(range(1, done.best["epochs"] + 1))
+    for name in ("one ?1%23.json", "one ?2%23.json"):  # each its own study, whatever their names hold
+        done = run(board, board_features, "vbpr", tmp_path / name, trials=1)
+        with contextlib.closing(sqlite3.connect(tmp_path / name.replace(".json", ".db"))) as study:
+            steps = [step for (step,) in study.execute("select step from trial_intermediate_values order by step")]
+        assert steps == list(range(1, done.best["epochs"] + 1))
+    assert len(list(tmp_path.glob("*.db"))) == 2

@@ -99,7 +99,9 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, json_out: Path | None = None, **options: Any) -> None:
         apart = str(json_out) == "-"
-        with contextlib.redirect_stdout(sys.stderr if apart else sys.stdout):
+        if apart:
+            from .progress import console
+        with contextlib.redirect_stdout(console.file if apart else sys.stdout):
             result = command(*args, json_out=json_out, **options)
         text = json.dumps(result, indent=1)
         if apart:
@@ -247,7 +249,7 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from .datasets import Dataset
     from .features import FeatureStore
-    from .models import configure
+    from .models import MODELS, configure
     from .train import train as run
 
     files = features or []
@@ -278,6 +280,10 @@ def train(
         network_weights=None if weights is None else str(weights),
         device=device,
     )
+    of_pictures = {"--backbone": backbone, "--weights": weights, "--image-size": image_size}
+    idle = [name for name, value in (of_pictures | {"--images-per-step": images_per_step}).items() if value is not None]
+    if idle and not MODELS[options.model].images:
+        raise VbprError(f"{idle[0]} is of --model dvbpr; --model {options.model} reads no pictures: leave it out")
     out = out or beside(files, options.model, ".model.h5")
     done = run(
         dataset, files, options, out, how=split, min_interactions=min_interactions, k_core=k_core, split_seed=split_seed
@@ -388,7 +394,7 @@ def evaluate(
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule}")
     print_metrics(summaries, held)
     if len(set(grounds)) > 1:
-        print("note: these models were not measured on the same ground, so that their figures do not compare:")
+        print("note: on other ground, or on ground that is not on record, figures do not compare:")
         for path, ground in zip(model, grounds, strict=True):
             print(f"  {path}: {ground}")
     return summaries[0] if len(summaries) == 1 else summaries

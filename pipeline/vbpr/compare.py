@@ -314,10 +314,9 @@ def row_of(
 ) -> dict[str, Any]:
     """A method's line: means over seeds, the interval of the users' mean AUC."""
     row: dict[str, Any] = {"method": method.name, "model": method.model, "seeds": len(cells)}
-    row["random_weights"] = untrained
     if features is not None:
         row["backbone"], row["weights"] = method.backbone, features.provenance["weights"]
-        row["random_weights"] = row["weights"] == "random"
+    row["random_weights"] = untrained or row.get("weights") == "random"
     for part in PARTS:
         summaries = [c["summary"][part] for c in cells]
         row[part] = {"users": summaries[0]["users"]}

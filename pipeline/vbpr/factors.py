@@ -457,6 +457,8 @@ def check_about(about: Any) -> None:
         raise ValueError("about is no object")
     for name in ABOUT.keys() & about.keys():
         value, kind = about[name], ABOUT[name]
+        if value is None:
+            continue
         if isinstance(kind, dict):
             sound = isinstance(value, list) and all(
                 isinstance(each, dict) and all(isinstance(each.get(key), of) for key, of in kind.items())

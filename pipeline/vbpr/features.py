@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import shlex
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -206,10 +207,11 @@ class FeatureStore:
     def _command(self) -> str:
         """The command that made this file, as far as it is on record."""
         told = self.provenance
-        weights = f" --weights {told['weights_file']}" if told.get("weights_file") else ""
+        weights = f" --weights {shlex.quote(told['weights_file'])}" if told.get("weights_file") else ""
         weights = " --random-weights" if told["weights"] == "random" else weights
-        fast = " --precision fast" if told.get("precision") == "fast" else ""
-        return f"vbpr extract --backbone {told['backbone']}{weights}{fast} --data {told['data']} --out {self.path}"
+        fast = f" --precision fast --engine {told['engine'].split()[0]}" if told.get("precision") == "fast" else ""
+        data, out = (shlex.quote(str(path)) for path in (told["data"], self.path))
+        return f"vbpr extract --backbone {told['backbone']}{weights}{fast} --data {data} --out {out}"
 
     def sealed_rows(self) -> int:
         """How many rows lie in blocks that `verify` can check."""

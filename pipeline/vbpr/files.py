@@ -102,8 +102,10 @@ def check_target(path: Path, kind: str = "") -> None:
         raise VbprError(f"{path} is {what}; give --out a file name")
     try:
         found = (kind_of(path) or "something else") if there.st_size else kind
-    except VbprError:  # a damaged one is made again
-        found = "something else" if kind and not h5py.is_hdf5(path) else kind
+    except VbprError as error:
+        if h5py.is_hdf5(path):
+            raise VbprError(f"{error}; or delete it, or choose another place with --out") from error
+        found = "something else" if kind else ""
     if found != kind:
         raise VbprError(f"{path} is there and holds {found}; choose another place with --out")
 

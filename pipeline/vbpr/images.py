@@ -293,6 +293,13 @@ def signature_of(size: int, more: float) -> int:
     return int.from_bytes(number, "little") if size else 0
 
 
+def holdings(path: Path) -> list[str]:
+    """What a canonical folder has its images in: images/, tars, images.zip; one of them, if all is well."""
+    folder, archive = path / "images", path / "images.zip"
+    tars = [tar.name for tar in sorted(path.glob("images*.tar"))]
+    return ["images/"] * (folder.is_dir() or folder.is_symlink()) + tars[:1] + ["images.zip"] * archive.exists()
+
+
 def open_images(path: Path | str) -> ImageSource:
     """Open the images under `path`: a tar, a zip, a folder of images, or a folder with `images/`, `images.tar`,
     `images*.tar` shards or `images.zip`.
@@ -301,11 +308,9 @@ def open_images(path: Path | str) -> ImageSource:
         VbprError: nothing there, or no image in it.
     """
     path = Path(path)
-    folder = path / "images"
+    folder, held = path / "images", holdings(path)
     if folder.is_symlink() and not folder.exists():
         raise VbprError(f"{folder} is a link to what is not there; is a disk not mounted?")
-    tars = [tar.name for tar in sorted(path.glob("images*.tar"))]
-    held = ["images/"] * folder.is_dir() + tars[:1] + ["images.zip"] * (path / "images.zip").exists()
     if len(held) > 1:
         raise VbprError(f"{path} has {held[0]} and {held[1]}; give --data the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():

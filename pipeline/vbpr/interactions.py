@@ -293,6 +293,7 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
 UNREADABLE = (OSError, EOFError, zlib.error)  # what disks and gzip raise
 UNFIT = (TypeError, ValueError, NotImplementedError)  # what Arrow raises, by their bases, of values it cannot convert
 LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads none much longer
+csv.field_size_limit(LINE)
 
 
 def read_delimited(path: Path, delimiter: str) -> Interactions:
@@ -370,7 +371,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
 def refuse_twins(path: Path, names: list[str]) -> None:
     twin = next((name for name in names if names.count(name) > 1), None)
     if twin is not None:
-        raise VbprError(f"{path} has two columns called {twin}; rename or remove one")
+        raise VbprError(f"{path} has two columns called {twin!r}; rename or remove one")
 
 
 def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Interactions:
@@ -394,9 +395,10 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
 
 
 def ids(column: pa.ChunkedArray) -> tuple[Array, Array]:
-    """A column as strings, and which of them are no ids: NumPy takes a NUL at the end for padding."""
+    """A column as strings, and which of them are no ids: NumPy takes a NUL at the end for padding, and a stray quote
+    takes the rows up to the next one for an id."""
     column = pc.fill_null(pc.cast(column, pa.string()), "")
-    bad = pc.or_(pc.equal(column, ""), pc.match_substring(column, "\0"))
+    bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
     codes = column.combine_chunks().dictionary_encode()
     return np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)], np.asarray(bad)
 
@@ -441,7 +443,7 @@ def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
     return codes, ~np.isin(words, list(SPLITS))
 
 
-ID = "an id is text or a number, without a NUL; give it one, or remove the row"
+ID = "an id is text or a number, without a NUL or a line break (a quote never closed?); give it one, or remove the row"
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Array, Array]], str]] = {
     "user_id": (ids, ID),
     "item_id": (ids, ID),

@@ -43,7 +43,7 @@ class ItemFeatures:
         rows = np.flatnonzero(known)
         if not len(rows):
             raise VbprError("no item of the interactions has features; extract them from this data set's images")
-        shift = np.asarray(matrix[rows[0]], np.float32)  # so that the sums of squares do not cancel
+        shift = np.asarray(matrix[rows[:ROWS]], np.float32).mean(0)  # so that the sums of squares do not cancel
         total, square = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[1])
         for a in range(0, len(rows), ROWS):
             f = torch.from_numpy(matrix[rows[a : a + ROWS]]).float().sub_(torch.from_numpy(shift))

@@ -20,7 +20,7 @@ from .errors import VbprError, some
 from .factors import Factors
 from .features import FeatureStore
 from .files import Strings, check_target, locked
-from .images import ImageSource
+from .images import ImageSource, holdings
 from .interactions import Split
 from .models import MODELS, TrainConfig
 from .models.bpr import BPR, Diverged
@@ -69,9 +69,8 @@ def prepare(
     users = len(interactions.user_ids)
     if k_core:
         interactions = interactions.k_core(k_core)
-    if images is None and not stores:
-        with contextlib.suppress(VbprError):  # whoever has images ranks all of them, with features or without
-            images = data.images()
+    if images is None and not stores and holdings(data.path):
+        images = data.images()  # whoever has images ranks all of them, with features or without
     catalogue = None if images is None else images.item_ids
     for store in stores:
         usable = store.finished().item_ids[store.done]
@@ -135,10 +134,11 @@ def fit(
 
 def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
     """Factors that know how they were made."""
+    random = MODELS[config.model].images and config.network_weights == "random"
     about = {
         **factors.about,
         "model": config.model,
-        "title": config.model + " (RANDOM weights)" * (config.network_weights == "random"),
+        "title": config.model + " (RANDOM weights)" * random,
         "config": config.to_json(),
         "split": split.rule,
         "dropped_users": split.dropped_users,

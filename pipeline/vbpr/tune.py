@@ -10,8 +10,8 @@ draw depends on the finished trials and the seed alone, so a killed study goes o
 import dataclasses
 import hashlib
 import json
+import sqlite3
 import time
-import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +186,9 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///file:{urllib.parse.quote(str(path.resolve()))}?uri=true",  # whatever its name holds
+            storage=optuna.storages.RDBStorage(  # opened here, for an address takes some names apart
+                "sqlite:///study", {"creator": lambda: sqlite3.connect(path, check_same_thread=False)}
+            ),
             study_name="vbpr",
             direction="maximize",
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),

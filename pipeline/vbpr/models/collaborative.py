@@ -151,17 +151,16 @@ def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array
     columns = chain[-1].shape[1]
     basis = rng.standard_normal((columns, min(rank + 16, chain[0].shape[0], columns)), np.float32)
     turned = [matrix.T for matrix in reversed(chain)]
-    width, before = basis.shape[1], 0.0
-    with Progress("singular values", SWEEPS * width, "vectors") as bar:
+    before = 0.0
+    with Progress("singular values", SWEEPS, "sweeps at most") as bar:
         for _ in range(SWEEPS):
             product = torch.from_numpy(times(turned, times(chain, basis)))
             q, r = torch.linalg.qr(product)
             basis, total = q.numpy(), float(r.diagonal().double().abs().sqrt().sum())
-            bar.advance(width)
+            bar.advance(1)
             if abs(total - before) <= SETTLED * total:
                 break
             before = total
-        bar.advance(bar.total - bar.done)  # settled: the sweeps that were not needed
     left, values, turn = torch.linalg.svd(torch.from_numpy(times(chain, basis)), full_matrices=False)
     return left.numpy()[:, :rank], values.numpy()[:rank], (turn.numpy() @ basis.T)[:rank]
 
