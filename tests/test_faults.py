@@ -1116,3 +1116,14 @@ def test_failed_rows_keep_their_reason(tmp_path):
         store.fail(np.array([2]), ["truncated"])
     store = FeatureStore(tmp_path / "f.h5")
     assert store.state[2] == FAILED and store.failures() == [("i2", "truncated")]
+
+
+def test_a_kill_between_the_last_row_and_its_digest_is_made_good(folder, tmp_path):
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    whole = out.read_bytes()
+    with out.open("r+b") as file:
+        file.seek(FeatureStore(out).offsets["digest"])
+        file.write(bytes(16))
+    assert out.read_bytes() != whole
+    assert run(folder, out).written == 0 and out.read_bytes() == whole

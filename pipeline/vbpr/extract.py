@@ -173,7 +173,8 @@ def up_to_date(
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
     again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()
-    return store if same and not again and not len(store.pending) else None
+    # Nor is it done where a kill came between the last row and its digest.
+    return store if same and not again and store.sealed_rows() == len(store) else None
 
 
 def checked(
