@@ -15,8 +15,8 @@ def share_processors() -> None:
     """Have the threads of a product do well beside other programs; to be called before torch is imported.
 
     Threads wait for each other awake, for a short while; torch's own milliseconds gain a twentieth on a machine of
-    one's own, and on one with a busy neighbour they make training two to ten times slower, for whoever waits awake is
-    soon put aside when it has work. And a container that may use four processors of sixty-four gets four threads.
+    one's own, and on one with a busy neighbour they make training five times slower, for whoever waits awake is soon
+    put aside when it has work. And a container that may use four processors of sixty-four gets four threads.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
