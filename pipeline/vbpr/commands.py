@@ -103,14 +103,13 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
             from .progress import console
         with contextlib.redirect_stdout(console.file if apart else sys.stdout):
             result = command(*args, json_out=json_out, **options)
-        text = json.dumps(result, indent=1)
         if apart:
-            print(text)
+            print(json.dumps(result, indent=1))
         elif json_out is not None:
             from .files import replacing
 
             with replacing(json_out) as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     return run
 
@@ -158,13 +157,12 @@ def extract(
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from .datasets import Dataset
     from .extract import extract as run
-    from .extract import summary
+    from .extract import feature_file, summary
     from .features import FeatureStore
-    from .files import artifact_name
 
     if backbone != "cae" and (recipe != "improved" or epochs or image_size):
         raise VbprError("--recipe, --epochs and --image-size are of --backbone cae; leave them out")
-    out = out or Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(
         dataset,
@@ -248,13 +246,13 @@ def train(
 ) -> None:
     """Stage two: learn tastes on cached features, into a model file."""
     from .datasets import Dataset
+    from .factors import first_curve
     from .features import FeatureStore
     from .models import MODELS, configure
     from .train import train as run
 
     files = features or []
-    recorded = FeatureStore(files[0]).provenance["data"] if files else None
-    dataset = Dataset.resolve(data, recorded)
+    dataset = Dataset.resolve(data, FeatureStore(files[0]).provenance["data"] if files else None)
     options = configure(
         model,
         preset,
@@ -280,8 +278,13 @@ def train(
         network_weights=None if weights is None else str(weights),
         device=device,
     )
-    of_pictures = {"--backbone": backbone, "--weights": weights, "--image-size": image_size}
-    idle = [name for name, value in (of_pictures | {"--images-per-step": images_per_step}).items() if value is not None]
+    of_pictures = {
+        "--backbone": backbone,
+        "--weights": weights,
+        "--image-size": image_size,
+        "--images-per-step": images_per_step,
+    }
+    idle = [name for name, value in of_pictures.items() if value is not None]
     if idle and not MODELS[options.model].images:
         raise VbprError(f"{idle[0]} is of --model dvbpr; --model {options.model} reads no pictures: leave it out")
     out = out or beside(files, options.model, ".model.h5")
@@ -299,7 +302,7 @@ def train(
             f"{len(done.without_features):,} items lack features and get the mean: "
             f"{some(done.without_features, len(done.without_features))}"
         )
-    curve = [point for point in f.about.get("curve", []) if point.get("part", "visual") == "visual"]
+    curve = first_curve(f.about)
     if curve:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""

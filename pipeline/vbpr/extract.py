@@ -80,7 +80,7 @@ def extract(
     """
     if precision not in ("exact", "fast"):
         raise VbprError(f"--precision {precision} is not known; choose exact or fast")
-    path = Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    path = feature_file(backbone, out)
     if is_image_name(path.name):  # in a folder of images, the next run would take it for one
         raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")
     source = data.images()
@@ -143,6 +143,11 @@ def extract(
                 rate = bar.rate
         done = checked(store, source, signatures, max_bad, written, rate)
         return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
+
+
+def feature_file(backbone: str, out: Path | str | None) -> Path:
+    """Where features go: `out`, or else into artifacts/ under the backbone's name."""
+    return Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
 
 
 def request_of(backbone: str, weights: Path | str | None, random_weights: bool, precision: str) -> dict[str, Any]:
@@ -316,4 +321,4 @@ def summary(failures: list[tuple[str, str]]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(r for _, r in failures).most_common())
 
 
-__all__ = ["Extraction", "extract", "summary"]
+__all__ = ["Extraction", "extract", "feature_file", "summary"]

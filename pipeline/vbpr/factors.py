@@ -8,7 +8,7 @@ Needs neither torch, nor images, nor the feature file.
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +470,11 @@ def check_about(about: Any) -> None:
             raise ValueError(f"about: {name} is not what a model has there")
 
 
+def first_curve(about: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The learning curve that a model's `about` holds; of parts trained one after another, the first one's."""
+    return [point for point in about.get("curve", []) if point.get("part", "visual") == "visual"]
+
+
 def best(scores: Array, k: int) -> Array:
     """Positions of the k highest scores, best first; equal scores in the catalogue's order."""
     k = min(k, len(scores))
@@ -514,4 +519,4 @@ def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
     return np.array(at, np.int64)
 
 
-__all__ = ["Factors", "Head", "best", "unit_rows"]
+__all__ = ["Factors", "Head", "best", "first_curve", "unit_rows"]

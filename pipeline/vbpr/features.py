@@ -173,7 +173,7 @@ class FeatureStore:
         sealed = set(self._sealed())
 
         def look(block: int) -> tuple[bool, bytes]:
-            rows = self.features[slice(*self._span(block))]
+            rows = self._rows(block)
             content = hashlib.blake2b(rows.data, digest_size=DIGEST)
             return block in sealed and self._changed(block, rows), content.digest()
 
@@ -189,7 +189,7 @@ class FeatureStore:
     def verify(self) -> list[tuple[int, int]]:
         """Compare every finished block of rows with its digest; (first row, last row + 1) of each that has changed."""
         sealed = self._sealed()
-        changed = self._each(self._changed, sealed)
+        changed = self._each(lambda block: self._changed(block, self._rows(block)), sealed)
         return [self._span(k) for k, found in zip(sealed, changed, strict=True) if found]
 
     def check(self, damaged: list[tuple[int, int]]) -> None:
@@ -235,17 +235,20 @@ class FeatureStore:
         """(blocks,) bool: which blocks have no pending row."""
         return np.logical_and.reduceat(self.state != PENDING, np.arange(0, len(self), BLOCK))
 
-    def _changed(self, block: int, rows: Array | None = None) -> bool:
+    def _rows(self, block: int) -> Array:
+        """Its features."""
+        return self.features[slice(*self._span(block))]
+
+    def _changed(self, block: int, rows: Array) -> bool:
         return bool(self._digest_of(block, rows) != self.digests[block].tobytes())  # type: ignore[index]
 
-    def _digest_of(self, block: int, rows: Array | None = None) -> bytes:
-        """`rows`: its features, where they have been read already."""
+    def _digest_of(self, block: int, rows: Array) -> bytes:
         a, b = self._span(block)
         total = hashlib.blake2b(self.state[a:b].tobytes(), digest_size=DIGEST)
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
         total.update("\0".join(self.item_ids[a:b]).encode())
-        total.update((self.features[a:b] if rows is None else rows).data)
+        total.update(rows.data)
         return total.digest()
 
     # ------------------------------------------------------------------------------------------ writing
@@ -474,7 +477,7 @@ class FeatureStore:
         for block in map(int, blocks):
             a, b = self._span(block)
             if (self.state[a:b] != PENDING).all() and not self.digests[block].any():  # type: ignore[index]
-                self._put("digest", block, np.frombuffer(self._digest_of(block), np.uint8)[None])
+                self._put("digest", block, np.frombuffer(self._digest_of(block, self._rows(block)), np.uint8)[None])
 
     def _put(self, name: str, at: int, values: Array) -> None:
         """Write values of a small data set from row `at` on: to the file, then to its copy in memory."""

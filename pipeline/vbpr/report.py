@@ -23,7 +23,7 @@ from . import metrics
 from .datasets import Dataset
 from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
-from .factors import Array, Factors, best, unit_rows
+from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
 from .files import check_target, replacing
 from .interactions import Split
@@ -105,7 +105,7 @@ def measure(factors: Factors, device: str) -> tuple[list[Metrics], str]:
 
 def curve(factors: Factors) -> dict[str, Any] | None:
     """The learning curve as points of a drawing, 600 by 200."""
-    points = [p for p in factors.about.get("curve", []) if "auc" in p and p.get("part", "visual") == "visual"]
+    points = [p for p in first_curve(factors.about) if "auc" in p]
     if len({p["epoch"] for p in points}) < 2:
         return None
     epochs, aucs = [p["epoch"] for p in points], [p["auc"] for p in points]
