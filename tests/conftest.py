@@ -12,6 +12,7 @@ os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # ranx, an oracle, would compil
 import colorsys
 import csv
 import io
+import signal
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs: what is tested is not
 ROOT = Path(__file__).parent.parent
 TINY = "test_resnet"  # a timm model of half a megabyte; its weights are random wherever it is used here
 ITEMS, USERS = 10, 16  # of each colour
