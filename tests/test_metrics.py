@@ -109,6 +109,18 @@ def test_many_items_in_several_blocks_and_many_held_out(item_block):
     assert ranks.ties.sum() > 10
 
 
+@pytest.mark.parametrize("count", [7, 30, 101, 511])
+def test_equal_vectors_tie_in_a_catalogue_of_any_size(count):
+    """All items alike: every candidate ties, though a matrix product sums its last columns in another order."""
+    rng = np.random.default_rng(count)
+    users, one = (rng.standard_normal(s).astype(np.float32) for s in ((13, 17), (1, 17)))
+    factors = [torch.from_numpy(a) for a in (users, np.repeat(one, count, 0), np.ones(count, np.float32))]
+    held = np.zeros((13, count), bool)
+    held[np.arange(13), rng.integers(0, count, 13)] = True
+    ranks = ranks_of(factors, np.zeros_like(held), held)
+    assert not ranks.above.any() and (ranks.ties == count - 1).all()
+
+
 def test_places_among_tied_held_out_items():
     """A held-out item's place: one more than the unseen and held-out items above it, half of those it ties with."""
     factors, train, held = case(8)

@@ -22,7 +22,7 @@ from .errors import VbprError
 Array = np.ndarray[Any, Any]
 
 # Scores of a block, half a megabyte: they and their comparison stay in a core's own cache while they are counted.
-USER_BLOCK, ITEM_BLOCK = 256, 512
+USER_BLOCK, ITEM_BLOCK, WIDTH = 256, 512, 64
 COUNTED, PARTS = 64, 1 << 21  # so many blocks' counts, or numbers, are kept apart before they are added up
 
 
@@ -70,7 +70,7 @@ def held_out_ranks(
         users, items, bias: (U, K), (I, K), (I,) float tensors on one device.
         held: (U, I) CSR of held-out pairs; users without any are skipped.
         observed: (U, I) CSR of everything each user took, the held-out pairs included.
-        user_block, item_block: scores computed at a time; they change nothing but speed and memory.
+        user_block, item_block: scores computed at a time (items in 64s); they change nothing but speed and memory.
 
     Raises:
         VbprError: a number is not finite, so that nothing is above anything.
@@ -80,9 +80,10 @@ def held_out_ranks(
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
         user_block, parts = 8 * user_block, -(-len(bias) // (64 * item_block))
-        item_block = 64 * -(-len(bias) // (64 * parts))  # as many blocks, alike, with little to pad
-    item_block = min(item_block, len(bias))
-    # Every block of one shape, so that equal vectors score equally to the last bit wherever they stand.
+        item_block = -(-len(bias) // parts)  # as many blocks, alike, with little to pad
+    # Every block of one shape, whole in the widths that a matrix product works in (its last few columns are summed in
+    # another order): equal vectors score equally to the last bit wherever they stand.
+    item_block = WIDTH * -(-min(item_block, len(bias)) // WIDTH)
     padding = -len(bias) % item_block
     padded = torch.nn.functional.pad(items, (0, 1, 0, padding))  # the bias is a column that users have a 1 for
     padded[:, -1] = torch.nn.functional.pad(bias, (0, padding), value=-torch.inf)
