@@ -12,7 +12,6 @@ import hashlib
 import importlib.resources
 import importlib.util
 import socket
-import threading
 import time
 import warnings
 from collections import deque
@@ -454,18 +453,20 @@ class OpenvinoRunner:
         with ThreadPoolExecutor(1) as pool:  # with AMX in use, the caller's signals would want a larger stack
             compiled = pool.submit(compile_graph, model, fast, how).result()
         self.depth = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self.requests = threading.local()
-        self.compiled = compiled
+        # Made before any of them runs: making one may wait until the batch under way is done.
+        self.requests = [compiled.create_infer_request() for _ in range(self.depth)]
         self.pool = ThreadPoolExecutor(self.depth, "encode")
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         return self.pool.submit(self.run, pixels).result
 
     def run(self, pixels: Pixels) -> Features:
-        if not hasattr(self.requests, "own"):
-            self.requests.own = self.compiled.create_infer_request()
-        results = self.requests.own.infer([filled(pixels, self.batch)], share_inputs=True)
-        return np.array(results[0][: len(pixels)], np.float32)
+        request = self.requests.pop()
+        try:
+            results = request.infer([filled(pixels, self.batch)], share_inputs=True)
+            return np.array(results[0][: len(pixels)], np.float32)
+        finally:
+            self.requests.append(request)
 
 
 @contextlib.contextmanager
