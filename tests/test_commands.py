@@ -332,7 +332,18 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
         (("info", "MODEL", "--verify"), "are of feature files"),
         (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are of --backbone cae"),
         (("train", "--model", "popularity", "--negatives", "nonsense"), "--negatives nonsense is not known"),
-        (("train", "--model", "popularity", "--backbone", "foo"), "--backbone is of --model dvbpr"),
+        (
+            ("train", "--model", "popularity", "--backbone", "foo"),
+            "--backbone does nothing for --model popularity, which",
+        ),
+        (
+            ("train", "--model", "als", "--lr", 1),
+            "--lr does nothing for --model als, which has --factors, --epochs, --seed",
+        ),
+        (("train", "--model", "bprmf", "--reg-head", 1), "--reg-head does nothing for --model bprmf"),
+        (("train", "--model", "dvbpr", "--shared-negatives", 8), "--shared-negatives does nothing for --model dvbpr"),
+        (("train", "--model", "dvbpr", "--weights", "w.pt"), "--weights are of --backbone"),
+        (("train", "--model", "dvbpr", "--backbone", "lite0", "--image-size", 64), "--image-size is of the published"),
         (("compare", "--models", "popularity", "--weights", "inceptoin=x"), "no backbone of --models is called so"),
     ],
 )

@@ -178,6 +178,15 @@ def test_other_columns_may_have_line_breaks_wherever_they_lie(tmp_path):
     assert len(Interactions.read(write(tmp_path, f"user_id,item_id,note\n{rows}")).user_ids) == 200_000
 
 
+def test_a_gzip_bomb_of_good_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vbpr.interactions.BOMB", 2**20)
+    path = write(tmp_path, b"user_id,item_id\n" + b"u,i\n" * 10**6, "i.csv.gz")
+    with pytest.raises(VbprError, match=r"i\.csv\.gz inflates to more than 200 times its [\d,]+ bytes"):
+        Interactions.read(path)
+    rows = b"".join(b"u%d,i%d\n" % (n % 9973, n % 7919) for n in range(300_000))
+    assert len(Interactions.read(write(tmp_path, b"user_id,item_id\n" + rows, "j.csv.gz"))) == 300_000
+
+
 @pytest.mark.parametrize(("head", "line"), [(b"", 1), (b"user_id,item_id\na,b\n", 3)])
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(tmp_path, head, line):
     path = write(tmp_path, head + b"x" * 2**26, "i.csv.gz")

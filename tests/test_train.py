@@ -13,6 +13,7 @@ import torch
 
 from conftest import TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
+from vbpr.factors import first_curve
 from vbpr.models.bpr import BPR, State
 from vbpr.models.bpr import gradients as real_gradients
 from vbpr.recommender import ItemFeatures
@@ -171,26 +172,29 @@ def test_a_finished_part_is_not_trained_again(board, board_features, tmp_path, m
     assert same(resumed, run(board, [board_features], tmp_path / "whole.h5", "vbpr", epochs=3, factors=4).factors)
 
 
-def test_training_that_diverges_leaves_the_last_good_model(board, board_features, tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["visual", "vbpr", "hybrid"])
+def test_training_that_diverges_leaves_the_last_good_model(model, board, board_features, tmp_path, monkeypatch):
+    """vbpr and hybrid: with the visual part's last good epoch, and the other parts whole."""
+    parts = {"factors": 0 if model == "visual" else 4, "epochs": 5}
     left = [2]
 
     def broken(self):
         left[0] -= 1
         if not left[0]:
-            self.params["theta"][3, 0] = torch.nan
+            self.params["theta"][3, 0] = torch.nan  # of the visual part, which comes first
         return real_end(self)
 
     real_end = State.end_epoch
     monkeypatch.setattr(State, "end_epoch", broken)
-    with pytest.raises(
-        VbprError, match=r"not finite in epoch 2; lower --lr .* holds the best model up to epoch 1"
-    ) as e:
-        run(board, [board_features], tmp_path / "m.h5", "visual", epochs=5, checkpoint_minutes=0.0)
+    with pytest.raises(VbprError, match=r"not finite in epoch 2; lower --lr .* holds the best model before that") as e:
+        run(board, [board_features], tmp_path / "m.h5", model, checkpoint_minutes=0.0, **parts)
     assert e.value.code == 2
     monkeypatch.undo()
-    one = run(board, [board_features], tmp_path / "one.h5", "visual", epochs=5).factors
+    one = run(board, [board_features], tmp_path / "one.h5", model, **parts).factors
     kept = Factors.load(tmp_path / "m.h5")
-    assert len(kept.about["curve"]) == 1 and kept.about["curve"][0] == one.about["curve"][0]
+    assert first_curve(kept.about) == first_curve(one.about)[:1]
+    undisturbed, latent = ([p for p in f.about["curve"] if p.get("part") == "latent"] for f in (one, kept))
+    assert latent == undisturbed
     assert np.isfinite(kept.users).all()
 
 

@@ -91,6 +91,12 @@ Grid = Annotated[Path | None, typer.Option("--grid", help="Draw the pictures int
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Backbone weights: .safetensors, or a tensors-only .pt")
 ]
+HowToSplit = Annotated[str, typer.Option("--split", help="auto, random, time, global-time or file")]
+SplitSeed = Annotated[int, typer.Option("--split-seed", min=0, max=2**63 - 1, help="Seed of a random split")]
+MinInteractions = Annotated[
+    int, typer.Option("--min-interactions", min=3, help="random, time: users with fewer items are left out")
+]
+KCore = Annotated[int, typer.Option("--k-core", min=0, help="Keep only users and items with this many interactions")]
 
 
 def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
@@ -217,10 +223,10 @@ def train(
     preset: Annotated[
         str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")
     ] = "default",
-    split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
-    min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
-    k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
-    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
+    split: HowToSplit = "auto",
+    min_interactions: MinInteractions = 5,
+    k_core: KCore = 0,
+    split_seed: SplitSeed = 0,
     dim: Annotated[int | None, typer.Option(help="K of the visual part; 0 switches it off")] = None,
     factors: Annotated[int | None, typer.Option(help="K of the latent part; 0 switches it off")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes of |train| positives")] = None,
@@ -248,45 +254,34 @@ def train(
     from .datasets import Dataset
     from .factors import first_curve
     from .features import FeatureStore
-    from .models import MODELS, configure
+    from .models import configure, refuse_idle
     from .train import train as run
 
     files = features or []
     dataset = Dataset.resolve(data, FeatureStore(files[0]).provenance["data"] if files else None)
-    options = configure(
-        model,
-        preset,
-        config,
-        dim=dim,
-        factors=factors,
-        epochs=epochs,
-        batch=batch,
-        shared_negatives=shared_negatives,
-        negatives=negatives,
-        loss=loss,
-        memory_limit=memory_limit,
-        positives=positives,
-        lr=lr,
-        reg_users=reg_users,
-        reg_head=reg_head,
-        patience=patience,
-        seed=seed,
-        precision=precision,
-        image_size=image_size,
-        images_per_step=images_per_step,
-        network=backbone,
-        network_weights=None if weights is None else str(weights),
-        device=device,
-    )
-    of_pictures = {
-        "--backbone": backbone,
-        "--weights": weights,
-        "--image-size": image_size,
-        "--images-per-step": images_per_step,
+    given = {
+        "dim": dim,
+        "factors": factors,
+        "epochs": epochs,
+        "batch": batch,
+        "shared_negatives": shared_negatives,
+        "negatives": negatives,
+        "loss": loss,
+        "memory_limit": memory_limit,
+        "positives": positives,
+        "lr": lr,
+        "reg_users": reg_users,
+        "reg_head": reg_head,
+        "patience": patience,
+        "seed": seed,
+        "precision": precision,
+        "image_size": image_size,
+        "images_per_step": images_per_step,
+        "network": backbone,
+        "network_weights": None if weights is None else str(weights),
     }
-    idle = [name for name, value in of_pictures.items() if value is not None]
-    if idle and not MODELS[options.model].images:
-        raise VbprError(f"{idle[0]} is of --model dvbpr; --model {options.model} reads no pictures: leave it out")
+    options = configure(model, preset, config, device=device, **given)
+    refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
     done = run(
         dataset, files, options, out, how=split, min_interactions=min_interactions, k_core=k_core, split_seed=split_seed
@@ -330,10 +325,10 @@ def tune(
     objective: Annotated[
         str, typer.Option(help="all, cold or unseen (AUC), ndcg@10, recall@20 or hr@10, on the validation items")
     ] = "all",
-    split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
-    min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
-    k_core: Annotated[int, typer.Option(min=0, help="Keep only users and items with this many interactions")] = 0,
-    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
+    split: HowToSplit = "auto",
+    min_interactions: MinInteractions = 5,
+    k_core: KCore = 0,
+    split_seed: SplitSeed = 0,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the search and of every training")] = 0,
     json_out: Json = None,
     device: Device = "auto",
@@ -737,9 +732,9 @@ def compare(
     backbone: Annotated[str | None, typer.Option(help="dvbpr: network to fine-tune instead of CNN-F")] = None,
     cae_epochs: Annotated[int | None, typer.Option(min=1, help="cae: epochs [default: the recipe's]")] = None,
     recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
-    split: Annotated[str, typer.Option(help="auto, random, time, global-time or file")] = "auto",
-    split_seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of a random split")] = 0,
-    min_interactions: Annotated[int, typer.Option(min=3, help="Users with fewer items are left out")] = 5,
+    split: HowToSplit = "auto",
+    split_seed: SplitSeed = 0,
+    min_interactions: MinInteractions = 5,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:

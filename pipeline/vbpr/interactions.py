@@ -452,9 +452,26 @@ CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Array, Array]], s
 }
 
 
+class Inflated(gzip.GzipFile):
+    """A gzipped table. Real ones shrink to a tenth; one that fills the memory from a few bytes is refused."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        inflated, packed = self.tell(), Path(self.name).stat().st_size
+        if inflated > BOMB and inflated > BOMB_RATIO * packed:
+            raise VbprError(
+                f"{self.name} inflates to more than {BOMB_RATIO} times its {packed:,} bytes; this is no table of "
+                "interactions (if it is, gunzip it)"
+            )
+        return data
+
+
+BOMB, BOMB_RATIO = 256 * 2**20, 200  # bytes, above which the ratio counts
+
+
 def open_bytes(path: Path) -> Any:
     """A file, inflated where it is gzipped; Arrow itself opens no name that is not UTF-8."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return Inflated(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def rows_of(path: Path, delimiter: str, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:

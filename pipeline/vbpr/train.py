@@ -23,7 +23,7 @@ from .files import Strings, check_target, locked
 from .images import ImageSource, holdings
 from .interactions import Split
 from .models import MODELS, TrainConfig
-from .models.bpr import BPR, Diverged
+from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
 from .recommender import ItemFeatures
 
@@ -204,7 +204,7 @@ def train(
         try:
             factors = fit(split, matrix, config, checkpoint, images)
         except Diverged as error:
-            if error.factors is None or MODELS[config.model].build not in (BPR, DVBPR):  # of one part
+            if error.factors is None:
                 raise
             factors, diverged = described(error.factors, split, config), error
         lacking = [store.find(split.item_ids) < 0 for store in stores if visual]
@@ -216,8 +216,7 @@ def train(
         if diverged is None:
             discard(checkpoint)
     if diverged is not None:
-        epoch = factors.about["curve"][-1]["epoch"]
-        raise VbprError(f"{diverged}; {path} holds the best model up to epoch {epoch}") from diverged
+        raise VbprError(f"{diverged}; {path} holds the best model before that") from diverged
     return Training(factors, path, time.monotonic() - started, missing)
 
 

@@ -1,7 +1,7 @@
 """Every model by name. A new one is a class with `fit` and a line here; the contract tests pick it up."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ from .dvbpr import DVBPR
 from .hybrid import Hybrid
 from .vbpr import VBPR
 
+FIELDS = frozenset(f.name for f in dataclasses.fields(TrainConfig))
+BPR_READS = FIELDS - {"image_size", "images_per_step", "network", "network_weights"}
+LATENT_READS = BPR_READS - {"dim", "reg_head", "memory_limit"}
+DVBPR_READS = FIELDS - {"factors", "shared_negatives", "loss", "memory_limit"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -26,6 +31,7 @@ class Model:
         defaults: where this model departs from TrainConfig's defaults.
         visual: whether it reads features.
         images: whether it reads the pictures themselves: its `images` is set before `fit`.
+        reads: of what `vbpr train` can be told of a training, the fields that change this model.
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
@@ -33,6 +39,7 @@ class Model:
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
     visual: bool = True
     images: bool = False
+    reads: frozenset[str] = BPR_READS
 
 
 # What DVBPR and the report published. Their penalties are for a loss summed over the batch of 128; here it is a mean.
@@ -66,40 +73,46 @@ MODELS: dict[str, Model] = {
         "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
         BPRMF,
         visual=False,
+        reads=LATENT_READS,
     ),
     "als": Model(
         Implicit,
         "implicit's ALS (Hu et al. 2008)",
         {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 8.0},
         visual=False,
+        reads=frozenset({"factors", "epochs", "seed"}),
     ),
     "bpr": Model(
         Implicit,
         "implicit's BPR: negatives by popularity, so that popular items are held down",
         {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
         visual=False,
+        reads=frozenset({"factors", "epochs", "lr", "seed"}),
     ),
     "ease": Model(
         EASE,
         "EASE (Steck, 2019): item-item closed form, its leading rank",
         {"dim": 0, "factors": 256, "reg_items": 400.0},
         visual=False,
+        reads=frozenset({"factors", "seed"}),
     ),
     "spectral": Model(
         Spectral,
         "GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions",
         {"dim": 0, "factors": 64},
         visual=False,
+        reads=frozenset({"factors", "seed"}),
     ),
-    "popularity": Model(Popularity, "train interactions of each item", visual=False),
-    "knn": Model(VisualKNN, "mean cosine to the features of the user's history"),
-    "random": Model(Random, "chance", visual=False),
+    "popularity": Model(Popularity, "train interactions of each item", visual=False, reads=frozenset()),
+    "knn": Model(VisualKNN, "mean cosine to the features of the user's history", reads=frozenset()),
+    "random": Model(Random, "chance", visual=False, reads=frozenset({"seed"})),
     "dvbpr": Model(
         DVBPR,
         "DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU",
         PUBLISHED,
         visual=False,
         images=True,
+        reads=DVBPR_READS,
     ),
 }
 
@@ -157,4 +170,24 @@ def configure(
     return config.changed(**{k: v for k, v in given.items() if v is not None})
 
 
-__all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure", "read_config"]
+def refuse_idle(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that this model would not look at (None: not given).
+
+    Raises:
+        VbprError: naming the option, and those that the model has.
+    """
+    names = {"network": "backbone", "network_weights": "weights"}
+    reads = MODELS[model].reads
+    for field, value in given.items():
+        if value is None or field in reads:
+            continue
+        has = ", ".join(f"--{names.get(name, name).replace('_', '-')}" for name in given if name in reads)
+        option = names.get(field, field).replace("_", "-")
+        raise VbprError(f"--{option} does nothing for --model {model}, which has {has or 'no options'}; leave it out")
+    if given.get("image_size") is not None and given.get("network") is not None:
+        raise VbprError("--image-size is of the published network; leave it out, or --backbone")
+    if given.get("network_weights") is not None and given.get("network") is None:
+        raise VbprError("--weights are of --backbone; name it as well")
+
+
+__all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure", "read_config", "refuse_idle"]

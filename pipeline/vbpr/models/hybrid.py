@@ -18,10 +18,10 @@ import numpy as np
 from ..factors import Factors
 from ..interactions import Split
 from ..recommender import ItemFeatures
-from .bpr import BPR, BPRMF
+from .bpr import BPRMF, Diverged
 from .collaborative import ease, spectral
 from .config import TrainConfig
-from .vbpr import blend, part_of
+from .vbpr import blend, part, whole
 
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
@@ -35,11 +35,16 @@ class Hybrid:
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
+        self.faults: list[Diverged] = []
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
-        """See `Recommender.fit`."""
+        """See `Recommender.fit`.
+
+        Raises:
+            Diverged: a part did; the model is made of its best epoch and of the others.
+        """
         parts = self.parts(split, features)
-        return blend([(WEIGHTS[name], part) for name, part in parts.items()], list(parts))
+        return whole(blend([(WEIGHTS[name], factors) for name, factors in parts.items()], list(parts)), self.faults)
 
     def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
         """What is blended, each fitted on its own; the names are those of WEIGHTS."""
@@ -47,7 +52,7 @@ class Hybrid:
         parts: dict[str, Factors] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
             visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = BPR(visual, part_of(self.checkpoint, "visual"), part=True).fit(split, features)
+            parts["visual"] = part(visual, self.checkpoint, "visual", split, features, self.faults)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
@@ -56,10 +61,7 @@ class Hybrid:
             own = {**BPRMF, "factors": c.factors, "batch": c.batch}
             latent = [c.changed(**own, seed=(c.seed * SEEDS + n) % 2**31) for n in range(SEEDS)]
             parts["latent"] = mean(
-                [
-                    BPR(one, part_of(self.checkpoint, f"latent-{n}"), part=True).fit(split, None)
-                    for n, one in enumerate(latent)
-                ]
+                [part(one, self.checkpoint, f"latent-{n}", split, None, self.faults) for n, one in enumerate(latent)]
             )
         return parts
 

@@ -16,7 +16,7 @@ import numpy as np
 from ..factors import Factors, Head
 from ..interactions import Split
 from ..recommender import ItemFeatures
-from .bpr import BPR, BPRMF
+from .bpr import BPR, BPRMF, Diverged
 from .config import TrainConfig
 
 Array = np.ndarray[Any, Any]
@@ -33,14 +33,19 @@ class VBPR:
         self.config, self.checkpoint = config, checkpoint
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
-        """See `Recommender.fit`."""
+        """See `Recommender.fit`.
+
+        Raises:
+            Diverged: a part did; the model is made of its best epoch and of the others.
+        """
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
         one, two = c.changed(factors=0, item_bias=False), c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs)
-        visual = BPR(one, part_of(self.checkpoint, "visual"), part=True).fit(split, features)
-        other = BPR(two, part_of(self.checkpoint, "latent"), part=True).fit(split, None)
-        return blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"])
+        faults: list[Diverged] = []
+        visual = part(one, self.checkpoint, "visual", split, features, faults)
+        other = part(two, self.checkpoint, "latent", split, None, faults)
+        return whole(blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"]), faults)
 
 
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
@@ -51,9 +56,33 @@ LATENT: dict[str, Any] = {
 LATENT_EPOCHS = 4
 
 
-def part_of(checkpoint: Path | None, part: str) -> Path | None:
-    """The checkpoint of a part that is trained on its own: it stays when that is done, for runs that resume."""
-    return None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{part}")
+def part(
+    config: TrainConfig,
+    checkpoint: Path | None,
+    name: str,
+    split: Split,
+    features: ItemFeatures | None,
+    faults: list[Diverged],
+) -> Factors:
+    """A part that is trained on its own; its checkpoint stays when it is done, for runs that resume.
+
+    Where it diverged, `faults` gets to know, and the part is that of its best epoch.
+    """
+    own = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}")
+    try:
+        return BPR(config, own, part=True).fit(split, features)
+    except Diverged as error:
+        if error.factors is None:
+            raise
+        faults.append(error)
+        return error.factors
+
+
+def whole(factors: Factors, faults: list[Diverged]) -> Factors:
+    """The blend of all parts, unless one of them diverged: then Diverged has it."""
+    if faults:
+        raise Diverged(str(faults[0]), factors)
+    return factors
 
 
 def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
@@ -111,4 +140,4 @@ def deviation(factors: Factors) -> Array:
     return spread
 
 
-__all__ = ["VBPR", "blend", "part_of"]
+__all__ = ["VBPR", "blend", "part", "whole"]
