@@ -33,6 +33,17 @@ def test_every_kind_finds_what_a_plain_sort_finds_and_states_its_recall(kind):
     np.testing.assert_allclose(near.rows(np.array([5, 2])), vectors[[5, 2]], atol=2e-3)
 
 
+def test_two_builds_of_faiss_are_refused(tmp_path, monkeypatch):
+    assert vbpr.nearest.one_faiss() is None
+    for name in ("faiss_cpu", "faiss_gpu_cu12", "faiss_notes"):
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+        (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: 1.0\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    vbpr.nearest.one_faiss.cache_clear()
+    with pytest.raises(VbprError, match=r"faiss-cpu and faiss-gpu-cu12 are both installed.*pip uninstall"):
+        build(clustered(20), "flat")
+
+
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
 @pytest.mark.parametrize("subset", [0, 10**9])
 def test_filters_let_nothing_else_through_and_lose_nothing(kind, subset, monkeypatch):

@@ -10,6 +10,7 @@ FAISS itself loads most damaged indexes without a word, so its bytes are not han
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -102,6 +103,7 @@ class Nearest:
     @classmethod
     def load(cls, saved: Path | str, path: Path | str) -> "Nearest":
         """Read an index file, which must be whole and of this very model or feature file."""
+        one_faiss()
         import faiss
 
         try:
@@ -331,8 +333,25 @@ def choose(n: int, dim: int) -> tuple[str, str]:
     return "ivfpq", f"{n:,} items: a graph would take {size / 2**30:.0f} GB"
 
 
+@functools.cache
+def one_faiss() -> None:
+    """Refuse two builds of FAISS in one environment: they lie in the same folder, each on half of the other.
+
+    Raises:
+        VbprError: telling how to get one of them back.
+    """
+    names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
+    builds = sorted(name for name in names if name.startswith("faiss-") and name.split("-")[1] in ("cpu", "gpu"))
+    if len(builds) > 1:
+        raise VbprError(
+            f"{' and '.join(builds)} are both installed and overwrite each other; "
+            f"pip uninstall {' '.join(builds)}, then pip install one of them"
+        )
+
+
 def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
     """Build an index (by inner product) and find how hard it must search; what was chosen comes back by name."""
+    one_faiss()
     if kind not in KINDS:
         raise VbprError(f"--kind {kind} is not known; choose from {', '.join(KINDS)}")
     n, dim = vectors.shape
