@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vbpr.files import replacing
-from vbpr.interactions import Interactions, Split, csr
+from vbpr.interactions import Interactions, Split, csr, leave_one_out
 
 # The plain two-stage ranker: one uniform negative for each positive, no history term, no visual bias.
 OWN_NEGATIVES = {
@@ -26,7 +26,7 @@ OWN_NEGATIVES = {
 }
 
 
-def machine() -> str:
+def machine(*packages: str) -> str:
     """Processor or GPU, threads, versions."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
@@ -34,18 +34,20 @@ def machine() -> str:
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].split(":")[1].strip() if lines else model
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("vbpr", "torch", "numpy"))
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("vbpr", "torch", *(packages or ["numpy"]))
+    )
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads{gpu}; {versions}"
 
 
-def median(run: Callable[[], object], times: int = 5) -> float:
-    """Median seconds of a call, after one that warms up."""
+def median(run: Callable[[], object], times: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Median seconds of a call by a clock, after one that warms up."""
     run()
     taken = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = clock()
         run()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return statistics.median(taken)
 
 
@@ -101,10 +103,7 @@ def planted(users: int, items: int, pairs: int, dim: int, seed: int = 0, tastes:
         u.astype(np.int32),
         i.astype(np.int32),
     )
-    order = np.lexsort((rng.random(len(u)), u))
-    ends = np.cumsum(np.bincount(u, minlength=users)) - 1
-    part = np.zeros(len(u), np.uint8)
-    part[order[ends]], part[order[ends - 1]] = 2, 1
+    part = leave_one_out(everything, rng.random(len(u)))
     matrices = [csr(u[part == p], i[part == p], (users, items)) for p in range(3)]
     return Split(everything.user_ids, everything.item_ids, *matrices, "planted"), features
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from common import PeakMemory, machine, median, table
 
-from vbpr.backbones import full_float32
+from vbpr.device import full_float32
 from vbpr.interactions import csr
 from vbpr.metrics import held_out_ranks, mean_auc
 

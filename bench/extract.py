@@ -14,25 +14,23 @@ for a machine is not as fast at all times. On a GPU give --images 500000: the mo
 import argparse
 import copy
 import functools
-import importlib.metadata
-import os
 import platform
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import machine, median
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vbpr.backbones import Backbone, Encoder, full_float32, load_backbone
+from vbpr.backbones import Backbone, Encoder, load_backbone
 from vbpr.datasets import Dataset
-from vbpr.device import pick_device
+from vbpr.device import full_float32, pick_device
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
 from vbpr.images import Preprocessing, open_images, prepare, prepare_any
@@ -76,16 +74,6 @@ def layers(backbone: Backbone) -> list[tuple[torch.nn.Module, tuple[int, ...], f
     return found
 
 
-def median_seconds(work: Callable[[], Any], runs: int, clock: Callable[[], float] = time.perf_counter) -> float:
-    work()
-    times = []
-    for _ in range(runs):
-        start = clock()
-        work()
-        times.append(clock() - start)
-    return statistics.median(times)
-
-
 def bare_decode(data: bytes, how: Preprocessing) -> torch.Tensor:
     return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
 
@@ -103,7 +91,7 @@ def layer_seconds(layer: torch.nn.Module, shape: tuple[int, ...], dtype: torch.d
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return median_seconds(work, 15) / batch
+    return median(work, 15) / batch
 
 
 def convolution_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -130,11 +118,6 @@ def naive(backbone: Backbone, photos: list[bytes]) -> float:
     return 1 / statistics.median(times)
 
 
-def processor() -> str:
-    with Path("/proc/cpuinfo").open() as lines:
-        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backbone", default="inception")
@@ -158,8 +141,7 @@ def main() -> None:
                 (folder / Path(path).name).symlink_to(Path(path).resolve())
         source = open_images(folder)
         photos = [source.read(i) for i in range(min(200, len(source)))]
-        versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("torch", "torchvision", "timm", "pillow"))
-        print(f"{processor()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads; {versions}")
+        print(machine("torchvision", "timm", "pillow"))
         print(f"Python {platform.python_version()}; {options.backbone}, {how}; {work / 1e9:.2f} GFLOP an image")
         kilobytes = sum(map(len, photos)) / len(photos) / 1000
         print(f"{len(source):,} images of {kilobytes:.1f} kB; medians of {options.runs} runs\n")
@@ -177,7 +159,7 @@ def main() -> None:
             ("  the same with Pillow", prepare_any),
         ):
             each = functools.partial(lambda d: [d(photo, how) for photo in jpegs], decode)
-            rate = len(jpegs) / median_seconds(each, options.runs, time.thread_time)
+            rate = len(jpegs) / median(each, options.runs, time.thread_time)
             bare = bare or rate
             row(label, rate, over_floor=rate / bare)
         error = max(np.abs(prepare(d, how).astype(int) - prepare_any(d, how)).max() for d in jpegs)
@@ -221,7 +203,7 @@ def main() -> None:
                     encoder = encoders[precision, engine]
                     count = max(encoder.batch * 4 * encoder.depth, 32)
                     enough = np.resize(pixels, (-(-count // encoder.batch) * encoder.batch, *pixels.shape[1:]))
-                    seconds = median_seconds(functools.partial(encoder, enough), 1)
+                    seconds = median(functools.partial(encoder, enough), 1)
                     note(f"{precision}, {engine}: model alone", len(enough) / seconds)
                     out = Path(name) / f"{engine}-{precision}-{k}.h5"
                     note(f"{precision}, {engine}: files to feature file", whole(out, precision, engine).rate)

@@ -29,9 +29,10 @@ def pixels(source: ImageSource, rows: list[int], how: Preprocessing) -> np.ndarr
 def usable(source: ImageSource, rows: list[int]) -> list[int]:
     def can(i: int) -> bool:
         try:
-            return prepare(source.read(i), THUMBNAIL) is not None
+            prepare(source.read(i), THUMBNAIL)
         except BadImage:
             return False
+        return True
 
     return [i for i in rows if can(i)]
 

@@ -130,6 +130,18 @@ def test_it_learns_and_is_loaded_as_a_backbone(tmp_path):
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_weights_that_a_feature_file_was_made_with_are_not_replaced(tmp_path):
+    weights, features = tmp_path / "cae.safetensors", tmp_path / "cae.h5"
+    train_autoencoder(Drawn(40), weights, epochs=1, image_size=32, used_by=features)
+    train_autoencoder(Drawn(40), weights, epochs=2, image_size=32, used_by=features)  # no file was made with them yet
+    before = weights.read_bytes()
+    features.touch()
+    with pytest.raises(VbprError, match=r"cae\.h5 was made with .*epochs 2.*; this run .*epochs 1.*another --out"):
+        train_autoencoder(Drawn(40), weights, epochs=1, image_size=32, used_by=features)
+    assert weights.read_bytes() == before
+    assert train_autoencoder(Drawn(50), weights, epochs=2, image_size=32, used_by=features) == weights
+
+
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     source, whole, cut = Drawn(80), tmp_path / "a" / "cae.safetensors", tmp_path / "b" / "cae.safetensors"
     train_autoencoder(source, whole, epochs=3, image_size=32)
@@ -157,7 +169,7 @@ def test_the_report_recipe_sees_32_images_only(tmp_path, monkeypatch):
     seen = set()
     from vbpr.autoencoder import Training
 
-    monkeypatch.setattr(Training, "learn", lambda self, rows: seen.update(rows.tolist()) or 0.0)
+    monkeypatch.setattr(Training, "learn", lambda self, rows: seen.update(rows.tolist()) or torch.zeros(()))
     monkeypatch.setattr(Training, "held_loss", lambda self: 0.0)
     monkeypatch.setattr(Training, "draw", lambda self, path: None)
     train_autoencoder(Drawn(100), tmp_path / "cae.safetensors", recipe="report")

@@ -1,5 +1,6 @@
 """The closed forms of models/collaborative.py against their definitions, and what `hybrid` makes of them."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -167,3 +168,8 @@ def test_ease_says_no_to_a_catalogue_that_it_cannot_invert(split, monkeypatch):
     monkeypatch.setattr(collaborative, "EASE_ITEMS", 10)
     with pytest.raises(VbprError, match=r"22 bought items .* --model hybrid"):
         collaborative.EASE(configure("ease")).fit(split, None)
+    monkeypatch.undo()
+    parts = {name: getattr(split, name)[:3] for name in ("user_ids", "train", "validation", "test")}
+    few = dataclasses.replace(split, **parts)  # three users do not tell 22 items apart
+    with pytest.raises(VbprError, match="EASE cannot be solved with a penalty of 0; raise reg_items"):
+        collaborative.EASE(configure("ease", reg_items=0.0)).fit(few, None)

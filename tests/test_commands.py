@@ -330,7 +330,8 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
         (("recommend", "MODEL", "--user", "A03", "--out", "x.parquet"), "--out is of --users and --all"),
         (("similar", "MODEL", "--item", "red-02", "--out", "x.csv"), "--out is of --items"),
         (("info", "MODEL", "--verify"), "are of feature files"),
-        (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are of --backbone cae"),
+        (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are of training --backbone cae"),
+        (("extract", "--backbone", "cae", "--random-weights", "--epochs", 3), "are of training --backbone cae"),
         (("train", "--model", "popularity", "--negatives", "nonsense"), "--negatives nonsense is not known"),
         (
             ("train", "--model", "popularity", "--backbone", "foo"),
@@ -345,6 +346,16 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
         (("train", "--model", "dvbpr", "--weights", "w.pt"), "--weights are of --backbone"),
         (("train", "--model", "dvbpr", "--backbone", "lite0", "--image-size", 64), "--image-size is of the published"),
         (("compare", "--models", "popularity", "--weights", "inceptoin=x"), "no backbone of --models is called so"),
+        (
+            ("compare", "--models", "popularity", "--image-size", 64),
+            "--image-size is of dvbpr, which --models does not",
+        ),
+        (("compare", "--models", "popularity", "--recipe", "report"), "--recipe is of cae, which --models does not"),
+        (
+            ("compare", "--models", "dvbpr", "--backbone", "lite0", "--image-size", 64),
+            "--image-size is of the published",
+        ),
+        (("recommend", "MODEL", "--user", "A03", "--weights", "w.pt"), "--weights are of the backbone that encodes"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(refused, board_model, words, said):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import run_python
-from vbpr.datasets import Dataset
+from vbpr.datasets import Dataset, canonical
 from vbpr.datasets.canonical import PARTIAL, write_tar
 from vbpr.datasets.convert import CONVERTERS, convert
 from vbpr.datasets.pickles import Span, read_pickle
@@ -129,6 +129,26 @@ def test_a_killed_conversion_resumes_to_the_same_bytes(tmp_path, cut):
     (tmp_path / "cut" / PARTIAL).write_bytes(whole[:cut])
     write_tar(tmp_path / "cut", images, 4)
     assert (tmp_path / "cut" / "images.tar").read_bytes() == whole
+
+
+def test_a_conversion_that_another_run_finishes_meanwhile_is_whole(tmp_path, monkeypatch):
+    """It looked at the unfinished tar before it had the lock, and wrote on where that had ended."""
+    images = [(f"B{n}", photo(n)) for n in range(4)]
+    for folder in ("whole", "raced"):
+        (tmp_path / folder).mkdir()
+    write_tar(tmp_path / "whole", images, 4)
+    whole = (tmp_path / "whole" / "images.tar").read_bytes()
+    (tmp_path / "raced" / PARTIAL).write_bytes(whole[:5000])
+    real = canonical.locked
+
+    def late(path):
+        monkeypatch.setattr(canonical, "locked", real)
+        write_tar(tmp_path / "raced", images, 4)  # the other run
+        return real(path)
+
+    monkeypatch.setattr(canonical, "locked", late)
+    write_tar(tmp_path / "raced", images, 4)
+    assert (tmp_path / "raced" / "images.tar").read_bytes() == whole
 
 
 def evil(body: bytes) -> bytes:

@@ -6,8 +6,9 @@ import torch
 
 from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
-from vbpr import Dataset, FeatureStore, configure, extract
+from vbpr import Dataset, FeatureStore, VbprError, configure, extract
 from vbpr.backbones import Encoder, load_backbone
+from vbpr.device import pick_device
 from vbpr.evaluate import evaluate
 from vbpr.models import MODELS
 from vbpr.train import align, fit, prepare
@@ -25,6 +26,27 @@ def test_features_equal_eager_float32(precision):
     with torch.inference_mode():
         expected = backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
     assert np.linalg.norm(found - expected) <= (1e-3 if precision == "exact" else 0.05) * np.linalg.norm(expected)
+
+
+def test_weights_are_drawn_without_touching_a_gpu(monkeypatch):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    expected = load_backbone(TINY, random_weights=True).digest
+    assert torch.equal(torch.get_rng_state(), state)
+
+    def touched(*_):
+        raise AssertionError("a GPU was touched")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("get_rng_state", "set_rng_state", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    assert load_backbone(TINY, random_weights=True).digest == expected
+
+
+@pytest.mark.parametrize("name", ["cuda:200", "cuda:256", "cuda:-1", "mps", "gpu", "cuda:"])
+def test_a_device_that_is_none_is_refused(name):
+    with pytest.raises(VbprError, match=f"--device {name} is not known; choose auto, cpu, cuda or cuda:N"):
+        pick_device(name)
 
 
 def test_an_extraction_resumes_to_the_same_rows(catalogue, tmp_path):

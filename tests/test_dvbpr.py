@@ -277,6 +277,8 @@ def test_the_pixel_cache_is_made_once_and_anew_for_other_images(tmp_path):
         assert np.array_equal(cache.rows[k], np.asarray(Image.open(io.BytesIO(images.encoded[k]))))
     images.read = None  # a second run must not decode
     assert np.array_equal(PixelCache.build(tmp_path / "p", images, how).rows, cache.rows)
+    (tmp_path / "p.json").write_text("{")  # a damaged mark: decoded anew
+    assert np.array_equal(PixelCache.build(tmp_path / "p", Drawn(5), how).rows, cache.rows)
     other = Drawn(6)
     assert len(PixelCache.build(tmp_path / "p", other, how).rows) == 6
 
@@ -285,8 +287,14 @@ def test_needs_pictures_and_a_fitting_size(tastes):
     split, _ = tastes
     with pytest.raises(VbprError, match="pictures"):
         DVBPR(configure("dvbpr")).fit(split, None)
-    with pytest.raises(VbprError, match="multiple of 32"):
-        CNNF(8, 100)
+    for size in (100, 2**31 - 32):
+        with pytest.raises(VbprError, match="multiple of 32 up to 1024"):
+            CNNF(8, size)
+    for options, words in (({"dim": 0}, "--dim is 0"), ({"negatives": "in-batch"}, "in-batch")):
+        empty = DVBPR(configure("dvbpr", **options))
+        empty.images = Drawn(0)
+        with pytest.raises(VbprError, match=words):  # before any picture is decoded
+            empty.fit(split, None)
     with pytest.raises(VbprError, match="dvbpr"):
         configure("visual", "efficient")
 
@@ -328,6 +336,22 @@ def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, m
         model(images, tmp_path / "two", epochs=5).fit(split, None)
     assert raised.value.factors.about["curve"][:2] == one.about["curve"][:2]
     assert np.isfinite(raised.value.factors.items).all()
+
+
+def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_path, monkeypatch):
+    split, images = tastes
+    real, calls = dvbpr.Run.evaluate, []
+
+    def broken(self, *rest):
+        calls.append(1)
+        if len(calls) == 3:
+            self.theta.data[3, 0] = torch.nan
+        return real(self, *rest)
+
+    monkeypatch.setattr(dvbpr.Run, "evaluate", broken)
+    with pytest.raises(Diverged, match="not finite in epoch 3; lower --lr") as raised:
+        model(images, tmp_path, epochs=5).fit(split, None)
+    assert len(raised.value.factors.about["curve"]) == 2 and np.isfinite(raised.value.factors.users).all()
 
 
 def test_patience_ends_it(narrow, tastes, tmp_path):

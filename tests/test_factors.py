@@ -17,7 +17,7 @@ def make(u=6, i=9, k=3, seed=0, head=True):
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 6, (u, i))
     parts = [sp.csr_matrix((kind == n).astype(np.float32)) for n in (1, 2, 3)]
-    h = Head(*(rng.standard_normal(s).astype(np.float32) for s in (4, 4, (k, 4), 4)), 0.5) if head else None
+    h = Head(*(rng.standard_normal(s).astype(np.float32) for s in (4, 4, (k, 4), 4))) if head else None
     return Factors(
         *(rng.standard_normal(s).astype(np.float32) for s in ((u, k), (i, k), i)),
         np.array([f"u{n}" for n in range(u)]),
@@ -77,7 +77,7 @@ def test_head_is_its_equation():
     z = (x[0] - h.mean) / h.scale
     vectors, bias = h(x)
     np.testing.assert_allclose(vectors[0], h.weight @ z, rtol=1e-5)
-    assert bias[0] == pytest.approx(h.bias_weight @ z + 0.5, rel=1e-5)
+    assert bias[0] == pytest.approx(h.bias_weight @ z, rel=1e-5)
 
 
 def test_features_of_another_size_are_refused():
@@ -147,10 +147,6 @@ def damage_kind(h):
 
 def damage_head_nan(h):
     h["head/weight"][0, 0] = np.nan
-
-
-def damage_head_offset(h):
-    h["head"].attrs["bias_offset"] = np.inf
 
 
 def damage_head_scale(h):

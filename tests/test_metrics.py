@@ -146,6 +146,8 @@ def test_no_candidates_is_chance_and_no_number_is_refused():
         broken[place].view(-1)[5] = torch.nan
         with pytest.raises(VbprError, match="not all finite"):
             ranks_of(broken, train, held)
+    with pytest.raises(VbprError, match="its scores are not all finite"):  # though the numbers are
+        ranks_of([1e25 * factors[0], 1e25 * factors[1], factors[2]], train, held)
 
 
 def test_auc_equals_scikit_learn():

@@ -31,5 +31,7 @@ def test_the_suffix_tells_the_format(board, tmp_path):
         save_grid(tmp_path / f"a.{suffix}", [Row("r", ["red-00"])], photos)
         with Image.open(tmp_path / f"a.{suffix}") as image:
             assert image.format == kind
+    with pytest.raises(VbprError, match=r"a\.webp: [\d,]+ x [\d,]+ pixels are more than WEBP takes"):
+        save_grid(tmp_path / "a.webp", [Row("r", ["red-00"] * 100)], photos, columns=1)
     with pytest.raises(VbprError, match="give a name that ends in"):
         save_grid(tmp_path / "a.svg", [Row("r", ["red-00"])], photos)

@@ -92,6 +92,8 @@ def test_parquet_of_some_users_is_in_their_order(tmp_path):
     assert [row["user_id"] for row in table] == ["u9"] * 4 + ["u3"] * 4
     assert [row["rank"] for row in table] == [1, 2, 3, 4] * 2
     assert [row["item_id"] for row in table[4:]] == [str(i) for i in factors.item_ids[factors.recommend("u3", 4)[0]]]
+    every = factors.to_parquet(tmp_path / "r.parquet", 10**9)  # no room is taken for more than there are
+    assert every == len(factors.user_ids) * len(factors.item_ids) - factors.seen.nnz
 
 
 def run(*words):

@@ -77,7 +77,7 @@ def add_items(
             factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
         )
         ids: list[str] = []
-        rows: list[Array] = []
+        rows: list[tuple[Array, Array]] = []
         failures: list[tuple[str, str]] = []
         with Progress("add items", len(todo), "images") as bar, stop_signals() as stopping:
             for a in range(0, len(todo), BATCH):
@@ -85,7 +85,7 @@ def add_items(
                 failures += [(item_id, pixels) for item_id, pixels in batch.items() if isinstance(pixels, str)]
                 good = {item_id: pixels for item_id, pixels in batch.items() if not isinstance(pixels, str)}
                 if good:
-                    rows.append(encoder.encode(list(good.values())))
+                    rows.append(factors.head(encoder.encode(list(good.values()))))
                     ids += good
                 bar.advance(len(batch))
                 if stopping():
@@ -97,7 +97,7 @@ def add_items(
             )
         if not ids:  # those that can be used came in an earlier run
             return Added([], skipped, failures, state)
-        vectors, bias = factors.head(np.concatenate(rows))
+        vectors, bias = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         names = np.array(ids, np.str_)
         added = [*factors.about.get("added", []), {"folder": str(Path(folder).resolve()), "items": len(ids)}]
         new = factors.extended(names, vectors, bias)

@@ -53,11 +53,13 @@ def allowed(
         column = items.get("category")
         if column is None:
             raise VbprError("--category needs an items.csv or items.parquet with a column `category` in the data set")
-        wanted = category.casefold()
-        mask &= np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
+        wanted, names = category.casefold(), {value for value in column.values() if value}
+        if wanted in {name.casefold() for name in names}:  # else there is no need to look at every item
+            mask &= np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
+        else:
+            mask[:] = False
         if not mask.any():
-            names = sorted({value for value in column.values() if value})
-            raise VbprError(f"no item has the category '{category}'{near(category, names)}")
+            raise VbprError(f"no item has the category '{category}'{near(category, sorted(names))}")
     if ids is not None:
         mask &= np.isin(item_ids, np.array(list(ids), np.str_))
         if not mask.any():

@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoint import read_checkpoint, write_checkpoint
+from .device import multiplies_bfloat16, seeded
 from .errors import VbprError
 from .files import check_target, locked, replacing
 from .images import ImageSource, Preprocessing
@@ -112,10 +113,6 @@ class Decoder(nn.Module):
         return torch.tanh(self.net(self.open(z).view(len(z), -1, self.side, self.side)))
 
 
-def report_loss(output: Tensor, target: Tensor) -> Tensor:
-    return F.mse_loss(output, target)
-
-
 def improved_loss(output: Tensor, target: Tensor) -> Tensor:
     """MSE + L1, where anything but white (or nearly) counts three times."""
     weight = 1 + 2 * (target.amin(1, keepdim=True) < 0.8).float()
@@ -151,7 +148,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "improved": Recipe(
         lambda size: (Encoder(size), Decoder(size)),
-        lambda encoder, x: encoder.encode(x),
+        Encoder.encode,
         improved_loss,
         size=64,
         epochs=8,
@@ -164,7 +161,7 @@ RECIPES: dict[str, Recipe] = {
     "report": Recipe(
         lambda size: (ReportEncoder(), ReportDecoder()),
         lambda encoder, x: encoder(x),
-        report_loss,
+        F.mse_loss,
         size=224,
         epochs=3,
         batch=32,
@@ -199,14 +196,18 @@ def train_autoencoder(
     image_size: int | None = None,
     device: torch.device | None = None,
     seed: int = 0,
+    used_by: Path | None = None,
 ) -> Path:
     """Train on the images of a source; write the weights, and a picture of reconstructions beside them.
 
     Weights that this very recipe, size and number of epochs have already made are kept, also when images were added.
     A stopped or killed run resumes from its checkpoint.
 
+    Args:
+        used_by: a feature file; where it is there, the weights that it was made with are not replaced by others.
+
     Raises:
-        VbprError: an unknown recipe or size, images that cannot be used, or a loss that is not finite.
+        VbprError: an unknown recipe or size, images that cannot be used, a loss that is not finite, or see `used_by`.
         Stopped: Ctrl-C or SIGTERM.
     """
     r, path = recipe_of(recipe), Path(out)
@@ -215,8 +216,17 @@ def train_autoencoder(
         raise VbprError(f"--recipe report sees {r.size} px as published; leave --image-size out, or use improved")
     check_target(path)
     identity = {"recipe": recipe, "size": size, "epochs": epochs, "seed": seed}
-    if path.exists() and identity_of(path) == identity:
-        return path
+    if path.exists():
+        there = identity_of(path)
+        if there == identity:
+            return path
+        if used_by is not None and used_by.exists():
+            made = ", ".join(f"{name} {value}" for name, value in there.items()) or "something else"
+            raise VbprError(
+                f"{used_by} was made with {path}, of {made}; this run would replace it by one of "
+                f"{', '.join(f'{name} {value}' for name, value in identity.items())}: give the same --recipe, --epochs "
+                "and --image-size, or another --out"
+            )
     with locked(path):
         how = preprocessing_of(recipe, size)
         cache_path = path.with_name(f".{path.stem}.{size}.pixels")
@@ -258,8 +268,7 @@ class Training:
         self.r, self.size, self.epochs, self.cache, self.device = recipe, size, epochs, cache, device
         self.identity, self.path = identity, path
         self.checkpoint = path.with_name(f".{path.name}.checkpoint")
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             encoder, decoder = recipe.build(size)
         self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.networks.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -277,7 +286,7 @@ class Training:
         self.batch = recipe.batch if recipe.first else min(recipe.batch, max(8, len(self.shown) // 16))
         self.steps = max(1, len(self.shown) // self.batch)
         self.epoch, self.curve = 0, []  # type: ignore[var-annotated]
-        self.bf16 = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        self.bf16 = multiplies_bfloat16(device)
         self.saved = time.monotonic()
 
     def pixels(self, rows: Any) -> Tensor:
@@ -298,15 +307,16 @@ class Training:
             bar.advance(self.epoch * total)
             while self.epoch < self.epochs:
                 order = self.shown[torch.randperm(len(self.shown), generator=self.generator).numpy()]
-                mean = 0.0
+                total_loss = torch.zeros((), device=self.device)  # read once an epoch: a GPU is waited for then
                 for s in range(self.steps):
                     if self.r.decay:
                         done = (self.epoch + s / self.steps) / self.epochs
                         self.adam.param_groups[0]["lr"] = self.r.lr * max(0.02, 1 - done)
-                    mean += self.learn(order[s * self.batch : (s + 1) * self.batch]) / self.steps
+                    total_loss += self.learn(order[s * self.batch : (s + 1) * self.batch])
                     bar.advance(self.batch)
                     if stopping():  # an epoch is minutes at most: what it has done so far is done again
                         raise Stopped(f"stopped in epoch {self.epoch + 1}{self.words()}; run the same command again")
+                mean = float(total_loss) / self.steps
                 if not np.isfinite(mean):
                     raise VbprError(f"the reconstruction loss of epoch {self.epoch + 1} is not finite{self.words()}")
                 self.epoch += 1
@@ -316,7 +326,7 @@ class Training:
                 if time.monotonic() - self.saved > SAVE_EVERY or self.epoch < self.epochs:
                     self.save_checkpoint()
 
-    def learn(self, rows: Any) -> float:
+    def learn(self, rows: Any) -> Tensor:
         x = self.pixels(rows)
         if self.r.mirrored:
             flip = torch.rand(len(x), generator=self.generator) < 0.5
@@ -329,7 +339,7 @@ class Training:
         self.adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.adam.step()
-        return float(loss.detach())
+        return loss.detach()
 
     @torch.inference_mode()
     def held_loss(self) -> float:
@@ -380,7 +390,9 @@ class Training:
     def save_weights(self) -> None:
         """The encoder's weights, with what made them: a file for `--weights`."""
         told = {**self.identity, "curve": self.curve, "images": self.images()}
-        write(self.path, self.networks["encoder"].state_dict(), {"cae": json.dumps(told)})
+        tensors = {name: value.cpu().contiguous() for name, value in self.networks["encoder"].state_dict().items()}
+        with replacing(self.path) as temporary:
+            safetensors.torch.save_file(tensors, temporary, {"cae": json.dumps(told)})
 
     @torch.inference_mode()
     def draw(self, path: Path, count: int = 10) -> None:
@@ -392,11 +404,6 @@ class Training:
         canvas = ((torch.cat(rows, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         with replacing(path) as temporary:
             Image.fromarray(canvas).save(temporary, "PNG")
-
-
-def write(path: Path, tensors: dict[str, Tensor], told: dict[str, str]) -> None:
-    with replacing(path) as temporary:
-        safetensors.torch.save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, told)
 
 
 def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:

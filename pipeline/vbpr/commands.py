@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -145,7 +146,9 @@ def extract(
     device: Device = "auto",
     batch: Annotated[
         int | None,
-        typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]"),
+        typer.Option(
+            min=1, max=65536, help="Images a step [default: 16, or 8 in halves (AMX); on a GPU the fastest that fits]"
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
@@ -166,8 +169,8 @@ def extract(
     from .extract import feature_file, summary
     from .features import FeatureStore
 
-    if backbone != "cae" and (recipe != "improved" or epochs or image_size):
-        raise VbprError("--recipe, --epochs and --image-size are of --backbone cae; leave them out")
+    if (backbone != "cae" or weights or random_weights) and (recipe != "improved" or epochs or image_size):
+        raise VbprError("--recipe, --epochs and --image-size are of training --backbone cae; leave them out")
     out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(
@@ -204,7 +207,7 @@ def extract(
     if done.odd:
         odd = some((f"{item!r:.100} is {size}" for item, size in done.odd), len(done.odd))
         print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
-    print(f"next: vbpr train --features {done.path}")
+    tell_next("train", "--features", done.path)
 
 
 @app.command()
@@ -302,7 +305,12 @@ def train(
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
         print(f"best epoch: {best['epoch']} of {curve[-1]['epoch']}{auc}")
-    print(f"next: vbpr evaluate {done.path}")
+    tell_next("evaluate", out)
+
+
+def tell_next(*words: str | Path) -> None:
+    """The command that usually follows, to be pasted into a shell."""
+    print("next:", shlex.join(map(str, ["vbpr", *words])))
 
 
 def beside(files: list[Path], model: str, suffix: str) -> Path:
@@ -362,10 +370,11 @@ def tune(
     print_trials(objective, done.ranked)
     pruned = len(done.trials) - len(done.ranked)
     print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
-    given = [f"--features {file}" for file in files] + [f"--data {data}"] * (data is not None)
+    given = [word for file in files for word in ("--features", str(file))] + (["--data", data] if data else [])
     usual = {"split": "auto", "min_interactions": 5, "k_core": 0, "split_seed": 0}
-    given += [f"--{name.replace('_', '-')} {value}" for name, value in protocol.items() if value != usual[name]]
-    print(f"next: vbpr train {' '.join(given)} --config {done.path}")
+    for name, value in protocol.items():
+        given += [f"--{name.replace('_', '-')}", str(value)] if value != usual[name] else []
+    tell_next("train", *given, "--config", done.path)
     return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
 
@@ -436,6 +445,8 @@ def recommend(
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
+    if weights and not image:
+        raise VbprError("--weights are of the backbone that encodes --image; leave them out")
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category else {}
@@ -518,7 +529,7 @@ def index(
     print(f"{path}: {near.kind} ({near.reason}), {len(near.item_ids):,} items by {metric}, {seconds:.1f} s")
     if near.kind in effort:
         print(f"recall@10 {near.recall:.3f} against exact search at {effort[near.kind]} {near.effort}")
-    print(f"next: vbpr similar {file} --item ID" + (f" --index {path}" if out else ""))
+    tell_next("similar", file, "--item", "ID", *(["--index", str(path)] if out else []))
 
 
 @app.command()
@@ -706,7 +717,7 @@ def convert(
     print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
     for note in done.notes:
         print(f"note: {note}")
-    print(f"next: vbpr extract --backbone inception --data {done.path}")
+    tell_next("extract", "--backbone", "inception", "--data", done.path)
 
 
 @app.command()
@@ -742,6 +753,7 @@ def compare(
     from .compare import Options
     from .compare import compare as run
     from .datasets import Dataset
+    from .models import refuse_idle
     from .tables import print_comparison
 
     files = {}
@@ -750,10 +762,19 @@ def compare(
         if not equals:
             raise VbprError(f"--weights {pair}: give BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
         files[name] = Path(file)
-    for name in files.keys() - {*models.replace(" ", "").split(","), backbone}:
+    names = models.replace(" ", "").split(",")
+    for name in files.keys() - {*names, backbone}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
+    for method, own in {
+        "dvbpr": {"--epochs": epochs, "--image-size": image_size, "--backbone": backbone},
+        "cae": {"--cae-epochs": cae_epochs, "--recipe": None if recipe == "improved" else recipe},
+    }.items():
+        idle = [option for option, value in own.items() if value is not None]
+        if idle and not any(name.startswith(method) for name in names):
+            raise VbprError(f"{idle[0]} is of {method}, which --models does not name; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
+    refuse_idle("dvbpr", tuned)
     options = Options(
         seeds=seeds,
         weights=files,
@@ -767,7 +788,7 @@ def compare(
         device=device,
     )
     chosen: list[str | None] = [*data] if data else [None]
-    result = run([Dataset.resolve(name) for name in chosen], models.split(","), out, options)
+    result = run([Dataset.resolve(name) for name in chosen], names, out, options)
     print_comparison(result)
     print(f"written: {out}/compare.json, compare.md, compare.png")
     return result

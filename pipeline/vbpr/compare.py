@@ -192,6 +192,15 @@ def config_of(method: Method, options: Options) -> TrainConfig:
     return configure(method.model, method.preset, device=options.device, **given)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def features_of(
     method: Method, data: Dataset, folder: Path, options: Options
 ) -> tuple[FeatureStore | None, dict[str, Any]]:
@@ -204,7 +213,7 @@ def features_of(
     started = time.monotonic()
     untrained = options.random_weights and weights is None and name != "cae"
     done = extract(data, name, path, weights=weights, random_weights=untrained, device=options.device, cae=options.cae)
-    spent = json.loads(note.read_text()) if note.exists() else {"seconds": 0.0, "images": 0}
+    spent = {"seconds": 0.0, "images": 0} | read_json(note)
     if done.written:  # an interrupted run adds up
         spent["seconds"] += time.monotonic() - started
         spent["images"] = done.items - len(done.failures)
@@ -240,13 +249,9 @@ def cell(
     digests, named = [store.digest() for store in stores], config.changed(identity=method.name)
     identity = identity_of(split, [*digests, *pictures_in(images)], named, tested=True)
     path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
-    if path.exists():
-        try:
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            kept = {}
-        if kept.get("identity") == identity and (kept["published"] or not published):
-            return kept
+    kept = read_json(path)
+    if kept.get("identity") == identity and (kept["published"] or not published):
+        return kept
     console.print(f"{data.title}: {method.name}, seed {config.seed}")
     matrix = align(stores, split.item_ids) if stores else None
     if matrix is not None:
@@ -286,13 +291,14 @@ def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -
     rng = np.random.default_rng(seed)
     held, seen = factors.test.tocoo(), factors.seen
     n_items, total = len(factors.item_ids), 0.0
-    keys = np.repeat(np.arange(seen.shape[0], dtype=np.int64), np.diff(seen.indptr)) * n_items + seen.indices
+    keys = np.sort(np.repeat(np.arange(seen.shape[0], dtype=np.int64), np.diff(seen.indptr)) * n_items + seen.indices)
     for a in range(0, held.nnz, block):
         u, i = held.row[a : a + block].astype(np.int64), held.col[a : a + block]
         j = rng.integers(n_items, size=(len(u), count))
         full = np.diff(seen.indptr)[u] >= n_items
         while True:  # draw again what the user has seen
-            bad = np.isin(u[:, None] * n_items + j, keys, assume_unique=False) & ~full[:, None]
+            pair = u[:, None] * n_items + j
+            bad = (keys[np.minimum(np.searchsorted(keys, pair), len(keys) - 1)] == pair) & ~full[:, None]
             if not bad.any():
                 break
             j[bad] = rng.integers(n_items, size=int(bad.sum()))
@@ -444,18 +450,18 @@ def draw(result: dict[str, Any], path: Path) -> None:
     """Bars of AUC with intervals: a panel a data set, a group a method. Drawn with Pillow: nothing more to install."""
     from PIL import Image, ImageDraw, ImageFont
 
-    bar, gap, top, height, left, lowest = 26, 26, 40, 300, 60, 0.0
+    bar, gap, top, height, left = 26, 26, 40, 300, 60
     widths = [left + len(told["methods"]) * (3 * bar + gap) + gap for told in result["data"]]
     canvas = Image.new("RGB", (max(360, sum(widths)), top + height + 90), "white")
     pen, small, large = ImageDraw.Draw(canvas), ImageFont.load_default(12), ImageFont.load_default(15)
 
     def y(value: float) -> float:
-        return top + height * (1 - (max(lowest, value) - lowest) / (1 - lowest))
+        return top + height * (1 - value)
 
     x0 = 0
     for told, width in zip(result["data"], widths, strict=True):
         pen.text((x0 + left, 10), f"AUC on {told['title']}", "black", large)
-        for tick in np.arange(lowest, 1.01, 0.1):
+        for tick in np.arange(0, 1.01, 0.1):
             pen.line((x0 + left, y(tick), x0 + width, y(tick)), "#dddddd")
             pen.text((x0 + left - 30, y(tick) - 7), f"{tick:.1f}", "#444444", small)
         pen.line((x0 + left, y(0.5), x0 + width, y(0.5)), "#aa0000")
@@ -466,7 +472,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                     continue
                 at, value = x + k * bar, row[part]["auc"]
                 low, high = row[part]["auc_interval"]
-                pen.rectangle((at, y(value), at + bar - 3, y(lowest)), COLOURS[part])
+                pen.rectangle((at, y(value), at + bar - 3, y(0)), COLOURS[part])
                 pen.line((at + bar // 2 - 1, y(low), at + bar // 2 - 1, y(high)), "black", 2)
                 pen.text((at - 1, y(high) - 15), f"{value:.2f}".removeprefix("0"), "black", small)
             pen.text((x, top + height + 8), row["method"][:14], "black", small)

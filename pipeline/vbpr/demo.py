@@ -18,7 +18,7 @@ from . import sample
 from .datasets import Dataset
 from .evaluate import evaluate
 from .extract import extract
-from .factors import Factors
+from .factors import Factors, indices_of
 from .features import FeatureStore
 from .files import read_strings, replacing
 from .interactions import Split
@@ -36,8 +36,8 @@ def oracle(split: Split) -> Factors:
         users, items, bias = (np.asarray(handle[name], np.float32) for name in ("users", "items", "bias"))
         user_ids, item_ids = read_strings(handle, "user_ids"), read_strings(handle, "item_ids")
     u, i = (
-        [{name: n for n, name in enumerate(ids)}[w] for w in wanted]
-        for ids, wanted in ((user_ids, split.user_ids), (item_ids, split.item_ids))
+        indices_of(ids, wanted.tolist(), kind)
+        for ids, wanted, kind in ((user_ids, split.user_ids, "user"), (item_ids, split.item_ids, "item"))
     )
     return Factors(
         users[u],

@@ -1,4 +1,9 @@
-"""Which processor does the work. Apart from the backbones, whose libraries take longer to import than a fit takes."""
+"""Which processor does the work, and how exactly; apart from the backbones, whose libraries take long to import."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -13,16 +18,42 @@ def pick_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N") from error
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):  # torch takes cuda:256 for cuda:0
+        raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N")
+    chosen = torch.device(device)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver too old has devices and no use
     if chosen.type == "cuda" and (chosen.index or 0) >= usable:
         raise VbprError(f"--device {device}: this machine has {usable} usable GPUs; choose cpu or auto")
-    if chosen.type not in ("cpu", "cuda"):
-        raise VbprError(f"--device {device} is not supported; choose auto, cpu, cuda or cuda:N")
     return chosen
 
 
-__all__ = ["pick_device"]
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32 there: GPUs before Ampere only imitate it."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """On a GPU, float32 is not rounded to TF32, whatever a program has set; cuDNN's algorithms are measured."""
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's own random numbers on the CPU from a seed, and as they were afterwards; GPUs are not touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+__all__ = ["full_float32", "multiplies_bfloat16", "pick_device", "seeded"]

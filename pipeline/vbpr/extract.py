@@ -101,7 +101,7 @@ def extract(
 
         weights = path.with_suffix(".cae.safetensors")
         with stop_signals() as stopping:
-            train_autoencoder(source, weights, device=processor, **(cae or {}))
+            train_autoencoder(source, weights, device=processor, used_by=path, **(cae or {}))
             if stopping():
                 raise Stopped(f"stopped with {weights} trained; run the same command again to resume")
     model = load_backbone(backbone, weights, random_weights)

@@ -26,13 +26,12 @@ Array = np.ndarray[Any, Any]
 class Head:
     """What turns an item's features into its vector, so that a new item needs its image alone.
 
-    z = (f - mean) / scale, divided by its length if `unit`;  vector = weight @ z,  bias = bias_weight . z + bias_offset
+    z = (f - mean) / scale, divided by its length if `unit`;  vector = weight @ z,  bias = bias_weight . z
 
     Attributes:
         mean, scale: (D,) float32, of the catalogue's features.
         weight: (K, D) float32; rows of zeros for columns that only past interactions can fill.
         bias_weight: (D,) float32.
-        bias_offset: what an item without history has as bias.
         unit: whether standardised features are scaled to length one.
     """
 
@@ -40,7 +39,6 @@ class Head:
     scale: Array
     weight: Array
     bias_weight: Array
-    bias_offset: float = 0.0
     unit: bool = False
 
     def fits(self, rank: int) -> bool:
@@ -50,8 +48,7 @@ class Head:
 
     def finite(self) -> bool:
         """Whether it gives numbers: its own are finite, and it divides by none that is 0."""
-        numbers = (*(getattr(self, name) for name in HEAD_ARRAYS), self.bias_offset)
-        return all(bool(np.isfinite(part).all()) for part in numbers) and bool(self.scale.all())
+        return all(bool(np.isfinite(getattr(self, name)).all()) for name in HEAD_ARRAYS) and bool(self.scale.all())
 
     def __call__(self, features: Array, block: int = 4096) -> tuple[Array, Array]:
         """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks.
@@ -74,7 +71,7 @@ class Head:
     def apply(self, standardised: Array) -> tuple[Array, Array]:
         """(n, D) standardised features -> (n, K) item vectors and (n,) biases."""
         z = unit_rows(standardised) if self.unit else standardised
-        return z @ self.weight.T, z @ self.bias_weight + self.bias_offset
+        return z @ self.weight.T, z @ self.bias_weight
 
 
 def unit_rows(rows: Array) -> Array:
@@ -335,7 +332,6 @@ class Factors:
                 group = handle.create_group("head")
                 for name in HEAD_ARRAYS:
                     group.create_dataset(name, data=getattr(self.head, name).astype("<f4"))
-                group.attrs["bias_offset"] = self.head.bias_offset
                 group.attrs["unit"] = self.head.unit
 
     def to_parquet(
@@ -352,7 +348,7 @@ class Factors:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        users = np.arange(len(self.user_ids)) if users is None else np.asarray(users)
+        users, k = np.arange(len(self.user_ids)) if users is None else np.asarray(users), min(k, len(self.item_ids))
         names, written = pa.array(self.item_ids.tolist(), pa.string()), 0
         schema = pa.schema(
             [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
@@ -419,7 +415,7 @@ class Factors:
                 if "head" in handle:
                     group = handle["head"]
                     stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
-                    head = Head(**stored, bias_offset=float(group.attrs["bias_offset"]), unit=bool(group.attrs["unit"]))
+                    head = Head(**stored, unit=bool(group.attrs["unit"]))
                 users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
                 about = json.loads(read_text(handle, "about"))
                 check_about(about)

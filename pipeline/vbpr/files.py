@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import VbprError
+from .errors import VbprError, some
 
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
 
@@ -202,7 +202,7 @@ def opened(path: Path, make: str) -> h5py.File:
     try:
         if not path.exists():
             siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
-            there = f"; there is {some_paths(siblings)}" if siblings else ""
+            there = f"; there is {some(siblings, len(siblings), 5)}" if siblings else ""
             raise VbprError(f"{path} does not exist{there}; {make}")
         if not path.is_file():  # a pipe would be waited for
             raise VbprError(f"{path} is not a regular file; {make}")
@@ -280,10 +280,6 @@ def check_closed(handle: h5py.File, path: Path) -> None:
 
 def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def some_paths(names: list[str]) -> str:
-    return ", ".join(names[:5]) + ("" if len(names) <= 5 else " ...")
 
 
 def write_text(handle: h5py.File, name: str, text: str) -> None:

@@ -1,6 +1,6 @@
 """Where the images are, and how bytes become pixels: folders at any depth, tars and zips, read one item at a time.
 
-source = open_images("data/images"); pixels = decode(source.read(0))
+source = open_images("data/images"); pixels = prepare(source.read(0), backbone.preprocessing)
 """
 
 import dataclasses

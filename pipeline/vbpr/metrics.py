@@ -75,8 +75,9 @@ def held_out_ranks(
     Raises:
         VbprError: a number is not finite, so that nothing is above anything.
     """
-    if not all(bool(torch.isfinite(t).all()) for t in (users, items, bias)):
-        raise VbprError("the model's numbers are not all finite; train it again with a lower --lr")
+    largest = users.norm(dim=1).max() * items.norm(dim=1).max() + bias.abs().max()  # of the scores
+    if not torch.isfinite(largest):
+        raise VbprError("the model's numbers or its scores are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
         user_block, parts = 8 * user_block, -(-len(bias) // (64 * item_block))
@@ -236,7 +237,7 @@ def ndcg(ranks: Ranks, k: int) -> Array:
 
 def recall(ranks: Ranks, k: int) -> Array:
     """(n,) share of a user's held-out items in the first k."""
-    return by_user(ranks, (ranks.rank <= k).astype(float)) / by_user(ranks, np.ones(len(ranks.rank)))
+    return mean_by_user(ranks, (ranks.rank <= k).astype(float))
 
 
 def hit_rate(ranks: Ranks, k: int) -> Array:
@@ -253,13 +254,12 @@ def average_precision(ranks: Ranks) -> Array:
     """(n,) mean over a user's held-out items of the precision at each one's rank."""
     order = np.lexsort((ranks.rank, ranks.users))
     first = np.repeat(starts(ranks), by_user(ranks, np.ones(len(order))).astype(int))
-    precision = (np.arange(len(order)) - first + 1) / ranks.rank[order]
-    return np.add.reduceat(precision, starts(ranks)) / by_user(ranks, np.ones(len(order)))
+    return mean_by_user(ranks, (np.arange(len(order)) - first + 1) / ranks.rank[order])
 
 
 def mean_auc(ranks: Ranks, strict: bool = False) -> Array:
     """(n,) AUC of each user: the mean over the held-out items."""
-    return by_user(ranks, ranks.auc_strict if strict else ranks.auc) / by_user(ranks, np.ones(len(ranks.rank)))
+    return mean_by_user(ranks, ranks.auc_strict if strict else ranks.auc)
 
 
 def starts(ranks: Ranks) -> Array:
@@ -269,6 +269,10 @@ def starts(ranks: Ranks) -> Array:
 
 def by_user(ranks: Ranks, values: Array) -> Array:
     return np.add.reduceat(values, starts(ranks)) if len(values) else values
+
+
+def mean_by_user(ranks: Ranks, values: Array) -> Array:
+    return by_user(ranks, values) / by_user(ranks, np.ones(len(values)))
 
 
 def subset(ranks: Ranks, keep: Array) -> Ranks:

@@ -36,6 +36,7 @@ AXES, CANDIDATES = 128, 10  # wider vectors are searched over so many axes; cand
 RECALL, SAMPLE = 0.99, 512  # approximate indexes search as hard as this recall@10 on so many items needs
 PQ_ITEMS = 16  # the codes of IVF-PQ are learnt from at least so many, one for each value of 4 bits
 BLOCK = 2**16  # vectors added to lists at a time: as many as FAISS itself takes, so that the bits are the same
+ROWS = 4096  # of features read at a time
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
 GPU_QUERIES, GPU_K = 32, 2048  # fewer queries do not pay for the copy to the GPU; FAISS's own limit there
 GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
@@ -119,11 +120,7 @@ class Nearest:
                 f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
             )
         index = faiss.deserialize_index(data)
-        if kind_of(path) == "features":
-            store = FeatureStore(path)
-            made = of_features(store, store.done)[1]
-        else:
-            made = of_model(Factors.load(path))
+        made = of_features(FeatureStore(path)) if kind_of(path) == "features" else of_model(Factors.load(path))
         return cls(ids, index, **made, **about)
 
     def save(self, path: Path | str) -> None:
@@ -276,8 +273,9 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
     """(n,) ids, (n, K) vectors, and what Nearest keeps of the file."""
     if kind_of(path) == "features":
         store = FeatureStore(path)
-        rows = store.done
-        vectors, about = of_features(store, rows)
+        rows, about = store.done, of_features(store)
+        vectors = np.asarray(store.features[rows], np.float32)
+        vectors -= about["encode"].mean
         return store.item_ids[rows], vectors, about
     factors = Factors.load(path)
     if not factors.items.shape[1]:
@@ -299,13 +297,13 @@ def of_model(factors: Factors) -> dict[str, Any]:
     }
 
 
-def of_features(store: FeatureStore, rows: Array) -> tuple[Array, dict[str, Any]]:
-    vectors = np.asarray(store.features[rows], np.float32)
-    mean, zero = vectors.mean(0), np.zeros(store.dim, np.float32)
-    vectors -= mean
-    head = Head(mean, np.ones(store.dim, np.float32), np.zeros((0, store.dim), np.float32), zero)
+def of_features(store: FeatureStore) -> dict[str, Any]:
+    rows, total, zero = store.done, np.zeros(store.dim), np.zeros(store.dim, np.float32)
+    for a in range(0, len(rows), ROWS):
+        total += store.features[rows[a : a + ROWS]].sum(0, dtype=np.float64)
+    head = Head((total / len(rows)).astype(np.float32), zero + 1, np.zeros((0, store.dim), np.float32), zero)
     backbone = [store.provenance | {"path": str(store.path)}]
-    return vectors, {"backbone": backbone, "encode": head, "raw": True, "data": store.provenance["data"]}
+    return {"backbone": backbone, "encode": head, "raw": True, "data": store.provenance["data"]}
 
 
 def index_path(path: Path | str) -> Path:

@@ -19,6 +19,7 @@ from .files import Strings, replacing
 from .images import BadImage, ImageSource, load, open_images
 
 CELL, GAP, LINE = 140, 10, 14
+LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +110,20 @@ def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: in
     """Draw a grid into an image file; the suffix tells the format.
 
     Raises:
-        VbprError: an unknown suffix, or the place cannot be written.
+        VbprError: an unknown suffix, a picture larger than its format allows, or the place cannot be written.
     """
     suffix = Path(path).suffix.lower()
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
     if suffix not in formats:
         raise VbprError(f"--grid {path}: give a name that ends in {', '.join(formats)}")
     with replacing(path) as temporary:
-        grid(rows, photos, columns).save(temporary, formats[suffix])
+        picture = grid(rows, photos, columns)
+        if max(picture.size) > LARGEST[formats[suffix]]:
+            raise VbprError(
+                f"--grid {path}: {picture.width:,} x {picture.height:,} pixels are more than {formats[suffix]} takes; "
+                "give a .png, or fewer items"
+            )
+        picture.save(temporary, formats[suffix])
 
 
 __all__ = ["Photos", "Row", "grid", "save_grid"]

@@ -53,7 +53,7 @@ class PixelCache:
         identity.update(np.fromiter((source.signature(i) for i in range(n)), np.uint64, n).tobytes())
         mark = path.with_name(path.name + ".json")
         with locked(path):
-            if not (path.exists() and mark.exists() and json.loads(mark.read_text())["images"] == identity.hexdigest()):
+            if not (path.exists() and marked(mark) == identity.hexdigest()):
                 path.unlink(missing_ok=True)
                 allocate(path, n * (each + 1))
                 with replacing(mark) as temporary:
@@ -65,6 +65,14 @@ class PixelCache:
         if not usable.any():
             raise VbprError(f"none of the {n:,} images of {source.name} could be used; give --data readable images")
         return cls(np.memmap(path, np.uint8, "r", 0, (n, how.size, how.size, 3)), usable, failures)
+
+
+def marked(mark: Path) -> str | None:
+    """What a cache's mark says of its images; None where there is none, or it is damaged."""
+    try:
+        return str(json.loads(mark.read_text())["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def allocate(path: Path, size: int) -> None:
@@ -94,20 +102,21 @@ def fill(
     pending = np.flatnonzero(np.asarray(state) != DONE)  # failed ones are tried again: it costs little
     with (
         Progress(f"decode at {how.size} px", len(pending), "images") as bar,
-        ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool,
+        ThreadPoolExecutor(threads or min(16, len(os.sched_getaffinity(0)))) as pool,
         stop_signals() as stopping,
     ):
         for a in range(0, len(pending), BLOCK):
-            block = pending[a : a + BLOCK]
+            block, bad = pending[a : a + BLOCK], []
             for i, pixels in pool.map(decode, block.tolist()):
                 if isinstance(pixels, str):
                     rows[i] = GREY
+                    bad.append(i)
                     failures.append((str(source.item_ids[i]), pixels))
                 else:
                     rows[i] = pixels
             rows.flush()
-            bad = {item for item, _ in failures}
-            state[block] = [FAILED if str(source.item_ids[i]) in bad else DONE for i in block]
+            state[block] = DONE
+            state[bad] = FAILED
             state.flush()
             bar.advance(len(block))
             if stopping():

@@ -11,6 +11,7 @@ import importlib.resources
 import importlib.util
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -236,7 +237,7 @@ class Page:
         ids = self.factors.item_ids[at]
         column = self.photos.data.items().get("category", {})
         names = [column.get(str(i), "") for i in ids]
-        common = [name for name, _ in sorted(tally(names).items(), key=lambda pair: -pair[1]) if name][:10]
+        common = [name for name, _ in Counter(names).most_common() if name][:10]
         kinds = [common.index(name) if name in common else -1 for name in names]
         cells = threads(lambda i: cell(self.photos, str(i)), ids)
         atlases = []
@@ -300,10 +301,6 @@ def plane(vectors: Array) -> tuple[Array, str]:
         )
     low, high = first.min(0), first.max(0)
     return (first - low) / np.maximum(high - low, 1e-12), how
-
-
-def tally(names: Sequence[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in set(names)}
 
 
 def threads(work: Callable[[Any], Any], values: Any) -> list[Any]:

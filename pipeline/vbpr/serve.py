@@ -124,7 +124,7 @@ class Answers:
             self.encoder = PhotoEncoder(about.get("features", []), weights)
         except VbprError as error:
             self.no_photos = str(error)
-        self.thumbnail = functools.lru_cache(maxsize=4096)(self._thumbnail)
+        self.thumbnail = functools.lru_cache(maxsize=4096)(functools.partial(self.photos.thumbnail, quality=80))
 
     def item(self, at: int) -> dict[str, Any]:
         item_id = str(self.factors.item_ids[at])
@@ -145,9 +145,6 @@ class Answers:
         found, scores = self.near.search_many(query, k + 1, self.of_category(category))
         keep = found[0] != leave_out
         return self.scored(found[0][keep][:k], scores[0][keep][:k])
-
-    def _thumbnail(self, item_id: str, side: int) -> bytes | None:
-        return self.photos.thumbnail(item_id, side, 80)
 
 
 UserId = Annotated[str, InPath(max_length=MAX_ID)]

@@ -3,7 +3,6 @@
 train(Dataset.resolve("data"), ["artifacts/inc.h5"], configure("visual"), out="artifacts/inc.model.h5")
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -198,7 +197,7 @@ def train(
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
     identity = identity_of(split, [*digests, *pictures_in(images), numbers], config)
-    with locked(path) if config.epochs else contextlib.nullcontext():
+    with locked(path):
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         config, diverged = config.changed(identity=identity), None
         try:

@@ -113,11 +113,11 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
         VbprError: the disk is full.
     """
     partial = out / PARTIAL
-    kept, end = members_of(partial)
     try:
-        with locked(out / "images.tar"), partial.open("ab") as handle, stop_signals() as stopping:
-            handle.truncate(end)
-            with Progress("convert", total, "images") as bar:
+        with locked(out / "images.tar"):  # another run may just have finished it, or be about to
+            kept, end = members_of(partial)
+            with partial.open("ab") as handle, stop_signals() as stopping, Progress("convert", total, "images") as bar:
+                handle.truncate(end)
                 bar.advance(len(kept))
                 for n, (item_id, data) in enumerate(images):
                     name = f"{item_id}.{suffix_of(data[:16])}"
@@ -134,10 +134,10 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
                         raise Stopped(
                             f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume"
                         )
-            handle.write(bytes(2 * tarfile.BLOCKSIZE))
-        sync(partial)
-        partial.replace(out / "images.tar")
-        sync(out)
+                handle.write(bytes(2 * tarfile.BLOCKSIZE))
+            sync(partial)
+            partial.replace(out / "images.tar")
+            sync(out)
     except OSError as error:
         why = error.strerror or error
         raise VbprError(

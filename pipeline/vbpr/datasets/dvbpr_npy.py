@@ -206,9 +206,7 @@ def compare_with_published(source: Path, counts: dict[str, int]) -> list[str]:
     if name is None:
         return []
     published = PUBLISHED[name]
-    wanted = {"users": published.users, "items": published.items, "interactions": published.interactions}
-    if published.train is not None:
-        wanted["train"] = published.train
+    wanted = {name: getattr(published, name) for name in ("users", "items", "interactions", "train")}
     wrong = [
         f"{counts[key]:,} {key} where {value:,} are published" for key, value in wanted.items() if counts[key] != value
     ]

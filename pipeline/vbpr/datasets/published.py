@@ -12,14 +12,14 @@ class Published:
 
     Attributes:
         users, items, interactions: as the report counts them.
-        train: train interactions, where they are known.
+        train: train interactions.
         auc: test AUC by method, one sampled negative a user, best epoch on test.
     """
 
     users: int
     items: int
     interactions: int
-    train: int | None
+    train: int
     auc: dict[str, float]
 
 

@@ -239,7 +239,7 @@ class BPR:
         """
         c, device = self.config, self.config.torch_device()
         if c.dim and features is None:
-            raise VbprError(f"--model {c.model} needs --features")
+            raise VbprError(f"--model {c.model} with --dim {c.dim} needs --features; give a file, or --dim 0")
         if not (c.dim or c.factors):
             raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
         if features is not None and c.dim > len(features.mean):

@@ -121,7 +121,10 @@ def ease(
         unit = F.normalize(torch.from_numpy(looks[among]), dim=1, eps=1e-12)
         gram.add_((unit @ unit.T).sub_(1).div_(KERNEL_WIDTH).exp_(), alpha=penalty * share)
     gram.diagonal().add_(penalty)
-    b = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    try:
+        b = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    except RuntimeError as error:
+        raise VbprError(f"EASE cannot be solved with a penalty of {penalty:g}; raise reg_items") from error
     b.div_(-b.diagonal().clone())
     b.fill_diagonal_(0)
     left, values, right = leading([x, b.numpy()], min(rank, len(among) - 1), seed)

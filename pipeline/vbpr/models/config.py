@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..device import pick_device
+from ..device import multiplies_bfloat16, pick_device
 from ..errors import VbprError, near
 
 
@@ -128,8 +128,7 @@ class TrainConfig:
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
         """What features are stored and multiplied in; sums and parameters are float32."""
-        fast = device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        bf16 = self.precision == "bfloat16" or (self.precision == "auto" and fast)
+        bf16 = self.precision == "bfloat16" or (self.precision == "auto" and multiplies_bfloat16(device))
         return torch.bfloat16 if bf16 else torch.float32
 
     def changed(self, **values: Any) -> "TrainConfig":

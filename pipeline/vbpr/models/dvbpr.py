@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint, write_checkpoint
+from ..device import full_float32
 from ..errors import VbprError
 from ..factors import Factors
 from ..images import ImageSource, Preprocessing
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 HALF = (0.5, 0.5, 0.5)
 PUBLISHED_NETWORK = "cnnf"
 WIDE = 4096  # of the two dense layers
+LARGEST = 1024  # pixels of a side, for which the first dense layer has a billion weights
 
 
 class CNNF(nn.Module):
@@ -49,8 +51,8 @@ class CNNF(nn.Module):
 
     def __init__(self, k: int, size: int = 224) -> None:
         super().__init__()
-        if size % 32:
-            raise VbprError(f"--image-size {size}: CNN-F needs a multiple of 32 (224 as published)")
+        if size % 32 or size > LARGEST:
+            raise VbprError(f"--image-size {size}: CNN-F needs a multiple of 32 up to {LARGEST} (224 as published)")
         self.conv1 = nn.Conv2d(3, 64, 11, 4)  # padded in `forward`: TensorFlow's SAME is one pixel more at the end
         self.conv2 = nn.Conv2d(64, 256, 5, padding=2)
         self.conv3, self.conv4, self.conv5 = (nn.Conv2d(256, 256, 3, padding=1) for _ in range(3))
@@ -60,10 +62,10 @@ class CNNF(nn.Module):
 
     def initialise(self, generator: torch.Generator) -> None:
         """Xavier-uniform weights, zero biases."""
-        for layer in self.children():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                nn.init.xavier_uniform_(layer.weight, generator=generator)
-                nn.init.zeros_(layer.bias) if layer.bias is not None else None
+        layers: Any = self.children()
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode; dropout draws from `generator`, and there is none without it."""
@@ -120,37 +122,37 @@ class DVBPR:
     """Trains a network and user factors together, from images.
 
     Attributes:
-        images: where the pictures are; set before `fit`.
-        cache: where the decoded pixels are kept; beside the checkpoint if there is one.
+        images: where the pictures are; set before `fit`. Their decoded pixels lie beside the checkpoint.
     """
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
         self.images: ImageSource | None = None
-        self.cache: Path | None = None
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`; features are not used.
 
         Raises:
             VbprError: there are no images.
-            Diverged: the loss is not finite.
+            Diverged: the loss or a vector is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
         c = self.config
         if self.images is None:
             raise VbprError("--model dvbpr learns from pictures; give --data a folder with images/")
+        if not c.dim:
+            raise VbprError("--dim is 0: --model dvbpr has nothing else; give it a size")
         device = c.torch_device()
         generator = torch.Generator(device).manual_seed(c.seed)
         network, how = build(c)
         network.initialise(torch.Generator().manual_seed(c.seed))
         network = network.to(device, memory_format=torch.channels_last)
         theta = nn.Parameter(torch.rand(split.train.shape[0], c.dim, generator=generator, device=device) / 100)
-        pixels = Pictures(self._cache(how), self.images, split, how, device)
         sampler = TripletSampler(
             split.train, device, generator, positives=c.positives, negatives=c.negatives,
             popularity_share=c.popularity_share,
         )  # fmt: skip
+        pixels = Pictures(self._cache(how), self.images, split, how, device)
         step = shared_step(split, sampler) if c.images_per_step else plain_step
         steps = max(1, len(sampler) // c.batch)
         run = Run(c, network, theta, generator, self.checkpoint)
@@ -167,7 +169,7 @@ class DVBPR:
             theta_u, phi = (best.cpu().numpy() for best in run.best)
             return factors_of(split, theta_u, phi, about=about)
 
-        with Progress(f"train {c.model}", steps * c.epochs, "steps") as bar, stop_signals() as stopping:
+        with Progress(f"train {c.model}", steps * c.epochs, "steps") as bar, stop_signals() as stopping, full_float32():
             run.resume(bar)
             while run.step < steps * c.epochs and not run.patience_lost(steps):
                 if c.schedule == "linear":
@@ -194,8 +196,8 @@ class DVBPR:
         return made()
 
     def _cache(self, how: Preprocessing) -> Path:
-        base = self.cache or (self.checkpoint or Path("artifacts/dvbpr")).with_name("dvbpr")
-        return base.with_name(f"{base.name}.{how.size}.{how.interpolation}.pixels")
+        beside = self.checkpoint or Path("artifacts/dvbpr")
+        return beside.with_name(f"dvbpr.{how.size}.{how.interpolation}.pixels")
 
 
 def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
@@ -303,6 +305,8 @@ class Run:
             for a in range(0, len(pixels), 256):
                 parts.append(self.network(pixels(torch.arange(a, min(len(pixels), a + 256)))).float())
         items = torch.cat(parts)
+        if not (items.isfinite().all() and self.theta.isfinite().all()):
+            raise Diverged(f"training is not finite in epoch {epoch}; lower --lr (now {self.c.lr:g})", None)
         self.encoded += len(items)
         auc = validation.auc(self.theta.detach(), items, torch.zeros(len(items), device=on))
         self.curve.append(
