@@ -1,6 +1,7 @@
 """The autoencoder: the published one's sizes and its collapse; the improved one learns, resumes, and is repaired."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from vbpr.autoencoder import (
 )
 from vbpr.backbones import load_backbone
 from vbpr.errors import VbprError
+from vbpr.extract import autoencoder_of
 from vbpr.stopping import Stopped
 
 
@@ -140,6 +142,17 @@ def test_weights_that_a_feature_file_was_made_with_are_not_replaced(tmp_path):
         train_autoencoder(Drawn(40), weights, epochs=1, image_size=32, used_by=features)
     assert weights.read_bytes() == before
     assert train_autoencoder(Drawn(50), weights, epochs=2, image_size=32, used_by=features) == weights
+
+
+def test_weights_of_another_data_set_are_not_taken_for_those_of_this_one(tmp_path):
+    path, men, women = tmp_path / "cae.safetensors", Drawn(40), Drawn(40)
+    women.name, women.encoded = "women", women.encoded[::-1]
+    train_autoencoder(men, path, epochs=1, image_size=32)
+    before = path.read_bytes()
+    train_autoencoder(women, path, epochs=1, image_size=32)
+    assert path.read_bytes() != before
+    assert autoencoder_of(Path("d/x.men")) != autoencoder_of(Path("d/x.women"))
+    assert autoencoder_of(Path("d/cae.h5")) == Path("d/cae.cae.safetensors")
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):

@@ -72,6 +72,18 @@ def test_exif_orientation(orientation, crop):
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1)])
+def test_a_line_of_pixels_may_be_turned(size, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    data = io.BytesIO()
+    Image.effect_noise(size, 90).save(data, "JPEG", exif=exif)
+    how = Preprocessing(64, 0.9, "bicubic", HALF, HALF)
+    a, b = prepare(data.getvalue(), how), prepare_any(data.getvalue(), how)
+    assert np.abs(a.astype(int) - b).max() <= 2
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [(3, struct.pack("<HH", 9, 0)), (3, bytes(4)), (2, b"6\0\0\0"), (11, struct.pack("<f", 6.5))],

@@ -290,6 +290,42 @@ def test_which_images_are_meant_must_be_clear(folder, tmp_path):
         open_images(folder)
 
 
+@pytest.mark.parametrize("name", ["images.tar", "images.zip"])
+@pytest.mark.parametrize("what", ["pipe", "dangling link"])
+def test_an_archive_that_is_none_is_not_waited_for_nor_passed_over(folder, name, what):
+    (folder / "images").rename(folder / "loose")  # which would be taken for the catalogue
+    (os.mkfifo if what == "pipe" else lambda path: path.symlink_to("/nowhere/images"))(folder / name)
+    with pytest.raises(VbprError, match=f"{name} is .*(regular file|what is not there)"):
+        open_images(folder)
+
+
+def test_folders_too_deep_in_each_other_are_refused(folder, monkeypatch):
+    def walk(*_, **__):  # as Python 3.11 does it in 1,100 of them
+        raise RecursionError
+
+    monkeypatch.setattr("vbpr.images.os.walk", walk)
+    with pytest.raises(VbprError, match="images has folders that lie too deep in each other"):
+        open_images(folder)
+
+
+def test_a_file_that_has_nothing_to_say_now_is_tried_again(folder, monkeypatch):
+    """As /proc/kmsg: a regular file whose read gives neither bytes nor an error."""
+
+    class Silent(io.BytesIO):
+        def read(self, size=-1):
+            return None
+
+    def silent(descriptor, *_):
+        os.close(descriptor)
+        return Silent()
+
+    source, status = open_images(folder), (folder / "images" / "i0.jpg").stat()
+    monkeypatch.setattr("vbpr.images.os.fdopen", silent)
+    monkeypatch.setattr("vbpr.images.os.fstat", lambda _: status)
+    with pytest.raises(BadImage, match="unreadable"):
+        source.read(0)
+
+
 @pytest.mark.parametrize("name", ["z" * 300, "i3\0"])
 def test_names_that_would_not_fit_a_column_are_refused(tmp_path, name):
     with tarfile.open(tmp_path / "images.tar", "w", format=tarfile.PAX_FORMAT) as archive:
@@ -727,6 +763,42 @@ def test_rot_is_encoded_anew_when_asked(folder, tmp_path):
     assert run(folder, out, verify=True).written == 0
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_flipped_state_does_not_cover_up_other_damage(folder, tmp_path, verify):
+    """A block with a pending row had its digest made anew, whatever else had changed in it."""
+    out = tmp_path / "f.h5"
+    run(folder, out)
+    sound, store = out.read_bytes(), FeatureStore(out)
+    flip(out, store.offsets["state"] + 5, 1)
+    assert FeatureStore(out).verify() == [] and run(folder, out, verify=verify).written == 1  # that alone: one image
+    assert out.read_bytes() == sound
+    flip(out, store.offsets["state"] + 5, 1)
+    flip(out, store.offsets["features"] + 9, 0x77)
+    assert FeatureStore(out).verify() == [(0, 10)]
+    with pytest.raises(VbprError, match="has changed since it was written"):
+        FeatureStore(out).check(FeatureStore(out).verify())
+    assert run(folder, out, verify=verify).written == 10 and out.read_bytes() == sound
+
+
+def flip(path, at, bits):
+    data = bytearray(path.read_bytes())
+    data[at] ^= bits
+    path.write_bytes(data)
+
+
+def test_what_fails_after_all_leaves_no_features(folder, tmp_path):
+    """An image that was good, then junk of the same size and time, found when its block is encoded anew."""
+    out, junk = tmp_path / "f.h5", folder / "images" / "i4.jpg"
+    run(folder, out)
+    status = junk.stat()
+    junk.write_bytes(bytes(status.st_size))
+    os.utime(junk, ns=(status.st_atime_ns, status.st_mtime_ns))
+    flip(out, FeatureStore(out).offsets["features"] + 9, 0x77)
+    assert run(folder, out, verify=True, max_bad=0.2).written == 9
+    run(folder, tmp_path / "fresh.h5", max_bad=0.2)
+    assert out.read_bytes() == (tmp_path / "fresh.h5").read_bytes()
+
+
 # ------------------------------------------------------------------------------------------ disks
 
 
@@ -808,6 +880,40 @@ def test_a_disk_without_locks_is_not_called_in_use(tmp_path, monkeypatch, number
     monkeypatch.setattr("fcntl.flock", refused)
     with pytest.raises(VbprError, match=said), locked(tmp_path / "f.h5"):
         pass
+    assert [p.name for p in tmp_path.iterdir()] == ([".f.h5.lock"] if said == "in use by" else [])
+
+
+def test_a_lock_takes_away_its_own_leftovers_and_nobody_elses(tmp_path):
+    others = [".f.h5.123.tmp", ".f.x.tmp", ".f.123.other"]
+    for name in (".f.123.tmp", ".f.123.probe", *others):
+        (tmp_path / name).touch()
+    with locked(tmp_path / "f"):
+        pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
+
+
+def test_a_disk_that_fails_while_a_file_is_closed_is_said(folder, tmp_path, monkeypatch):
+    """File systems over a network tell of faults there."""
+    out = tmp_path / "f.h5"
+    run(folder, out)
+
+    def close(self):
+        raise RuntimeError("Can't decrement id ref count (unable to close file, errno = 5, error message = '')")
+
+    monkeypatch.setattr("h5py.File.close", close)
+    code, error = cli("info", out)
+    assert code == 2 and "Input/output error" in error
+
+
+def test_weights_that_link_to_themselves(folder, tmp_path):
+    loop = tmp_path / "w.safetensors"
+    loop.symlink_to(loop)
+    code, error = cli(
+        "extract", "--backbone", BACKBONE, "--weights", loop, "--data", folder, "--out", tmp_path / "f.h5"
+    )
+    assert code == 2 and "w.safetensors" in error
+    code, error = cli("info", loop)
+    assert code == 2 and "is a link to what is not there" in error
 
 
 def test_a_limit_in_mid_run_keeps_what_is_done(tmp_path):

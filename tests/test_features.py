@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import vbpr.features
 from vbpr import FeatureStore, VbprError
 
 IDS = np.array([f"i{n}" for n in range(10)])
@@ -70,6 +71,25 @@ def test_rows_are_aligned_by_id_and_name_what_is_missing(tmp_path):
     assert store.find(np.array(["i9", "zz", "i0"])).tolist() == [9, -1, 0]
     with pytest.raises(VbprError, match=r"lacks 2 of 3 items \(first: zz\)"):
         store.rows(["zz", "i1", "yy"])
+
+
+def test_ids_and_rows_are_of_one_file_though_another_is_renamed_into_place(tmp_path, monkeypatch):
+    """As a run does that adds images, or takes them away."""
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    finish(path)
+    finish(other, ids=IDS[1:], signs=SIGNS[1:])
+    real, left = vbpr.features.Rows, [1]
+
+    def late(*args):
+        if left:
+            left.pop()
+            other.rename(path)
+        return real(*args)
+
+    monkeypatch.setattr(vbpr.features, "Rows", late)
+    store = FeatureStore(path)
+    assert store.item_ids.tolist() == IDS[1:].tolist() and store.verify() == []
+    np.testing.assert_array_equal(store.rows(["i7", "i2"]), values([6, 1]).astype(np.float16))
 
 
 def test_an_unfinished_file_says_so(tmp_path):

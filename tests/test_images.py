@@ -201,6 +201,33 @@ def test_16_bit_is_scaled_by_257_rather_than_clipped():
     assert np.asarray(load(encoded(Image.fromarray(values))))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def tiff(pixels, bits, white_is_zero=False, kind=1):
+    """An uncompressed grey TIFF of (height, width) numbers already packed; `kind`: 1 unsigned, 2 signed, 3 float."""
+    height, width = pixels.shape
+    data = pixels.tobytes()
+    tags = {256: width * 8 * pixels.itemsize // bits, 257: height, 258: bits, 259: 1, 262: int(not white_is_zero)}
+    tags |= {273: 8, 277: 1, 278: height, 279: len(data), 339: kind}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def test_grey_tiffs_say_how_many_bits_they_have_and_whether_0_is_white():
+    wanted = np.tile(np.arange(0, 256, 2), (4, 1))
+
+    def found(*args, **options):
+        return np.asarray(load(tiff(*args, **options)))[..., 0]
+
+    pairs = (wanted * 4095 // 255).reshape(4, -1, 2)  # two numbers of 12 bits in three bytes
+    high, low = pairs[..., 0], pairs[..., 1]
+    packed = np.stack([high >> 4, (high & 15) << 4 | low >> 8, low & 255], -1).astype(np.uint8).reshape(4, -1)
+    assert np.abs(found(packed, 12).astype(int) - wanted).max() <= 1
+    assert np.array_equal(found((wanted * 257).astype("<u2"), 16), wanted)
+    assert np.array_equal(found((65535 - wanted * 257).astype("<u2"), 16, white_is_zero=True), wanted)
+    assert np.abs(found((wanted * 32767 // 255).astype("<i2"), 16, kind=2).astype(int) - wanted).max() <= 1
+    assert np.array_equal(found((1 - wanted / 255).astype("<f4"), 32, white_is_zero=True, kind=3), wanted)
+    assert bad(tiff((wanted * -9).astype("<i2"), 16, kind=2)) == "values outside their range"
+
+
 def test_values_outside_their_range_are_refused():
     """Floats are taken for shares of white; what else they mean, nobody can say."""
     ramp = np.linspace(0, 1, 40 * 48, dtype=np.float32).reshape(40, 48)
@@ -222,13 +249,13 @@ def test_memory_that_gives_out_is_the_machines_fault(monkeypatch):
     def out(*_):
         raise MemoryError
 
-    monkeypatch.setattr(images, "to_rgb", out)
+    monkeypatch.setattr(images, "on_white", out)
     assert bad(encoded(photo())) in images.PASSING
 
     def in_words(*_):  # as libavif has it
         raise ValueError("Failed to decode frame 0: Out of memory")
 
-    monkeypatch.setattr(images, "to_rgb", in_words)
+    monkeypatch.setattr(images, "on_white", in_words)
     assert bad(encoded(photo())) in images.PASSING
 
 

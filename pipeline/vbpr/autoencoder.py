@@ -200,11 +200,11 @@ def train_autoencoder(
 ) -> Path:
     """Train on the images of a source; write the weights, and a picture of reconstructions beside them.
 
-    Weights that this very recipe, size and number of epochs have already made are kept, also when images were added.
-    A stopped or killed run resumes from its checkpoint.
+    Weights that this very recipe, size and number of epochs have already made of this data set are kept, also when
+    images were added. A stopped or killed run resumes from its checkpoint.
 
     Args:
-        used_by: a feature file; where it is there, the weights that it was made with are not replaced by others.
+        used_by: a feature file; where it is there, the weights that it was made with are kept, or the run is refused.
 
     Raises:
         VbprError: an unknown recipe or size, images that cannot be used, a loss that is not finite, or see `used_by`.
@@ -217,21 +217,21 @@ def train_autoencoder(
     check_target(path)
     identity = {"recipe": recipe, "size": size, "epochs": epochs, "seed": seed}
     if path.exists():
-        there = identity_of(path)
-        if there == identity:
+        there, used = identity_of(path), used_by is not None and used_by.exists()
+        if there == identity and (used or told_by(path).get("data") == source.name):
             return path
-        if used_by is not None and used_by.exists():
-            made = ", ".join(f"{name} {value}" for name, value in there.items()) or "something else"
+        if used:
+            old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, identity))
             raise VbprError(
-                f"{used_by} was made with {path}, of {made}; this run would replace it by one of "
-                f"{', '.join(f'{name} {value}' for name, value in identity.items())}: give the same --recipe, --epochs "
-                "and --image-size, or another --out"
+                f"{used_by} was made with {path}, of {old or 'something else'}; this run would replace it by one of "
+                f"{new}: give the same --recipe, --epochs and --image-size, or another --out"
             )
     with locked(path):
         how = preprocessing_of(recipe, size)
         cache_path = path.with_name(f".{path.stem}.{size}.pixels")
         cache = PixelCache.build(cache_path, source, how)
-        training = Training(r, size, epochs, cache, device or torch.device("cpu"), seed, identity, path)
+        made = identity | {"data": source.name}
+        training = Training(r, size, epochs, cache, device or torch.device("cpu"), seed, made, path)
         training.run()
         training.save_weights()
         training.draw(path.with_suffix(".png"))
@@ -241,14 +241,23 @@ def train_autoencoder(
     return path
 
 
-def identity_of(path: Path) -> dict[str, Any]:
-    """What made a weights file of ours; empty for another file."""
+def told_by(path: Path) -> dict[str, Any]:
+    """What a weights file of ours says of its making; empty for another file."""
     try:
         with safetensors.safe_open(path, "pt") as handle:
             told = json.loads((handle.metadata() or {}).get("cae", "{}"))
-            return {key: told[key] for key in ("recipe", "size", "epochs", "seed")}
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError):
+    except (safetensors.SafetensorError, OSError, ValueError):
         return {}
+    return told if isinstance(told, dict) else {}
+
+
+def identity_of(path: Path) -> dict[str, Any]:
+    """What decides the weights in a file of ours, but for the images; empty for another file."""
+    told = told_by(path)
+    return {key: told[key] for key in IDENTITY} if told.keys() >= set(IDENTITY) else {}
+
+
+IDENTITY = ("recipe", "size", "epochs", "seed")
 
 
 class Training:

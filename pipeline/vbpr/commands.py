@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import VbprError, some
+from .errors import VbprError, errno_in, some
 from .stopping import INTERRUPTED
 
 OUT_OF_MEMORY = (
@@ -52,12 +52,11 @@ class App(typer.Typer):
             no_room = str(error).endswith(NO_ROOM_TO_LOAD)
             if no_room or any(words in str(error).lower() for words in NO_MEMORY):
                 fail(OUT_OF_MEMORY, 2)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                where = error.filename or "the output"
-                fail(f"{where} cannot be written ({error.strerror}); make room, or write elsewhere", 2)
-            if isinstance(error, OSError) and error.strerror:
-                where = error.filename or "a file"
-                fail(f"{where} cannot be used ({error.strerror}); give another, or mend its disk or permissions", 2)
+            if number := error.errno if isinstance(error, OSError) else errno_in(error):
+                where, why = getattr(error, "filename", None), os.strerror(number)
+                if number in (errno.ENOSPC, errno.EDQUOT):
+                    fail(f"{where or 'the output'} cannot be written ({why}); make room, or write elsewhere", 2)
+                fail(f"{where or 'a file'} cannot be used ({why}); give another, or mend its disk or permissions", 2)
             fail(
                 f"internal failure: {type(error).__name__}: {error} (VBPR_TRACEBACK=1 shows where; please report it)", 1
             )

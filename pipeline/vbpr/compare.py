@@ -25,7 +25,7 @@ from .datasets.published import PUBLISHED, recognise
 from .device import pick_device
 from .errors import VbprError
 from .evaluate import PARTS, evaluate, interval
-from .extract import extract
+from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
 from .files import artifact_name, replacing
@@ -217,7 +217,7 @@ def features_of(
     if done.written:  # an interrupted run adds up
         spent["seconds"] += time.monotonic() - started
         spent["images"] = done.items - len(done.failures)
-        spent["images"] += passes(path.with_suffix(".cae.safetensors")) if name == "cae" else 0
+        spent["images"] += passes(autoencoder_of(path)) if name == "cae" else 0
         with replacing(note) as temporary:
             temporary.write_text(json.dumps(spent))
     return FeatureStore(path), spent
@@ -225,13 +225,10 @@ def features_of(
 
 def passes(weights: Path) -> int:
     """Images that an autoencoder's training encoded: its epochs times what it was shown."""
-    import safetensors
+    from .autoencoder import told_by
 
-    if not weights.exists():
-        return 0
-    with safetensors.safe_open(weights, "pt") as handle:
-        told = json.loads(handle.metadata()["cae"])
-    return int(told["epochs"] * told["images"][0])
+    told = told_by(weights)
+    return int(told["epochs"] * told["images"][0]) if told else 0
 
 
 def cell(

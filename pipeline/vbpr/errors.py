@@ -1,6 +1,7 @@
 """The one exception that a user is meant to read: it names the file, row or option and says what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -8,6 +9,15 @@ class VbprError(Exception):
     """A fault of the input or the machine that the user can mend. The command line prints it and exits with `code`."""
 
     code = 2
+
+
+ERRNO = re.compile(r"errno = (\d+)")
+
+
+def errno_in(error: BaseException) -> int:
+    """The system's number in the words of an error of HDF5, which hides it there; 0 where there is none."""
+    found = ERRNO.search(str(error))
+    return int(found[1]) if found else 0
 
 
 def near(name: str, names: Iterable[str]) -> str:
@@ -23,4 +33,4 @@ def some(names: Iterable[str], total: int, shown: int = 3) -> str:
     return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-__all__ = ["VbprError", "near", "some"]
+__all__ = ["VbprError", "errno_in", "near", "some"]

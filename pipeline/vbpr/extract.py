@@ -99,7 +99,7 @@ def extract(
     if backbone == "cae" and weights is None and not random_weights:
         from .autoencoder import train_autoencoder
 
-        weights = path.with_suffix(".cae.safetensors")
+        weights = autoencoder_of(path)
         with stop_signals() as stopping:
             train_autoencoder(source, weights, device=processor, used_by=path, **(cae or {}))
             if stopping():
@@ -109,7 +109,7 @@ def extract(
         "backbone": model.name,
         "weights": model.weights,
         "weights_digest": model.digest,
-        "weights_file": None if weights is None else str(Path(weights).resolve()),
+        "weights_file": None if weights is None else os.path.realpath(weights),
         "dim": model.dim,
         "preprocessing": str(model.preprocessing),
         "precision": precision,
@@ -145,6 +145,11 @@ def extract(
         return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
 
 
+def autoencoder_of(path: Path) -> Path:
+    """Where a feature file's autoencoder lies: artifacts/cae.h5 -> artifacts/cae.cae.safetensors."""
+    return path.with_name(f"{path.name.removesuffix('.h5')}.cae.safetensors")
+
+
 def feature_file(backbone: str, out: Path | str | None) -> Path:
     """Where features go: `out`, or else into artifacts/ under the backbone's name."""
     return Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
@@ -152,7 +157,7 @@ def feature_file(backbone: str, out: Path | str | None) -> Path:
 
 def request_of(backbone: str, weights: Path | str | None, random_weights: bool, precision: str) -> dict[str, Any]:
     """All that decides what the features of an image are, as far as it is known without loading the model."""
-    file = None if weights is None else Path(weights).resolve()
+    file = None if weights is None else Path(os.path.realpath(weights))  # of a link to itself, that
     status = file.stat() if file is not None and file.is_file() else None
     return {
         "backbone": backbone,
@@ -178,7 +183,7 @@ def up_to_date(
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
     again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()
-    # Nor is it done where a kill came between the last row and its digest.
+    # Nor is it done with a row pending, or where a kill came between the last row and its digest.
     return store if same and not again and store.sealed_rows() == len(store) else None
 
 
@@ -321,4 +326,4 @@ def summary(failures: list[tuple[str, str]]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(r for _, r in failures).most_common())
 
 
-__all__ = ["Extraction", "extract", "feature_file", "summary"]
+__all__ = ["Extraction", "autoencoder_of", "extract", "feature_file", "summary"]

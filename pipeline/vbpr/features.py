@@ -35,6 +35,7 @@ T = TypeVar("T")
 PENDING, DONE, FAILED = 0, 1, 2
 BLOCK = 4096  # rows under one digest
 DIGEST = 16  # bytes of it; all zero: not yet written
+RENAMES = 100  # of a file while it is being opened
 LAYOUT = {
     "features": ("<f2", 2),
     "state": ("|u1", 1),
@@ -64,6 +65,26 @@ class FeatureStore:
             VbprError: no such file, not a feature file, or one whose data sets are not as this module writes them.
         """
         self.path = Path(path)
+        for _ in range(RENAMES):  # a run that adds images renames a new file into place: ids and rows must be of one
+            before = self._place()
+            try:
+                self._open()
+                if self._place() == before:
+                    return
+            except VbprError:
+                if self._place() == before:
+                    raise
+        raise VbprError(f"{self.path} is being replaced all the time; wait for what does it")
+
+    def _place(self) -> tuple[int, int] | None:
+        """Which file lies at `path`; None where there is none."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _open(self) -> None:
         with open_h5(self.path, "features") as handle:
             self.item_ids: Strings = read_strings(handle, "item_ids")
             self.provenance = read_provenance(handle, self.path)
@@ -186,9 +207,9 @@ class FeatureStore:
             total.update(found)
         return total.hexdigest()
 
-    def verify(self) -> list[tuple[int, int]]:
-        """Compare every finished block of rows with its digest; (first row, last row + 1) of each that has changed."""
-        sealed = self._sealed()
+    def verify(self, blocks: Array | None = None) -> list[tuple[int, int]]:
+        """Compare every block (or these) that has a digest with it; (first row, last row + 1) of each that changed."""
+        sealed = self._sealed() if blocks is None else np.intersect1d(self._sealed(), blocks).astype(int).tolist()
         changed = self._each(lambda block: self._changed(block, self._rows(block)), sealed)
         return [self._span(k) for k, found in zip(sealed, changed, strict=True) if found]
 
@@ -214,8 +235,9 @@ class FeatureStore:
         return f"vbpr extract --backbone {told['backbone']}{weights}{fast} --data {data} --out {out}"
 
     def sealed_rows(self) -> int:
-        """How many rows lie in blocks that `verify` can check."""
-        return sum(b - a for a, b in map(self._span, self._sealed()))
+        """How many rows lie in finished blocks that `verify` can check."""
+        whole = self._whole()
+        return sum(b - a for a, b in (self._span(k) for k in self._sealed() if whole[k]))
 
     @staticmethod
     def _each(look: Callable[[int], T], blocks: Iterable[int]) -> list[T]:
@@ -228,8 +250,8 @@ class FeatureStore:
         return BLOCK * block, min(len(self), BLOCK * (block + 1))
 
     def _sealed(self) -> list[int]:
-        """Blocks that have a digest and no pending row."""
-        return [] if self.digests is None else np.flatnonzero(self._whole() & self.digests.any(1)).tolist()
+        """Blocks that have a digest: those without a pending row, and for an instant one whose rows become pending."""
+        return [] if self.digests is None else np.flatnonzero(self.digests.any(1)).tolist()
 
     def _whole(self) -> Array:
         """(blocks,) bool: which blocks have no pending row."""
@@ -244,7 +266,10 @@ class FeatureStore:
 
     def _digest_of(self, block: int, rows: Array) -> bytes:
         a, b = self._span(block)
-        total = hashlib.blake2b(self.state[a:b].tobytes(), digest_size=DIGEST)
+        state = self.state[a:b].copy()
+        again = np.flatnonzero(state == PENDING)  # since the digest was written: what they were, their features tell
+        state[again] = np.where(rows[again].any(1), DONE, FAILED)
+        total = hashlib.blake2b(state.tobytes(), digest_size=DIGEST)
         total.update(self.reason[a:b].tobytes())
         total.update(self.signature[a:b].tobytes())
         total.update("\0".join(self.item_ids[a:b]).encode())
@@ -308,7 +333,8 @@ class FeatureStore:
             except OSError as error:
                 raise VbprError(f"{path} cannot be written ({error.strerror}); make it writable") from error
             try:
-                for a, b in store.verify() if verify else []:
+                # A block with a pending row and a digest was stopped in the instant between the two, or has changed.
+                for a, b in store.verify(None if verify else np.flatnonzero(~store._whole())):
                     store._make_pending(np.arange(a, b))
                 with store._writing():  # a kill can come between the last row of a block and its digest
                     store._unseal(np.flatnonzero(~store._whole()))
@@ -419,7 +445,7 @@ class FeatureStore:
         with self._writing():
             for row, code in zip(rows, codes, strict=True):
                 self._put("reason", int(row), code.reshape(1))
-        self._commit(rows, None, FAILED)
+        self._commit(rows, np.zeros((len(rows), self.dim), "<f2"), FAILED)  # it may have had features before
 
     def retry(self, reasons: Collection[str]) -> None:
         """Make the rows that failed for these reasons pending again."""
@@ -523,7 +549,7 @@ class Rows:
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
         self.path, self.offset, self.shape = path, offset, shape
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self.descriptor)
+        weakref.finalize(self, close_quietly, self.descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Rows, (self.path, self.offset, self.shape)
@@ -572,6 +598,12 @@ class Rows:
             if not read:
                 raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
             left, offset = left[read:], offset + read
+
+
+def close_quietly(descriptor: int) -> None:
+    """Nothing was written there: a disk that fails now is nobody's concern."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:

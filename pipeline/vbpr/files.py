@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import VbprError, some
+from .errors import VbprError, errno_in, some
 
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
 
@@ -63,13 +63,10 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-ERRNO = re.compile(r"errno = (\d+)")  # in HDF5's words
-
-
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
-    if number := ERRNO.search(str(error)):
-        return os.strerror(int(number[1]))
+    if number := errno_in(error):
+        return os.strerror(number)
     return (error.strerror or first_line(error)) if isinstance(error, OSError) else None
 
 
@@ -87,7 +84,7 @@ def check_target(path: Path, kind: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.parent / f".{path.name}.{os.getpid()}.probe"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         what = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
         raise VbprError(f"{what} ({error.strerror}); choose another place with --out") from error
@@ -135,6 +132,7 @@ def locked(path: Path | str) -> Iterator[None]:
             ) from error
         except OSError as error:
             handle.close()
+            lock.unlink(missing_ok=True)  # nobody can hold it
             raise VbprError(f"{lock} cannot be locked ({error.strerror}); choose a disk that has locks") from error
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
@@ -144,8 +142,10 @@ def locked(path: Path | str) -> Iterator[None]:
         with contextlib.suppress(OSError):  # a full disk has no room even for that; what comes next will say so
             handle.truncate(0)
             handle.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
-        for left in lock.parent.glob(f".{glob.escape(path.name)}.*.tmp"):  # of a run killed before its rename
-            left.unlink(missing_ok=True)
+        own = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(tmp|probe)")
+        for left in lock.parent.glob(f".{glob.escape(path.name)}.*"):
+            if own.fullmatch(left.name):  # of a run killed before its rename
+                left.unlink(missing_ok=True)
         try:
             yield
         finally:
@@ -200,6 +200,8 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
 
 def opened(path: Path, make: str) -> h5py.File:
     try:
+        if path.is_symlink() and not path.exists():
+            raise VbprError(f"{path} is a link to what is not there; {make}")
         if not path.exists():
             siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
             there = f"; there is {some(siblings, len(siblings), 5)}" if siblings else ""
@@ -223,8 +225,8 @@ def kind_in(handle: h5py.File, path: Path) -> str:
 
 
 def damaged(path: Path, error: Exception) -> str:
-    if number := ERRNO.search(str(error)):  # the disk's fault, not the file's
-        return cannot_be_read(path, int(number[1]))
+    if number := errno_in(error):  # the disk's fault, not the file's
+        return cannot_be_read(path, number)
     return f"{path} is damaged ({first_line(error)}); make it again"
 
 

@@ -17,7 +17,7 @@ import tarfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -132,9 +132,12 @@ class FolderImages(Members):
     def __init__(self, folder: Path) -> None:
         found: list[tuple[str, Any]] = []
         unreadable: list[str] = []
-        for base, below, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
-            # A folder called x.jpg is taken down too, to be reported: `read` refuses what is no regular file.
-            found += [(os.path.join(base, f), None) for f in files + below if is_image_name(f)]  # noqa: PTH118
+        try:
+            for base, below, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
+                # A folder called x.jpg is taken down too, to be reported: `read` refuses what is no regular file.
+                found += [(os.path.join(base, f), None) for f in files + below if is_image_name(f)]  # noqa: PTH118
+        except RecursionError as error:
+            raise VbprError(f"{folder} has folders that lie too deep in each other; move the images up") from error
         if unreadable:
             raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
         super().__init__(str(folder), found)
@@ -150,7 +153,12 @@ class FolderImages(Members):
                     raise BadImage("not a regular file")
                 if status.st_size > MAX_BYTES:
                     raise BadImage("over the cap on bytes")
-                return handle.read()
+                data = handle.read(MAX_BYTES + 1)  # it may have grown; None where a file of the system has nothing now
+                if data is None:
+                    raise BadImage("unreadable")
+                if len(data) > MAX_BYTES:
+                    raise BadImage("over the cap on bytes")
+                return data
         except OSError as error:
             raise BadImage(REASONS_OF_OS.get(error.errno or 0, "unreadable")) from error
 
@@ -297,7 +305,8 @@ def holdings(path: Path) -> list[str]:
     """What a canonical folder has its images in: images/, tars, images.zip; one of them, if all is well."""
     folder, archive = path / "images", path / "images.zip"
     tars = [tar.name for tar in sorted(path.glob("images*.tar"))]
-    return ["images/"] * (folder.is_dir() or folder.is_symlink()) + tars[:1] + ["images.zip"] * archive.exists()
+    archives = tars[:1] + ["images.zip"] * (archive.exists() or archive.is_symlink())
+    return ["images/"] * (folder.is_dir() or folder.is_symlink()) + archives
 
 
 def open_images(path: Path | str) -> ImageSource:
@@ -309,8 +318,11 @@ def open_images(path: Path | str) -> ImageSource:
     """
     path = Path(path)
     folder, held = path / "images", holdings(path)
-    if folder.is_symlink() and not folder.exists():
-        raise VbprError(f"{folder} is a link to what is not there; is a disk not mounted?")
+    for there in (folder, *path.glob("images*.tar"), path / "images.zip"):
+        if there.is_symlink() and not there.exists():
+            raise VbprError(f"{there} is a link to what is not there; is a disk not mounted?")
+        if there != folder and there.exists() and not there.is_file():  # a pipe would be waited for
+            raise VbprError(f"{there} is not a regular file; move it away, or give --data what is meant")
     if len(held) > 1:
         raise VbprError(f"{path} has {held[0]} and {held[1]}; give --data the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():
@@ -416,7 +428,8 @@ def load(data: bytes) -> Image.Image:
         image.load()
         if image.format == "PNG":
             in_eight_bits(image, data[24])
-        return to_rgb(upright(image))
+        turn(image)
+        return in_grey(image, tags) if image.mode.startswith("I") or image.mode == "F" else on_white(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -438,37 +451,54 @@ def in_eight_bits(image: Image.Image, bits: int) -> None:
     image.info["transparency"] = tuple(colour) if isinstance(clear, tuple) else colour[0]
 
 
-def upright(image: Image.Image) -> Image.Image:
+def turn(image: Image.Image) -> None:
+    """Turn an image as its EXIF says, in place."""
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
     except Exception:  # an EXIF that cannot be read turns nothing; the pixels are good
-        return image
+        pass
 
 
 def too_many_scans(data: bytes) -> bool:
     return data[:3] == JPEG and len(SCAN.findall(data)) > MAX_SCANS
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)
-        low, high, most = float(values.min()), float(values.max()), 1 if image.mode == "F" else 65535
-        if not (low >= 0 and high <= most):  # nor if either is not a number
-            raise BadImage("values outside their range")
-        grey = np.empty(values.shape, np.uint8)
-        for a in range(0, len(values), 64):  # rows at a time: a large image has eight times its bytes in float64
-            grey[a : a + 64] = np.rint(values[a : a + 64].astype(np.float64) * 255 / most)
-        if isinstance(clear := image.info.get("transparency"), int):
-            grey[values == clear] = 255
-        return Image.fromarray(grey, "L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        white.alpha_composite(rgba)
-        return white.convert("RGB")
-    return image.convert("RGB")
+def in_grey(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """A picture of numbers wider than a byte, scaled to bytes, as RGB.
+
+    Args:
+        tags: of a TIFF, which tell how many bits there are, of what kind, and whether 0 is white.
+    """
+    values = np.asarray(image)
+    bits, kind = (tags.get(tag, (default,))[0] for tag, default in ((258, 16), (339, 1)))
+    most = 1 if image.mode == "F" else 2 ** min(16, bits) // (2 if kind == SIGNED and bits <= 16 else 1) - 1
+    if not (float(values.min()) >= 0 and float(values.max()) <= most):  # nor if either is not a number
+        raise BadImage("values outside their range")
+    grey = np.empty(values.shape, np.uint8)
+    for a in range(0, len(values), STRIP):  # a large image has eight times its bytes in float64
+        grey[a : a + STRIP] = np.rint(values[a : a + STRIP].astype(np.float64) * 255 / most)
+    if tags.get(262) == 0:
+        np.subtract(255, grey, out=grey)
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[values == clear] = 255
+    return Image.fromarray(grey, "L").convert("RGB")
+
+
+SIGNED = 2  # of a TIFF's sample format
+STRIP = 64  # rows at a time
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """As RGB, what is transparent on white."""
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return image.convert("RGB")
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(image.height, top + STRIP))).convert("RGBA")
+        rgb.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), (0, top))
+    return rgb
 
 
 RESAMPLING = {
@@ -558,7 +588,10 @@ def stretched(pixels: Pixels, axis: int, length: int, scale: float, interpolatio
     shape, scales = [*pixels.shape[:2]], [1.0, 1.0]
     # torch leaves an axis alone whose length stays the same, be its scale what it may.
     shape[axis], scales[axis] = length + (length == pixels.shape[axis]), scale
-    image = torch.from_numpy(np.ascontiguousarray(pixels))
+    whole = np.ascontiguousarray(pixels)
+    if min(whole.strides) < 0:  # NumPy leaves a flipped axis of length 1 as it is, which torch does not take
+        whole = whole.copy()
+    image = torch.from_numpy(whole)
     rows, columns, _ = pixels.shape
     # Batch and channel strides as of a channels-last batch: torch would else repack a batch of one, at twice the cost.
     batch = image.permute(2, 0, 1).as_strided((1, 3, rows, columns), (image.numel(), 1, 3 * columns, 3))
