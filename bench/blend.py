@@ -36,7 +36,7 @@ def main() -> None:
     fitted: list[tuple[Split, dict[str, Factors]]] = []
     for seed in args.split_seeds:
         split = prepare(data, stores, seed=seed)
-        parts = Hybrid(configure("hybrid")).parts(split, align(stores, split.item_ids))
+        parts = Hybrid(configure("hybrid")).parts(split, align(stores, split.item_ids), [])
         fitted.append((split, parts))
 
     tried: dict[tuple[float, ...], np.ndarray] = {}

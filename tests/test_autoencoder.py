@@ -19,8 +19,9 @@ from vbpr.autoencoder import (
     train_autoencoder,
 )
 from vbpr.backbones import load_backbone
+from vbpr.datasets import Dataset
 from vbpr.errors import VbprError
-from vbpr.extract import autoencoder_of
+from vbpr.extract import autoencoder_of, extract
 from vbpr.stopping import Stopped
 
 
@@ -132,24 +133,43 @@ def test_it_learns_and_is_loaded_as_a_backbone(tmp_path):
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
-def test_weights_that_a_feature_file_was_made_with_are_not_replaced(tmp_path):
-    weights, features = tmp_path / "cae.safetensors", tmp_path / "cae.h5"
-    train_autoencoder(Drawn(40), weights, epochs=1, image_size=32, used_by=features)
-    train_autoencoder(Drawn(40), weights, epochs=2, image_size=32, used_by=features)  # no file was made with them yet
-    before = weights.read_bytes()
-    features.touch()
-    with pytest.raises(VbprError, match=r"cae\.h5 was made with .*epochs 2.*; this run .*epochs 1.*another --out"):
-        train_autoencoder(Drawn(40), weights, epochs=1, image_size=32, used_by=features)
-    assert weights.read_bytes() == before
-    assert train_autoencoder(Drawn(50), weights, epochs=2, image_size=32, used_by=features) == weights
+def test_a_feature_file_keeps_the_autoencoder_that_it_was_made_with(catalogue, tmp_path):
+    data, out = Dataset.resolve(catalogue()), tmp_path / "shop.hdf5"
+    weights = autoencoder_of(out)
+
+    def run(epochs=1, **options):
+        cae = {"recipe": "improved", "epochs": epochs, "image_size": 32}
+        return extract(data, "cae", out, engine="torch", device="cpu", cae=cae, **options)
+
+    run()
+    before, features = weights.read_bytes(), out.read_bytes()
+    with pytest.raises(
+        VbprError, match=r"shop\.hdf5 was made with .*epochs 1, .*not with one of .*epochs 2, .*another --out"
+    ):
+        run(epochs=2)
+    assert (weights.read_bytes(), out.read_bytes()) == (before, features)
+    (data.path / "images" / "new.png").write_bytes(next((data.path / "images").rglob("red-00.png")).read_bytes())
+    moved = tmp_path / "far.safetensors"
+    weights.rename(moved)
+    with pytest.raises(VbprError, match="which is gone; give it with --weights"):  # before anything is trained
+        run()
+    assert not weights.exists()
+    assert extract(data, "cae", out, weights=moved, engine="torch", device="cpu").written == 1
+    out.unlink()
+    extract(data, "test_resnet", out, random_weights=True, engine="torch", device="cpu")
+    with pytest.raises(VbprError, match=r"was made by test_resnet .*; this run would train an autoencoder"):
+        run()
+    assert not weights.exists()
 
 
 def test_weights_of_another_data_set_are_not_taken_for_those_of_this_one(tmp_path):
     path, men, women = tmp_path / "cae.safetensors", Drawn(40), Drawn(40)
-    women.name, women.encoded = "women", women.encoded[::-1]
-    train_autoencoder(men, path, epochs=1, image_size=32)
+    women.encoded = women.encoded[::-1]
+    train_autoencoder(men, path, epochs=1, image_size=32, data="/men")
     before = path.read_bytes()
-    train_autoencoder(women, path, epochs=1, image_size=32)
+    train_autoencoder(women, path, epochs=1, image_size=32, data="/men")  # its images were changed: that is allowed
+    assert path.read_bytes() == before
+    train_autoencoder(women, path, epochs=1, image_size=32, data="/women")
     assert path.read_bytes() != before
     assert autoencoder_of(Path("d/x.men")) != autoencoder_of(Path("d/x.women"))
     assert autoencoder_of(Path("d/cae.h5")) == Path("d/cae.cae.safetensors")

@@ -105,7 +105,7 @@ SMALL = {"dim": 4, "factors": 2, "epochs": 2, "batch": 32, "device": "cpu"}
 
 def test_hybrid_is_the_weighted_sum_of_its_parts(split, features):
     model = Hybrid(configure("hybrid", **SMALL))
-    parts = model.parts(split, features)
+    parts = model.parts(split, features, [])
     assert parts.keys() == WEIGHTS.keys()
     everybody = np.arange(len(split.user_ids))
     wanted = 0
@@ -118,9 +118,9 @@ def test_hybrid_is_the_weighted_sum_of_its_parts(split, features):
 
 def test_hybrid_without_one_side_is_the_other(split, features):
     no_latent = Hybrid(configure("hybrid", **SMALL | {"factors": 0}))
-    assert list(no_latent.parts(split, features)) == ["visual"]
+    assert list(no_latent.parts(split, features, [])) == ["visual"]
     no_images = Hybrid(configure("hybrid", **SMALL | {"dim": 0}))
-    assert "visual" not in no_images.parts(split, None)
+    assert "visual" not in no_images.parts(split, None, [])
     made = no_images.fit(split, None)
     assert made.head is None
     assert not made.about["scores_unseen"]
@@ -129,7 +129,7 @@ def test_hybrid_without_one_side_is_the_other(split, features):
 def test_hybrid_keeps_ease_to_the_items_that_sell(split, features, monkeypatch):
     """Beyond EASE_ITEMS the catalogue is too large for a square matrix."""
     monkeypatch.setattr("vbpr.models.hybrid.EASE_ITEMS", 5)
-    part = Hybrid(configure("hybrid", **SMALL)).parts(split, features)["ease"]
+    part = Hybrid(configure("hybrid", **SMALL)).parts(split, features, [])["ease"]
     kept = part.items.any(1)
     assert kept.sum() == 5
     assert split.item_counts[kept].min() >= np.delete(split.item_counts, np.flatnonzero(kept)).max()

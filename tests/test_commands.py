@@ -355,6 +355,8 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
             ("compare", "--models", "dvbpr", "--backbone", "lite0", "--image-size", 64),
             "--image-size is of the published",
         ),
+        (("compare", "--models", "cae", "--weights", "cae=x", "--cae-epochs", 3), "--cae-epochs is of training the"),
+        (("train", "--model", "bprmf", "--precision", "float32"), "--precision does nothing for --model bprmf"),
         (("recommend", "MODEL", "--user", "A03", "--weights", "w.pt"), "--weights are of the backbone that encodes"),
     ],
 )

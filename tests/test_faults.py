@@ -295,8 +295,9 @@ def test_which_images_are_meant_must_be_clear(folder, tmp_path):
 def test_an_archive_that_is_none_is_not_waited_for_nor_passed_over(folder, name, what):
     (folder / "images").rename(folder / "loose")  # which would be taken for the catalogue
     (os.mkfifo if what == "pipe" else lambda path: path.symlink_to("/nowhere/images"))(folder / name)
-    with pytest.raises(VbprError, match=f"{name} is .*(regular file|what is not there)"):
-        open_images(folder)
+    for path in (folder, folder / name):
+        with pytest.raises(VbprError, match=f"{name} is .*(regular file|what is not there)"):
+            open_images(path)
 
 
 def test_folders_too_deep_in_each_other_are_refused(folder, monkeypatch):
@@ -322,6 +323,9 @@ def test_a_file_that_has_nothing_to_say_now_is_tried_again(folder, monkeypatch):
     source, status = open_images(folder), (folder / "images" / "i0.jpg").stat()
     monkeypatch.setattr("vbpr.images.os.fdopen", silent)
     monkeypatch.setattr("vbpr.images.os.fstat", lambda _: status)
+    with pytest.raises(BadImage, match="unreadable"):
+        source.read(0)
+    monkeypatch.setattr(Silent, "read", lambda *_: bytearray(2**62))  # nor does one for which there is no memory
     with pytest.raises(BadImage, match="unreadable"):
         source.read(0)
 

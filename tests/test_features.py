@@ -92,6 +92,18 @@ def test_ids_and_rows_are_of_one_file_though_another_is_renamed_into_place(tmp_p
     np.testing.assert_array_equal(store.rows(["i7", "i2"]), values([6, 1]).astype(np.float16))
 
 
+def test_a_reader_beside_a_run_does_not_take_what_it_does_for_damage(tmp_path):
+    """Rows became pending, and their block's digest is being taken away, while the file was opened."""
+    path, readers = tmp_path / "a.h5", []
+    finish(path)
+    with create(path) as store:
+        unseal = store._unseal
+        store._unseal = lambda blocks: (readers.append(FeatureStore(path)), unseal(blocks))
+        store._make_pending(np.arange(10))
+        store.write(np.arange(5), 2 * values(np.arange(5)))
+    assert len(readers) == 1 and readers[0].verify() == []
+
+
 def test_an_unfinished_file_says_so(tmp_path):
     with create(tmp_path / "a.h5") as store:
         store.write(np.arange(4), values(range(4)))

@@ -146,6 +146,8 @@ def test_no_candidates_is_chance_and_no_number_is_refused():
         broken[place].view(-1)[5] = torch.nan
         with pytest.raises(VbprError, match="not all finite"):
             ranks_of(broken, train, held)
+    nobody = [factors[0][:0], *factors[1:]]
+    assert len(ranks_of(nobody, train[:0], held[:0]).users) == 0
     with pytest.raises(VbprError, match="its scores are not all finite"):  # though the numbers are
         ranks_of([1e25 * factors[0], 1e25 * factors[1], factors[2]], train, held)
 

@@ -14,8 +14,9 @@ import torch
 from conftest import TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.factors import first_curve
-from vbpr.models.bpr import BPR, State
+from vbpr.models.bpr import BPR, Diverged, State
 from vbpr.models.bpr import gradients as real_gradients
+from vbpr.models.hybrid import Hybrid
 from vbpr.recommender import ItemFeatures
 from vbpr.stopping import Stopped
 from vbpr.train import align, prepare
@@ -196,6 +197,33 @@ def test_training_that_diverges_leaves_the_last_good_model(model, board, board_f
     undisturbed, latent = ([p for p in f.about["curve"] if p.get("part") == "latent"] for f in (one, kept))
     assert latent == undisturbed
     assert np.isfinite(kept.users).all()
+
+
+def test_what_a_kill_left_of_a_checkpoint_goes_with_it(board, board_features, tmp_path):
+    for name in ("..m.h5.checkpoint-visual.123.tmp", ".m.h5.checkpoint-latent", ".m.h5.123.tmp"):
+        (tmp_path / name).touch()
+    (tmp_path / "..n.h5.checkpoint.123.tmp").touch()  # another's
+    run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=1, factors=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["..n.h5.checkpoint.123.tmp", "m.h5"]
+
+
+def test_a_model_that_is_fitted_twice_forgets_the_first_fault(board, board_features, tmp_path, monkeypatch):
+    split = prepare(Dataset.resolve(board), stores := [FeatureStore(board_features)])
+    features = align(stores, split.item_ids)
+    model = Hybrid(configure("hybrid", factors=4, epochs=3, **SMALL))
+    real, left = State.end_epoch, [2]
+
+    def broken(self):
+        left[0] -= 1
+        if not left[0]:
+            self.params["theta"][3, 0] = torch.nan
+        return real(self)
+
+    monkeypatch.setattr(State, "end_epoch", broken)
+    with pytest.raises(Diverged, match="not finite in epoch 2"):
+        model.fit(split, features)
+    monkeypatch.undo()
+    assert len(first_curve(model.fit(split, features).about)) == 3
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -194,9 +194,9 @@ def train_autoencoder(
     recipe: str = "improved",
     epochs: int | None = None,
     image_size: int | None = None,
+    data: str | None = None,
     device: torch.device | None = None,
     seed: int = 0,
-    used_by: Path | None = None,
 ) -> Path:
     """Train on the images of a source; write the weights, and a picture of reconstructions beside them.
 
@@ -204,34 +204,23 @@ def train_autoencoder(
     images were added. A stopped or killed run resumes from its checkpoint.
 
     Args:
-        used_by: a feature file; where it is there, the weights that it was made with are kept, or the run is refused.
+        data: the data set's name, by which it is known again [default: the source's].
 
     Raises:
-        VbprError: an unknown recipe or size, images that cannot be used, a loss that is not finite, or see `used_by`.
+        VbprError: an unknown recipe or size, images that cannot be used, or a loss that is not finite.
         Stopped: Ctrl-C or SIGTERM.
     """
-    r, path = recipe_of(recipe), Path(out)
-    size, epochs = image_size or r.size, epochs or r.epochs
-    if recipe == "report" and size != r.size:
-        raise VbprError(f"--recipe report sees {r.size} px as published; leave --image-size out, or use improved")
+    path, identity = Path(out), identity_for(recipe, epochs, image_size, seed)
+    r, size = recipe_of(recipe), identity["size"]
+    made = identity | {"data": data or source.name}
     check_target(path)
-    identity = {"recipe": recipe, "size": size, "epochs": epochs, "seed": seed}
-    if path.exists():
-        there, used = identity_of(path), used_by is not None and used_by.exists()
-        if there == identity and (used or told_by(path).get("data") == source.name):
-            return path
-        if used:
-            old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, identity))
-            raise VbprError(
-                f"{used_by} was made with {path}, of {old or 'something else'}; this run would replace it by one of "
-                f"{new}: give the same --recipe, --epochs and --image-size, or another --out"
-            )
+    if path.exists() and made.items() <= told_by(path).items():
+        return path
     with locked(path):
         how = preprocessing_of(recipe, size)
         cache_path = path.with_name(f".{path.stem}.{size}.pixels")
         cache = PixelCache.build(cache_path, source, how)
-        made = identity | {"data": source.name}
-        training = Training(r, size, epochs, cache, device or torch.device("cpu"), seed, made, path)
+        training = Training(r, size, identity["epochs"], cache, device or torch.device("cpu"), seed, made, path)
         training.run()
         training.save_weights()
         training.draw(path.with_suffix(".png"))
@@ -241,12 +230,41 @@ def train_autoencoder(
     return path
 
 
+def identity_for(recipe: str, epochs: int | None, image_size: int | None, seed: int = 0) -> dict[str, Any]:
+    """What decides the weights, but for the images; None stands for the recipe's own.
+
+    Raises:
+        VbprError: an unknown recipe, or a size that it does not take.
+    """
+    r = recipe_of(recipe)
+    size = image_size or r.size
+    if recipe == "report" and size != r.size:
+        raise VbprError(f"--recipe report sees {r.size} px as published; leave --image-size out, or use improved")
+    return {"recipe": recipe, "size": size, "epochs": epochs or r.epochs, "seed": seed}
+
+
+def check_training(
+    path: Path, used_by: Path, recipe: str = "improved", epochs: int | None = None, image_size: int | None = None
+) -> None:
+    """
+    Raises:
+        VbprError: the autoencoder that a feature file was made with was trained otherwise.
+    """
+    there, wanted = identity_of(path), identity_for(recipe, epochs, image_size)
+    if there != wanted:
+        old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
+        raise VbprError(
+            f"{used_by} was made with {path} ({old or 'no autoencoder of ours'}), not with one of {new}; give the same "
+            "--recipe, --epochs and --image-size, or another --out"
+        )
+
+
 def told_by(path: Path) -> dict[str, Any]:
     """What a weights file of ours says of its making; empty for another file."""
     try:
         with safetensors.safe_open(path, "pt") as handle:
             told = json.loads((handle.metadata() or {}).get("cae", "{}"))
-    except (safetensors.SafetensorError, OSError, ValueError):
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
 
@@ -432,4 +450,12 @@ def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
     return recipe.build(int(told["size"]))[0], str(told["recipe"]), int(told["size"])
 
 
-__all__ = ["RECIPES", "Encoder", "ReportDecoder", "ReportEncoder", "load_encoder", "train_autoencoder"]
+__all__ = [
+    "RECIPES",
+    "Encoder",
+    "ReportDecoder",
+    "ReportEncoder",
+    "check_training",
+    "load_encoder",
+    "train_autoencoder",
+]

@@ -39,8 +39,10 @@ def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor]
 
 def discard(path: Path) -> None:
     """Remove the checkpoint of a training whose result is safe, and those of its parts."""
-    for left in path.parent.glob(f"{glob.escape(path.name)}*"):
-        left.unlink(missing_ok=True)
+    name = glob.escape(path.name)
+    for pattern in (f"{name}*", f".{name}*.tmp"):  # the latter of a run killed while it wrote one
+        for left in path.parent.glob(pattern):
+            left.unlink(missing_ok=True)
 
 
 __all__ = ["discard", "read_checkpoint", "write_checkpoint"]

@@ -52,7 +52,7 @@ class App(typer.Typer):
             no_room = str(error).endswith(NO_ROOM_TO_LOAD)
             if no_room or any(words in str(error).lower() for words in NO_MEMORY):
                 fail(OUT_OF_MEMORY, 2)
-            if number := error.errno if isinstance(error, OSError) else errno_in(error):
+            if number := errno_in(error):
                 where, why = getattr(error, "filename", None), os.strerror(number)
                 if number in (errno.ENOSPC, errno.EDQUOT):
                     fail(f"{where or 'the output'} cannot be written ({why}); make room, or write elsewhere", 2)
@@ -771,6 +771,8 @@ def compare(
         idle = [option for option, value in own.items() if value is not None]
         if idle and not any(name.startswith(method) for name in names):
             raise VbprError(f"{idle[0]} is of {method}, which --models does not name; leave it out")
+        if idle and method == "cae" and "cae" in files:
+            raise VbprError(f"{idle[0]} is of training the autoencoder, and --weights cae= gives one; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
     refuse_idle("dvbpr", tuned)

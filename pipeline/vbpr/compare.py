@@ -196,7 +196,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -18,7 +18,7 @@ def pick_device(device: str) -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", device):  # torch takes cuda:256 for cuda:0
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", device):  # torch takes cuda:256 for cuda:0
         raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N")
     chosen = torch.device(device)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver too old has devices and no use

@@ -15,7 +15,9 @@ ERRNO = re.compile(r"errno = (\d+)")
 
 
 def errno_in(error: BaseException) -> int:
-    """The system's number in the words of an error of HDF5, which hides it there; 0 where there is none."""
+    """The system's number of a fault, which HDF5 hides in its words; 0 where there is none."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
     found = ERRNO.search(str(error))
     return int(found[1]) if found else 0
 

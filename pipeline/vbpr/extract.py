@@ -17,7 +17,7 @@ import numpy as np
 
 from .datasets import Dataset
 from .errors import VbprError
-from .features import DONE, FeatureStore
+from .features import DONE, FeatureStore, describe
 from .files import artifact_name, check_target
 from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, is_image_name, prepare
 from .progress import Progress
@@ -97,13 +97,7 @@ def extract(
     chosen = pick_engine(engine, processor, batch)
     rounding = chosen + " on a GPU" * (processor.type == "cuda")
     if backbone == "cae" and weights is None and not random_weights:
-        from .autoencoder import train_autoencoder
-
-        weights = autoencoder_of(path)
-        with stop_signals() as stopping:
-            train_autoencoder(source, weights, device=processor, used_by=path, **(cae or {}))
-            if stopping():
-                raise Stopped(f"stopped with {weights} trained; run the same command again to resume")
+        weights = autoencoder(path, data, source, processor, cae or {})
     model = load_backbone(backbone, weights, random_weights)
     provenance = {
         "backbone": model.name,
@@ -145,8 +139,40 @@ def extract(
         return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
 
 
+def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how: dict[str, Any]) -> Path:
+    """The autoencoder of a feature file: the one that it was made with, or where it is not there yet, one that is
+    trained on these images now.
+
+    Raises:
+        VbprError: the file was made otherwise, or with an autoencoder that is gone.
+    """
+    from .autoencoder import check_training, train_autoencoder
+
+    beside = autoencoder_of(path)
+    if not path.exists():
+        with stop_signals() as stopping:
+            train_autoencoder(source, beside, data=data.name, device=device, **how)
+            if stopping():
+                raise Stopped(f"stopped with {beside} trained; run the same command again to resume")
+        return beside
+    told = FeatureStore(path).provenance
+    made_with = told.get("weights_file")
+    if told["backbone"] != "cae" or not made_with:
+        raise VbprError(
+            f"{path} was made by {describe(told)}; this run would train an autoencoder; delete the file or choose "
+            "another with --out"
+        )
+    found = next((file for file in (Path(made_with), beside) if file.is_file()), None)
+    if found is None:
+        raise VbprError(
+            f"{path} was made with {made_with}, which is gone; give it with --weights, or choose another --out"
+        )
+    check_training(found, path, **how)
+    return found
+
+
 def autoencoder_of(path: Path) -> Path:
-    """Where a feature file's autoencoder lies: artifacts/cae.h5 -> artifacts/cae.cae.safetensors."""
+    """Where the autoencoder of a new feature file goes: artifacts/cae.h5 -> artifacts/cae.cae.safetensors."""
     return path.with_name(f"{path.name.removesuffix('.h5')}.cae.safetensors")
 
 

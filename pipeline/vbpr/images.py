@@ -153,12 +153,12 @@ class FolderImages(Members):
                     raise BadImage("not a regular file")
                 if status.st_size > MAX_BYTES:
                     raise BadImage("over the cap on bytes")
-                data = handle.read(MAX_BYTES + 1)  # it may have grown; None where a file of the system has nothing now
-                if data is None:
+                data = handle.read(status.st_size + 1)  # no more, should it grow
+                if data is None:  # a file of the system that has nothing to say now
                     raise BadImage("unreadable")
-                if len(data) > MAX_BYTES:
-                    raise BadImage("over the cap on bytes")
                 return data
+        except MemoryError as error:
+            raise BadImage("unreadable") from error
         except OSError as error:
             raise BadImage(REASONS_OF_OS.get(error.errno or 0, "unreadable")) from error
 
@@ -318,11 +318,13 @@ def open_images(path: Path | str) -> ImageSource:
     """
     path = Path(path)
     folder, held = path / "images", holdings(path)
-    for there in (folder, *path.glob("images*.tar"), path / "images.zip"):
+    for there in (path, folder, *path.glob("images*.tar"), path / "images.zip"):
         if there.is_symlink() and not there.exists():
             raise VbprError(f"{there} is a link to what is not there; is a disk not mounted?")
-        if there != folder and there.exists() and not there.is_file():  # a pipe would be waited for
-            raise VbprError(f"{there} is not a regular file; move it away, or give --data what is meant")
+        may_be_folder = there in (path, folder)
+        if there.exists() and not (there.is_file() or (may_be_folder and there.is_dir())):  # a pipe would be waited for
+            what = "a folder" if there.is_dir() else "not a regular file"
+            raise VbprError(f"{there} is {what}; move it away, or give --data what is meant")
     if len(held) > 1:
         raise VbprError(f"{path} has {held[0]} and {held[1]}; give --data the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():

@@ -75,7 +75,8 @@ def held_out_ranks(
     Raises:
         VbprError: a number is not finite, so that nothing is above anything.
     """
-    largest = users.norm(dim=1).max() * items.norm(dim=1).max() + bias.abs().max()  # of the scores
+    lengths = [torch.nn.functional.pad(rows.norm(dim=1), (0, 1)).max() for rows in (users, items, bias[:, None])]
+    largest = lengths[0] * lengths[1] + lengths[2]  # of the scores
     if not torch.isfinite(largest):
         raise VbprError("the model's numbers or its scores are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))

@@ -7,6 +7,7 @@ An index file is HDF5 of ours: FAISS's bytes, the ids, what made it, a digest of
 FAISS itself loads most damaged indexes without a word, so its bytes are not handed to it before the digest is right.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -299,6 +300,8 @@ def of_model(factors: Factors) -> dict[str, Any]:
 
 def of_features(store: FeatureStore) -> dict[str, Any]:
     rows, total, zero = store.done, np.zeros(store.dim), np.zeros(store.dim, np.float32)
+    if not len(rows):
+        raise VbprError(f"{store.path} has features of no item; run vbpr extract again")
     for a in range(0, len(rows), ROWS):
         total += store.features[rows[a : a + ROWS]].sum(0, dtype=np.float64)
     head = Head((total / len(rows)).astype(np.float32), zero + 1, np.zeros((0, store.dim), np.float32), zero)
@@ -338,8 +341,11 @@ def one_faiss() -> None:
     Raises:
         VbprError: telling how to get one of them back.
     """
-    names = {str(found.metadata["Name"]).lower() for found in importlib.metadata.distributions()}
-    builds = sorted(name for name in names if name.startswith("faiss-") and name.split("-")[1] in ("cpu", "gpu"))
+    builds = []
+    for name in ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu11", "faiss-gpu-cu12"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.distribution(name)
+            builds.append(name)
     if len(builds) > 1:
         raise VbprError(
             f"{' and '.join(builds)} are both installed and overwrite each other; "

@@ -17,7 +17,7 @@ from .vbpr import VBPR
 
 FIELDS = frozenset(f.name for f in dataclasses.fields(TrainConfig))
 BPR_READS = FIELDS - {"image_size", "images_per_step", "network", "network_weights"}
-LATENT_READS = BPR_READS - {"dim", "reg_head", "memory_limit"}
+LATENT_READS = BPR_READS - {"dim", "reg_head", "memory_limit", "precision"}
 DVBPR_READS = FIELDS - {"factors", "shared_negatives", "loss", "memory_limit"}
 
 

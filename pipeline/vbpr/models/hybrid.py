@@ -18,7 +18,7 @@ import numpy as np
 from ..factors import Factors
 from ..interactions import Split
 from ..recommender import ItemFeatures
-from .bpr import BPRMF, Diverged
+from .bpr import BPRMF
 from .collaborative import ease, spectral
 from .config import TrainConfig
 from .vbpr import blend, part, whole
@@ -35,7 +35,6 @@ class Hybrid:
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
-        self.faults: list[Diverged] = []
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`.
@@ -43,16 +42,17 @@ class Hybrid:
         Raises:
             Diverged: a part did; the model is made of its best epoch and of the others.
         """
-        parts = self.parts(split, features)
-        return whole(blend([(WEIGHTS[name], factors) for name, factors in parts.items()], list(parts)), self.faults)
+        faults: list[str] = []
+        parts = self.parts(split, features, faults)
+        return whole(blend([(WEIGHTS[name], factors) for name, factors in parts.items()], list(parts)), faults)
 
-    def parts(self, split: Split, features: ItemFeatures | None) -> dict[str, Factors]:
-        """What is blended, each fitted on its own; the names are those of WEIGHTS."""
+    def parts(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Factors]:
+        """What is blended, each fitted on its own; the names are those of WEIGHTS. `faults`: see `part`."""
         c = self.config
         parts: dict[str, Factors] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
             visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = part(visual, self.checkpoint, "visual", split, features, self.faults)
+            parts["visual"] = part(visual, self.checkpoint, "visual", split, features, faults)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
             among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
@@ -61,7 +61,7 @@ class Hybrid:
             own = {**BPRMF, "factors": c.factors, "batch": c.batch}
             latent = [c.changed(**own, seed=(c.seed * SEEDS + n) % 2**31) for n in range(SEEDS)]
             parts["latent"] = mean(
-                [part(one, self.checkpoint, f"latent-{n}", split, None, self.faults) for n, one in enumerate(latent)]
+                [part(one, self.checkpoint, f"latent-{n}", split, None, faults) for n, one in enumerate(latent)]
             )
         return parts
 

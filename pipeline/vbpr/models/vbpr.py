@@ -42,7 +42,7 @@ class VBPR:
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
         one, two = c.changed(factors=0, item_bias=False), c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs)
-        faults: list[Diverged] = []
+        faults: list[str] = []
         visual = part(one, self.checkpoint, "visual", split, features, faults)
         other = part(two, self.checkpoint, "latent", split, None, faults)
         return whole(blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"]), faults)
@@ -62,7 +62,7 @@ def part(
     name: str,
     split: Split,
     features: ItemFeatures | None,
-    faults: list[Diverged],
+    faults: list[str],
 ) -> Factors:
     """A part that is trained on its own; its checkpoint stays when it is done, for runs that resume.
 
@@ -74,14 +74,14 @@ def part(
     except Diverged as error:
         if error.factors is None:
             raise
-        faults.append(error)
+        faults.append(str(error))  # the error itself would hold on to all that was in use
         return error.factors
 
 
-def whole(factors: Factors, faults: list[Diverged]) -> Factors:
+def whole(factors: Factors, faults: list[str]) -> Factors:
     """The blend of all parts, unless one of them diverged: then Diverged has it."""
     if faults:
-        raise Diverged(str(faults[0]), factors)
+        raise Diverged(faults[0], factors)
     return factors
 
 
