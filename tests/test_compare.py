@@ -18,6 +18,7 @@ from vbpr.datasets.published import PUBLISHED
 from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
+from vbpr.files import locked
 from vbpr.models import configure
 from vbpr.tables import print_comparison
 from vbpr.train import train
@@ -227,6 +228,12 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
     write(5)
     first = aucs()
     assert aucs() == first
+    (cell,) = (tmp_path / "out").glob("*/bprmf.0.json")
+    for damaged in ("{", "[" * 10**5, json.dumps({"identity": json.loads(cell.read_text())["identity"]})):
+        cell.write_text(damaged)
+        assert aucs() == first
+    with locked(cell), pytest.raises(VbprError, match=r"bprmf\.0\.json is in use by pid"):
+        aucs()
     write(7)
     second = aucs()
     assert second[0] != first[0]

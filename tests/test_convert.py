@@ -288,6 +288,29 @@ def test_amazon_reviews_in_json_and_in_python_literals(tmp_path):
     assert data.items()["title"] == {"007": "It's a hat"} and data.items()["category"] == {"007": "Hats"}
 
 
+def test_a_conversion_that_lacks_a_file_is_made_again(tmp_path):
+    review = json.dumps({"reviewerID": "A1", "asin": "007", "unixReviewTime": 5})
+    source, out = zipped(tmp_path / "reviews_Hats_5.json.gz", [review]), tmp_path / "out"
+    assert any("no meta_ file" in note for note in convert(source, out).notes)
+    zipped(tmp_path / "meta_Hats.json.gz", [json.dumps({"asin": "007", "title": "A hat"})])
+    assert not any("no meta_ file" in note for note in convert(source, out).notes)
+    assert Dataset(out).items()["title"] == {"007": "A hat"}
+    (out / "interactions.csv").unlink()
+    convert(source, out)
+    assert (out / "interactions.csv").exists()
+
+
+@pytest.mark.parametrize("bad", ["u\ud800", "a\nb", "a\0"])
+def test_ids_that_no_table_can_hold_are_refused_with_their_line(tmp_path, bad):
+    lines = [{"reviewerID": who, "asin": "007", "unixReviewTime": 5} for who in ("A1", bad)]
+    with pytest.raises(VbprError, match=r"line 2: reviewerID .* is no id"):
+        convert(zipped(tmp_path / "reviews.json.gz", list(map(json.dumps, lines))), tmp_path / "out")
+    for item in (bad, "", None, {"a": 1}, True):
+        line = json.dumps({"uid": "u", "lists": {"bought": [item]}})
+        with pytest.raises(VbprError, match=r"line 1: .* is no item id"):
+            convert(zipped(tmp_path / "tradesy.json.gz", [line]), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("told", "title", "category"),
     [

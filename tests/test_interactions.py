@@ -125,7 +125,22 @@ def test_malformed_files_are_refused_with_the_line(tmp_path, name, content, word
     assert words in str(caught.value) and name in str(caught.value)
 
 
-TIMES = ["", "NaT", "today", "now", "inf", "-inf", "1e400", "nan", "soon", " ", "2020-13-01", "+today"]
+TIMES = [
+    "",
+    "NaT",
+    "today",
+    "now",
+    "inf",
+    "-inf",
+    "1e400",
+    "nan",
+    "soon",
+    " ",
+    "2020-13-01",
+    "+today",
+    "300000-01-01",
+    "99999999999-01-01",
+]
 
 
 @pytest.mark.parametrize("among", ["5", "2020-01-01"])  # Arrow reads numbers; dates are read one at a time
@@ -218,7 +233,8 @@ ROW = {"user_id": ["a", "b"], "item_id": ["x", "y"]}
         ({"timestamp": pa.array([5, None], pa.timestamp("us"))}, "row 2: timestamp is empty"),
         ({"timestamp": pa.array([1, 2], pa.time64("us"))}, "column timestamp (time64[us]) cannot be read"),
         ({"timestamp": [{"s": 1}, {"s": 2}]}, "column timestamp (struct<s: int64>) cannot be read"),
-        ({"timestamp": pa.array(["2020-01-01"] * 2).dictionary_encode()}, "column timestamp (dictionary"),
+        ({"timestamp": pa.array(["soon"] * 2).dictionary_encode()}, "row 1: timestamp is 'soon'"),
+        ({"user_id": ["a", "b" * 1001]}, "row 2: user_id is 'bbb"),
         ({"user_id": [["a"], ["b"]]}, "column user_id (list<"),
         ({"item_id": [b"x", b"\xff"]}, "column item_id (binary) cannot be read"),
         ({"item_id": pa.array([b"x", b"\xff"]).view(pa.string())}, "column item_id (string) cannot be read"),
@@ -233,6 +249,14 @@ def test_parquet_columns_of_other_types_are_refused_by_name(tmp_path, changed, w
     with pytest.raises(VbprError) as caught:
         Interactions.read(tmp_path / "i.parquet")
     assert words in str(caught.value) and "i.parquet" in str(caught.value)
+
+
+def test_categories_of_dates_and_offsets_are_read(tmp_path, recwarn):
+    dates = pa.array(["2020-01-02", "2020-07-31T10:00:00+02:00"])
+    for column in (dates, dates.dictionary_encode()):
+        pyarrow.parquet.write_table(pa.table(ROW | {"timestamp": column}), tmp_path / "i.parquet")
+        assert sorted(Interactions.read(tmp_path / "i.parquet").times) == [1577923200, 1596182400]
+    assert not recwarn.list
 
 
 def test_parquet_times_finer_than_a_microsecond_are_read(tmp_path):

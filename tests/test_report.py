@@ -10,6 +10,7 @@ import pytest
 import vbpr.report as module
 from small import made
 from vbpr import Factors, evaluate
+from vbpr.factors import unit_rows
 from vbpr.pictures import Photos
 from vbpr.report import plane, report
 
@@ -72,6 +73,14 @@ def test_without_opentsne_the_map_is_of_principal_axes_and_says_so(monkeypatch):
     near = np.argsort(((flat[:1] - flat) ** 2).sum(1))[1]
     assert places.min() == 0 and places.max() == 1
     assert np.abs(places[0] - places[near]).max() < 0.2
+
+
+def test_an_item_that_looks_like_nothing_has_a_place_too():
+    """An item without features has a vector of zeros, which has no cosine to any other."""
+    vectors = unit_rows(np.random.default_rng(0).standard_normal((200, 8)))
+    vectors[7] = 0
+    places, words = plane(vectors)
+    assert "t-SNE" in words and np.isfinite(places).all()
 
 
 def test_the_curve_is_of_one_part():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ import time
 
 import numpy as np
 import pytest
+import sqlalchemy.exc
 
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
 from vbpr import models as registry
+from vbpr.files import locked
 from vbpr.progress import listening, report
 from vbpr.recommender import factors_of
 from vbpr.stopping import stop_signals
@@ -179,6 +182,36 @@ def test_a_draw_that_cannot_be_trained_is_passed_over(board, tmp_path, learner, 
     done = run(board, None, "learner", tmp_path / "b.json", trials=10)
     lost = [t for t in done.trials if t.why == "the loss is not finite"]
     assert lost and all(t.value is None for t in lost) and done.best["lr"] <= 0.5
+
+
+def test_a_study_in_use_or_on_a_full_disk_is_not_called_damaged(board, tmp_path, learner, monkeypatch):
+    out, database = tmp_path / "b.json", tmp_path / "b.db"
+    run(board, None, "learner", out, trials=2)
+    with sqlite3.connect(database) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0.1))
+        with pytest.raises(VbprError, match=r"b\.db cannot be used \(database is locked\); wait for what uses it"):
+            run(board, None, "learner", out, trials=3)
+        other.rollback()
+    with locked(database), pytest.raises(VbprError, match=r"b\.db is in use by pid"):
+        run(board, None, "learner", tmp_path / "b.txt", trials=3)  # another result, the same study
+
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["vbpr.tune"], "fit", lambda *_: sqlite_fails(full))
+        with pytest.raises(VbprError, match=r"b\.db could not be written \(database or disk is full\); make room"):
+            run(board, None, "learner", out, trials=3)
+    assert len(run(board, None, "learner", out, trials=3).trials) == 3
+
+
+def sqlite_fails(how):
+    """As SQLAlchemy puts it."""
+    try:
+        how()
+    except sqlite3.OperationalError as error:
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, error) from error
 
 
 def test_an_error_of_the_defaults_is_told(board, tmp_path, learner, monkeypatch):

@@ -22,12 +22,12 @@ def read_ids(path: Path | str) -> list[str]:
         VbprError: no such file, no text, or no id in it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # an id may hold what Unicode calls a line's end
     except OSError as error:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a text file with one id a line") from error
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is not UTF-8 text; give a text file with one id a line") from error
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = [line.removesuffix("\r") for line in lines if line.strip()]
     if not ids:
         raise VbprError(f"{path} holds no ids; give a text file with one id a line")
     return ids

@@ -28,7 +28,7 @@ from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
-from .files import artifact_name, replacing
+from .files import artifact_name, check_target, locked, replacing
 from .interactions import Split
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
@@ -246,41 +246,46 @@ def cell(
     digests, named = [store.digest() for store in stores], config.changed(identity=method.name)
     identity = identity_of(split, [*digests, *pictures_in(images)], named, tested=True)
     path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
-    kept = read_json(path)
-    if kept.get("identity") == identity and (kept["published"] or not published):
-        return kept
-    console.print(f"{data.title}: {method.name}, seed {config.seed}")
-    matrix = align(stores, split.item_ids) if stores else None
-    if matrix is not None:
-        config = config.changed(dim=min(config.dim, matrix.matrix.shape[1]))
-    started = time.monotonic()
-    checkpoint = path.with_suffix(".checkpoint")
-    factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
-    factors = made_from(factors, data, stores, digests)
-    seconds = time.monotonic() - started
-    metrics = evaluate(factors, device=config.device)
-    told: dict[str, Any] = {
-        "identity": identity,
-        "seconds": seconds,
-        "encoded": int(factors.about.get("encoded", 0)),
-        "summary": metrics.summary(),
-        "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
-        "scores_unseen": metrics.scores_unseen,
-        "published": {},
-    }
-    if published:
-        told["published"] = {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
-        if factors.about.get("curve"):
-            swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
-            config = config.changed(identity=identity + " oracle")
-            oracle = fit(swapped, matrix, config, checkpoint, images)
-            value = evaluate(oracle, "validation", config.device).summary()["all"]["auc"]
-            told["published"]["best-epoch-on-test"] = value
-    factors.save(path.with_suffix(".model.h5"))
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(told), encoding="utf-8")
-    discard(checkpoint)
-    return told
+    check_target(path)
+    with locked(path):
+        kept = read_json(path)
+        if kept.get("identity") == identity and kept.keys() >= CELL and (kept["published"] or not published):
+            return kept
+        console.print(f"{data.title}: {method.name}, seed {config.seed}")
+        matrix = align(stores, split.item_ids) if stores else None
+        if matrix is not None:
+            config = config.changed(dim=min(config.dim, matrix.matrix.shape[1]))
+        started = time.monotonic()
+        checkpoint = path.with_suffix(".checkpoint")
+        factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
+        factors = made_from(factors, data, stores, digests)
+        seconds = time.monotonic() - started
+        metrics = evaluate(factors, device=config.device)
+        told: dict[str, Any] = {
+            "identity": identity,
+            "seconds": seconds,
+            "encoded": int(factors.about.get("encoded", 0)),
+            "summary": metrics.summary(),
+            "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
+            "scores_unseen": metrics.scores_unseen,
+            "published": {},
+        }
+        if published:
+            told["published"] = {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
+            if factors.about.get("curve"):
+                swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
+                config = config.changed(identity=identity + " oracle")
+                oracle = fit(swapped, matrix, config, path.with_suffix(".checkpoint-oracle"), images)
+                value = evaluate(oracle, "validation", config.device).summary()["all"]["auc"]
+                told["published"]["best-epoch-on-test"] = value
+        factors.save(path.with_suffix(".model.h5"))
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(told), encoding="utf-8")
+        discard(checkpoint)
+        return told
+
+
+CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}
 
 
 def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:

@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -389,7 +390,7 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
             raise VbprError(f"{path}: column {name} ({column.type}) cannot be read ({why}); {wanted}") from error
         if bad.any():
             row = int(np.argmax(bad))
-            said = str(column[row]) if column[row].is_valid else ""
+            said = str(column[row])[:100] if column[row].is_valid else ""
             raise VbprError(f"{where(row)}: {name} is {repr(said) if said else 'empty'}; {wanted}")
     return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
@@ -399,6 +400,7 @@ def ids(column: pa.ChunkedArray) -> tuple[Array, Array]:
     takes the rows up to the next one for an id."""
     column = pc.fill_null(pc.cast(column, pa.string()), "")
     bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
+    bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
     codes = column.combine_chunks().dictionary_encode()
     return np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)], np.asarray(bad)
 
@@ -410,6 +412,8 @@ def times(column: pa.ChunkedArray) -> tuple[Array, Array]:
 
 def seconds(column: pa.ChunkedArray) -> Array:
     """A column of numbers, dates or their text as float64 seconds; not finite where it is none of these."""
+    if pa.types.is_dictionary(column.type):  # pandas' categories
+        column = column.cast(column.type.value_type)
     if pa.types.is_temporal(column.type):
         micro = pc.CastOptions(target_type=pa.timestamp("us"), allow_time_truncate=True)
         return np.asarray(column.cast(options=micro).cast(pa.int64()).to_numpy() / 1e6, np.float64)
@@ -431,7 +435,12 @@ def second(text: str) -> float:
         return float(text)
     except ValueError:
         try:
-            return float(np.datetime64(text.rstrip("Z").replace(" ", "T"), "us").astype(np.int64)) / 1e6
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # NumPy takes offsets such as +02:00, and would rather not
+                date = np.datetime64(text.rstrip("Z").replace(" ", "T"))
+            if not 0 < date.astype("datetime64[Y]").astype(int) + 1970 < 10_000:  # NumPy's microseconds would wrap
+                return math.nan
+            return float(date.astype("datetime64[us]").astype(np.int64)) / 1e6
         except ValueError:
             return math.nan
 
@@ -443,7 +452,11 @@ def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
     return codes, ~np.isin(words, list(SPLITS))
 
 
-ID = "an id is text or a number, without a NUL or a line break (a quote never closed?); give it one, or remove the row"
+LONGEST_ID = 1000
+ID = (
+    f"an id is text or a number, without a NUL or a line break (a quote never closed?), of up to {LONGEST_ID:,} letters; "
+    "give it one, or remove the row"
+)
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Array, Array]], str]] = {
     "user_id": (ids, ID),
     "item_id": (ids, ID),

@@ -286,7 +286,7 @@ def plane(vectors: Array) -> tuple[Array, str]:
             warnings.simplefilter("ignore")
             scaled = first / max(float(first[:, 0].std()), 1e-12) * 1e-4
             tsne = openTSNE.TSNE(
-                perplexity=min(30, len(vectors) // 4), metric="cosine", initialization=scaled, random_state=0
+                perplexity=min(30, len(vectors) // 4), metric="euclidean", initialization=scaled, random_state=0
             )
             first, how = (
                 np.asarray(tsne.fit(vectors)),

@@ -7,12 +7,13 @@ lies below the median of the earlier ones is pruned. The study is a SQLite file 
 draw depends on the finished trials and the seed alone, so a killed study goes on as if nothing had happened.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from .datasets import Dataset
 from .errors import VbprError, near
 from .evaluate import evaluate
 from .features import FeatureStore
-from .files import check_target, locked, replacing
+from .files import check_target, first_line, locked, replacing
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
@@ -151,15 +152,18 @@ def tune(
     space = fitting(SPACES[model], matrix)
     asked = [identity_of(split, [s.digest() for s in stores], base.changed(device="")), objective, space]
     identity = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
-    with locked(path), stop_signals() as stopping:  # a signal between trainings must not tear the study's database
-        study = open_study(path.with_suffix(".db"), identity)
-        while len(finished(study)) < trials:
-            run_trial(study, split, matrix, base, space, objective)
-            write_best(path, study, base)
-            say(study, trials)
-            if stopping():
-                raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
-        best = write_best(path, study, base)
+    database = path.with_suffix(".db")
+    # A signal between trainings must not tear the study's database.
+    with locked(path), locked(database), stop_signals() as stopping:
+        study = open_study(database, identity)
+        with storing(database):
+            while len(finished(study)) < trials:
+                run_trial(study, split, matrix, base, space, objective)
+                write_best(path, study, base)
+                say(study, trials)
+                if stopping():
+                    raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
+            best = write_best(path, study, base)
     return Tuning(path, objective, best, [told(trial) for trial in finished(study)])
 
 
@@ -195,7 +199,9 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
             load_if_exists=True,
         )
         known = study.user_attrs.get("identity", identity if not study.trials else "")
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+    except sqlalchemy.exc.OperationalError as error:
+        raise VbprError(f"{path} cannot be used ({error.orig}); wait for what uses it, or mend its disk") from error
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ValueError) as error:
         raise VbprError(
             f"{path} is not a study of vbpr tune, or is damaged; delete it or choose another --out"
         ) from error
@@ -208,6 +214,24 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        VbprError: the study's database cannot be written: a full disk, say; its finished trials are safe.
+    """
+    import optuna
+    import sqlalchemy.exc
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        why = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or first_line(error)
+        raise VbprError(
+            f"{path} could not be written ({why}); make room or mend its disk, then run the same command again"
+        ) from error
 
 
 def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":

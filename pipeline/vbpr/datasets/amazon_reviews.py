@@ -6,6 +6,7 @@ convert_reviews(Path("reviews_Clothing_Shoes_and_Jewelry_5.json.gz"), Path("data
 import ast
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from ..errors import VbprError
 from .canonical import Conversion, begin, finish, finished, write_table
 
+ID = re.compile("[^\0\r\n\ud800-\udfff]+")  # what a table of UTF-8 can hold
 LINE = 4 * 2**20  # bytes; a longer line is a bomb or no text
 
 
@@ -55,20 +57,22 @@ def field(source: Path, number: int, told: dict[str, Any], name: str) -> str:
     value = told.get(name)
     if not isinstance(value, str) or not value:
         raise VbprError(f"{source}, line {number:,} has no {name}; it has {', '.join(sorted(map(str, told)))[:120]}")
+    if not ID.fullmatch(value):
+        raise VbprError(f"{source}, line {number:,}: {name} {value[:100]!r} is no id; mend or remove the line")
     return value
 
 
 def convert_reviews(source: Path, out: Path) -> Conversion:
     """Write interactions.csv from a review file, and items.csv from the `meta_` file beside it, where there is one."""
-    done = finished(out, source)
-    if done is not None:
+    done, meta = finished(out, source), metadata_of(source)
+    if done is not None and ((out / "items.csv").exists() or meta is None):
         return done
     users, items, times = [], [], []
     for number, told in lines(source):
         users.append(field(source, number, told, "reviewerID"))
         items.append(field(source, number, told, "asin"))
         when = told.get("unixReviewTime")
-        if not isinstance(when, int):
+        if type(when) is not int:
             raise VbprError(f"{source}, line {number:,} has no unixReviewTime; remove it")
         times.append(when)
     if not users:
@@ -76,7 +80,6 @@ def convert_reviews(source: Path, out: Path) -> Conversion:
     begin(out, source)
     write_table(out / "interactions.csv", {"user_id": users, "item_id": items, "timestamp": times})
     notes = ["review files hold no pictures: put them into images/, named by item id (items.csv has their addresses)"]
-    meta = metadata_of(source)
     if meta is None:
         notes.append("no meta_ file lies beside it, so titles and categories are missing")
     else:
@@ -107,4 +110,4 @@ def write_metadata(meta: Path, out: Path, wanted: set[str]) -> None:
     write_table(out / "items.csv", {"item_id": list(rows), **dict(zip(names, columns, strict=True))})
 
 
-__all__ = ["convert_reviews", "lines"]
+__all__ = ["ID", "convert_reviews", "field", "lines"]

@@ -73,11 +73,13 @@ def finished(out: Path, source: Path) -> Conversion | None:
             marked = {key: told[key] for key in source_mark(source)}
             counts = {str(name): int(count) for name, count in told["counts"].items()} if "counts" in told else None
             notes = [str(note) for note in told["notes"]] if counts is not None else []
+            files = [str(name) for name in told.get("files", [])]
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise VbprError(f"{mark} is damaged; delete {out} and run again, or choose an empty folder") from error
         if marked != source_mark(source):
             raise VbprError(f"{out} holds a conversion of another file ({marked['source']}); choose an empty folder")
-        return None if counts is None else Conversion(out, counts, notes)
+        whole = all((out / name).exists() for name in files)
+        return Conversion(out, counts, notes) if counts is not None and whole else None
     if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
         raise VbprError(f"{out} is not empty; choose an empty folder, so that nothing is overwritten")
     return None
@@ -92,7 +94,8 @@ def begin(out: Path, source: Path) -> None:
 def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str]) -> Conversion:
     """Note that it is complete."""
     with replacing(out / MARK) as temporary:
-        told = source_mark(source) | {"counts": counts, "notes": notes}
+        files = sorted(path.name for path in out.iterdir() if path.name != MARK and not path.name.startswith("."))
+        told = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
         temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return Conversion(out, counts, notes)
 

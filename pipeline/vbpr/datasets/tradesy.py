@@ -6,7 +6,7 @@ convert_tradesy(Path("tradesy.json.gz"), Path("data/tradesy"))     # pictures co
 from pathlib import Path
 
 from ..errors import VbprError
-from .amazon_reviews import field, lines
+from .amazon_reviews import ID, field, lines
 from .canonical import Conversion, begin, finish, finished, write_table
 
 POSITIVE = ("bought", "want")  # purchases and thumbs-up, as VBPR counts them
@@ -22,7 +22,13 @@ def convert_tradesy(source: Path, out: Path) -> Conversion:
         user, lists = field(source, number, told, "uid"), told.get("lists")
         if not isinstance(lists, dict) or not all(isinstance(lists.get(name, []), list) for name in POSITIVE):
             raise VbprError(f"{source}, line {number:,} has no lists of items; this is not Tradesy's file")
-        pairs.update(((user, str(item)), None) for name in POSITIVE for item in lists.get(name, []))
+        taken = [item for name in POSITIVE for item in lists.get(name, [])]
+        for item in taken:
+            if type(item) not in (str, int) or not ID.fullmatch(str(item)):
+                raise VbprError(
+                    f"{source}, line {number:,}: {str(item)[:100]!r} is no item id; mend or remove the line"
+                )
+        pairs.update(((user, str(item)), None) for item in taken)
     if not pairs:
         raise VbprError(f"{source} holds no purchases")
     begin(out, source)

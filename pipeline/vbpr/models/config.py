@@ -157,7 +157,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a file that vbpr tune wrote") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VbprError(f"{path} is not JSON ({error}); give a file that vbpr tune wrote") from error
     if not isinstance(values, dict):
         raise VbprError(f'{path} holds no JSON object; it should look like {{"model": "visual", "dim": 64}}')
