@@ -362,3 +362,9 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
 )
 def test_options_that_would_do_nothing_are_refused(refused, board_model, words, said):
     assert said in refused(*(board_model if word == "MODEL" else word for word in words))
+
+
+def test_where_json_goes_is_looked_at_before_the_work(cli, board_model, tmp_path):
+    (tmp_path / "file").touch()
+    code, text, err = cli("evaluate", board_model, "--json", tmp_path / "file" / "e.json")
+    assert code == 2 and "choose another place with --json" in err and "AUC" not in text

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 
 def read_ids(path: Path | str) -> list[str]:
-    """The ids in a text file, one a line; blank lines do not count.
+    """The ids in a text file, one a line; blank lines and spaces around an id do not count.
 
     Raises:
         VbprError: no such file, no text, or no id in it.
@@ -27,7 +27,7 @@ def read_ids(path: Path | str) -> list[str]:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a text file with one id a line") from error
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is not UTF-8 text; give a text file with one id a line") from error
-    ids = [line.removesuffix("\r") for line in lines if line.strip()]
+    ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise VbprError(f"{path} holds no ids; give a text file with one id a line")
     return ids

@@ -107,6 +107,10 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         apart = str(json_out) == "-"
         if apart:
             from .progress import console
+        elif json_out is not None:
+            from .files import check_target
+
+            check_target(json_out, option="--json")
         with contextlib.redirect_stdout(console.file if apart else sys.stdout):
             result = command(*args, json_out=json_out, **options)
         if apart:

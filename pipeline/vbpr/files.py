@@ -70,11 +70,12 @@ def failed_write(error: OSError | RuntimeError) -> str | None:
     return (error.strerror or first_line(error)) if isinstance(error, OSError) else None
 
 
-def check_target(path: Path, kind: str = "") -> None:
+def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
     """Make the folder of `path`, and refuse what cannot be written, or should not, before any work is done.
 
     Args:
         kind: of our HDF5 files, what is going to be written (see `open_h5`); "" for any other file.
+        option: by which the user chose the place.
 
     Raises:
         VbprError: the folder cannot be made or written; something is at `path` that is no file, or holds something
@@ -87,24 +88,24 @@ def check_target(path: Path, kind: str = "") -> None:
         probe.unlink(missing_ok=True)
     except OSError as error:
         what = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
-        raise VbprError(f"{what} ({error.strerror}); choose another place with --out") from error
+        raise VbprError(f"{what} ({error.strerror}); choose another place with {option}") from error
     try:
         there = path.stat()
     except FileNotFoundError:
         return
     except OSError as error:  # a link to itself
-        raise VbprError(f"{path} cannot be written ({error.strerror}); choose another place with --out") from error
+        raise VbprError(f"{path} cannot be written ({error.strerror}); choose another place with {option}") from error
     if not stat.S_ISREG(there.st_mode):  # a pipe would be waited for
         what = "a folder" if stat.S_ISDIR(there.st_mode) else "not a regular file"
-        raise VbprError(f"{path} is {what}; give --out a file name")
+        raise VbprError(f"{path} is {what}; give {option} a file name")
     try:
         found = (kind_of(path) or "something else") if there.st_size else kind
     except VbprError as error:
         if h5py.is_hdf5(path):
-            raise VbprError(f"{error}; or delete it, or choose another place with --out") from error
+            raise VbprError(f"{error}; or delete it, or choose another place with {option}") from error
         found = "something else" if kind else ""
     if found != kind:
-        raise VbprError(f"{path} is there and holds {found}; choose another place with --out")
+        raise VbprError(f"{path} is there and holds {found}; choose another place with {option}")
 
 
 @contextlib.contextmanager
