@@ -415,3 +415,9 @@ def test_splits_that_the_file_cannot_give_are_refused(how, words):
 def test_no_interactions_are_refused():
     with pytest.raises(VbprError, match="no interactions"):
         Interactions.of([], [])
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_header_alone_is_no_table(tmp_path, end):
+    with pytest.raises(VbprError, match=r"i\.csv has a header but no rows"):
+        Interactions.read(write(tmp_path, f"user_id,item_id{end}".encode(), "i.csv"))

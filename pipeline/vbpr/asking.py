@@ -52,7 +52,10 @@ def allowed(
     if category is not None:
         column = items.get("category")
         if column is None:
-            raise VbprError("--category needs an items.csv or items.parquet with a column `category` in the data set")
+            raise VbprError(
+                "--category needs an items.csv or items.parquet with a column `category` in the data set; if that has "
+                "moved, give --data"
+            )
         wanted, names = category.casefold(), {value for value in column.values() if value}
         if wanted in {name.casefold() for name in names}:  # else there is no need to look at every item
             mask &= np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)

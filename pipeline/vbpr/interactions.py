@@ -375,10 +375,13 @@ def refuse_twins(path: Path, names: list[str]) -> None:
         raise VbprError(f"{path} has two columns called {twin!r}; rename or remove one")
 
 
+NO_ROWS = "has a header but no rows; it needs a line an interaction"
+
+
 def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Interactions:
     """Convert the columns; `where` says where in the file a row is."""
     if not table.num_rows:
-        raise VbprError(f"{path} has a header but no rows; it needs a line an interaction")
+        raise VbprError(f"{path} {NO_ROWS}")
     parts = {}
     for role, name in columns.items():
         convert, wanted = CONVERSIONS[role]
@@ -518,8 +521,10 @@ def rows_of(path: Path, delimiter: str, errors: str = "replace") -> Iterator[tup
 
 def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> str:
     """Read again, slowly, to find the line at fault."""
+    rows = 0
     try:
         for line, fields in rows_of(path, delimiter, "surrogateescape"):
+            rows += 1
             if re.search("[\udc80-\udcff]", "".join(fields)):
                 return f"{path}, line {line}: not UTF-8 text; save the file as UTF-8"
             if len(fields) != width:
@@ -528,6 +533,8 @@ def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> 
                 )
     except UNREADABLE as inner:
         return f"{path} is cut short or damaged ({inner}); fetch it again"
+    if rows == 1:
+        return f"{path} {NO_ROWS}"
     return f"{path} cannot be read ({first_line(error)})"
 
 
