@@ -57,10 +57,8 @@ def allowed(
                 "moved, give --data"
             )
         wanted, names = category.casefold(), {value for value in column.values() if value}
-        if wanted in {name.casefold() for name in names}:  # else there is no need to look at every item
-            mask &= np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
-        else:
-            mask[:] = False
+        known = wanted in {name.casefold() for name in names}  # else there is no need to look at every item
+        mask &= known and np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
         if not mask.any():
             raise VbprError(f"no item has the category '{category}'{near(category, sorted(names))}")
     if ids is not None:

@@ -28,7 +28,7 @@ from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
-from .files import artifact_name, check_target, locked, replacing
+from .files import artifact_name, check_target, locked, read_json, replacing
 from .interactions import Split
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
@@ -190,15 +190,6 @@ def trained(method: Method) -> bool:
 def config_of(method: Method, options: Options) -> TrainConfig:
     given = options.dvbpr if method.model == "dvbpr" else {}
     return configure(method.model, method.preset, device=options.device, **given)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def features_of(

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import re
 import socket
@@ -170,6 +171,15 @@ def reserve(path: Path, size: int) -> None:
 def artifact_name(backbone: str) -> str:
     """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
     return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def digest(path: Path | str) -> str:
@@ -336,6 +346,7 @@ __all__ = [
     "kind_of",
     "locked",
     "open_h5",
+    "read_json",
     "read_strings",
     "read_text",
     "replacing",

@@ -475,7 +475,7 @@ def in_grey(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """
     values = np.asarray(image)
     bits, kind = (tags.get(tag, (default,))[0] for tag, default in ((258, 16), (339, 1)))
-    most = 1 if image.mode == "F" else 2 ** min(16, bits) // (2 if kind == SIGNED and bits <= 16 else 1) - 1
+    most = 1 if image.mode == "F" else 2 ** (min(16, bits) - (kind == SIGNED and bits <= 16)) - 1
     if not (float(values.min()) >= 0 and float(values.max()) <= most):  # nor if either is not a number
         raise BadImage("values outside their range")
     grey = np.empty(values.shape, np.uint8)

@@ -473,8 +473,7 @@ class Inflated(gzip.GzipFile):
 
     def read(self, size: int | None = -1) -> bytes:
         data = super().read(size)
-        inflated, packed = self.tell(), Path(self.name).stat().st_size
-        if inflated > BOMB and inflated > BOMB_RATIO * packed:
+        if self.tell() > BOMB and self.tell() > BOMB_RATIO * (packed := Path(self.name).stat().st_size):
             raise VbprError(
                 f"{self.name} inflates to more than {BOMB_RATIO} times its {packed:,} bytes; this is no table of "
                 "interactions (if it is, gunzip it)"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError
-from .files import check_target, locked, replacing
+from .files import check_target, locked, read_json, replacing
 from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
@@ -53,7 +53,7 @@ class PixelCache:
         identity.update(np.fromiter((source.signature(i) for i in range(n)), np.uint64, n).tobytes())
         mark = path.with_name(path.name + ".json")
         with locked(path):
-            if not (path.exists() and marked(mark) == identity.hexdigest()):
+            if not (path.exists() and read_json(mark).get("images") == identity.hexdigest()):
                 path.unlink(missing_ok=True)
                 allocate(path, n * (each + 1))
                 with replacing(mark) as temporary:
@@ -65,14 +65,6 @@ class PixelCache:
         if not usable.any():
             raise VbprError(f"none of the {n:,} images of {source.name} could be used; give --data readable images")
         return cls(np.memmap(path, np.uint8, "r", 0, (n, how.size, how.size, 3)), usable, failures)
-
-
-def marked(mark: Path) -> str | None:
-    """What a cache's mark says of its images; None where there is none, or it is damaged."""
-    try:
-        return str(json.loads(mark.read_text())["images"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def allocate(path: Path, size: int) -> None:
