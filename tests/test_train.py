@@ -200,7 +200,12 @@ def test_training_that_diverges_leaves_the_last_good_model(model, board, board_f
 
 
 def test_what_a_kill_left_of_a_checkpoint_goes_with_it(board, board_features, tmp_path):
-    for name in ("..m.h5.checkpoint-visual.123.tmp", ".m.h5.checkpoint-latent", ".m.h5.123.tmp"):
+    for name in (
+        "..m.h5.checkpoint-visual.123.tmp",
+        "..m.h5.checkpoint.123.probe",
+        ".m.h5.checkpoint-latent",
+        ".m.h5.123.tmp",
+    ):
         (tmp_path / name).touch()
     (tmp_path / "..n.h5.checkpoint.123.tmp").touch()  # another's
     run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=1, factors=4)

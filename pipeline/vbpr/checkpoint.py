@@ -40,7 +40,7 @@ def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor]
 def discard(path: Path) -> None:
     """Remove the checkpoint of a training whose result is safe, and those of its parts."""
     name = glob.escape(path.name)
-    for pattern in (f"{name}*", f".{name}*.tmp"):  # the latter of a run killed while it wrote one
+    for pattern in (f"{name}*", f".{name}*.tmp", f".{name}*.probe"):  # the latter of a run killed while it wrote
         for left in path.parent.glob(pattern):
             left.unlink(missing_ok=True)
 
