@@ -60,12 +60,14 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 def interruptible() -> Iterator[None]:
     """For a whole command: the first SIGINT or SIGTERM outside `stop_signals` interrupts it, the next ends the process.
 
+    So does the first one while a module is imported.
+
     Raises:
         SystemExit: with code 130, after a word on how to go on.
     """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if INTERRUPTED or any(ASKED):
+        if INTERRUPTED or any(ASKED) or importing(frame):
             leave()
         INTERRUPTED.append(number)
         raise KeyboardInterrupt
@@ -80,7 +82,7 @@ def interruptible() -> Iterator[None]:
     try:
         with handling(on_signal, {}):
             yield
-    except BaseException as error:  # an import that is interrupted may raise anything
+    except BaseException as error:  # what a library makes of the interrupt
         if not INTERRUPTED or (isinstance(error, SystemExit) and not error.code):
             raise
         say("stopped; run the same command again to go on")
@@ -104,6 +106,13 @@ def handling(on_signal: Callable[[int, FrameType | None], None], before: dict[in
     finally:
         for known, handler in before.items():
             signal.signal(known, signal.SIG_DFL if handler is None else handler)
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: an exception there may pass through C++ code, which aborts the process."""
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 def leave() -> None:
