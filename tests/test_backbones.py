@@ -49,7 +49,7 @@ def test_contract_of_every_backbone(name):
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [1, 6, 16])
 def test_features_do_not_depend_on_batch_or_engine(engine, batch):
     if engine == "openvino":
         pytest.importorskip("openvino")

@@ -354,8 +354,7 @@ class Encoder:
         if self.device.type == "cuda":
             self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
         elif self.engine == "openvino":
-            # of 16, the halves of `in_halves` fall out of the caches
-            self.runner = OpenvinoRunner(backbone, fast, batch or (8 if tiles() and not fast else 16))
+            self.runner = OpenvinoRunner(backbone, fast, batch or 16)
         else:
             self.runner = TorchRunner(backbone, fast, batch or 16)
 
@@ -394,10 +393,16 @@ class Runner(Protocol):
     def start(self, pixels: Pixels) -> Callable[[], Features]: ...
 
 
-def filled(pixels: Pixels, batch: int) -> Pixels:
-    """Black images added up to a whole batch."""
-    short = batch - len(pixels)
-    return np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), np.uint8)]) if short else pixels
+def in_parts(run: Callable[[Pixels], Features], pixels: Pixels, part: int) -> Features:
+    """What `run`, which takes exactly `part` images, gives for these; the last part is filled up with black ones.
+
+    On a CPU a step goes through the network a few images at a time: what a layer gives is then still in the caches
+    when the next one reads it.
+    """
+    missing = -len(pixels) % part
+    if missing:
+        pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+    return np.concatenate([run(pixels[a : a + part]) for a in range(0, len(pixels), part)])[: len(pixels) - missing]
 
 
 class TorchRunner:
@@ -409,11 +414,14 @@ class TorchRunner:
 
     def __init__(self, backbone: Backbone, fast: bool, batch: int) -> None:
         self.batch = batch
+        # In float32 torch leaves batches of under 16 on one thread to its older, slower convolutions.
+        self.part = min(batch, 4 if fast else 16)
         self.depth = max(1, min(torch.get_num_threads(), 16 if batch > 1 else 1))
         width = max(1, torch.get_num_threads() // self.depth)
         self.pool = ThreadPoolExecutor(self.depth, "encode", initializer=torch.set_num_threads, initargs=(width,))
         model = Scaled(backbone, torch.bfloat16 if fast else torch.float32).eval().to(memory_format=torch.channels_last)
-        example = torch.zeros(batch, backbone.preprocessing.size, backbone.preprocessing.size, 3, dtype=torch.uint8)
+        size = backbone.preprocessing.size
+        example = torch.zeros(self.part, size, size, 3, dtype=torch.uint8)
         self.model: Callable[[torch.Tensor], torch.Tensor] = model
         if batch > 1:  # for one photo, tracing takes longer than it saves
             with warnings.catch_warnings(), torch.inference_mode(), contextlib.suppress(Exception):
@@ -422,12 +430,11 @@ class TorchRunner:
                 self.model = torch.jit.freeze(traced)
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
-        return self.pool.submit(self.run, pixels).result
+        return self.pool.submit(in_parts, self.run, pixels, self.part).result
 
     @torch.inference_mode()
     def run(self, pixels: Pixels) -> Features:
-        features = self.model(torch.from_numpy(filled(pixels, self.batch)))
-        return features[: len(pixels)].numpy()
+        return self.model(torch.from_numpy(pixels)).numpy()
 
 
 class OpenvinoRunner:
@@ -437,7 +444,9 @@ class OpenvinoRunner:
         import openvino as ov
 
         self.batch = batch
-        shape = (batch, backbone.preprocessing.size, backbone.preprocessing.size, 3)
+        # AMX is measured otherwise: tiles want more images, of which the halves of `in_halves` fall out of the caches.
+        self.part = min(batch, (16 if fast else 8) if tiles() else 4)
+        shape = (self.part, backbone.preprocessing.size, backbone.preprocessing.size, 3)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
             # traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds
@@ -455,13 +464,12 @@ class OpenvinoRunner:
         self.pool = ThreadPoolExecutor(self.depth, "encode")
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
-        return self.pool.submit(self.run, pixels).result
+        return self.pool.submit(in_parts, self.run, pixels, self.part).result
 
     def run(self, pixels: Pixels) -> Features:
         request = self.requests.pop()
         try:
-            results = request.infer([filled(pixels, self.batch)], share_inputs=True)
-            return np.array(results[0][: len(pixels)], np.float32)
+            return np.array(request.infer([pixels], share_inputs=True)[0], np.float32)
         finally:
             self.requests.append(request)
 

@@ -316,7 +316,7 @@ def encoded(
                 ahead()
                 batch.good = np.flatnonzero([reason == "" for reason in batch.reasons])
                 if len(batch.good):
-                    batch.features = encoder.start(batch.pixels)
+                    batch.features = encoder.start(batch.pixels[: batch.places[batch.good].max() + 1])
                 encoding.append(batch)
                 if len(encoding) > encoder.depth:
                     yield commit(encoding.popleft())
