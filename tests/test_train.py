@@ -288,6 +288,16 @@ def two_files(tmp_path_factory):
     return data, folder / "images", [first, second]
 
 
+def test_k_is_no_larger_than_the_features_are_wide_unless_asked_for(cli, board, board_features, tmp_path):
+    width, model = FeatureStore(board_features).dim, tmp_path / "m.h5"
+    assert configure("hybrid").dim > width
+    options = ("train", "--model", "hybrid", "--features", board_features, "--data", board, "--out", model)
+    code, _, err = cli(*options, "--dim", width + 1)
+    assert code == 2 and f"--dim {width + 1} is more than the features' {width} columns" in err
+    code, _, err = cli(*options, "--epochs", 1)
+    assert code == 0 and Factors.load(model).about["config"]["dim"] == width, err
+
+
 def test_two_backbones_go_through_every_command(two_files, cli, tmp_path):
     data, images, files = two_files
     model, photo = tmp_path / "m.h5", next(images.glob("*/blue-05.png"))

@@ -12,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import optuna
 import pytest
 import sqlalchemy.exc
 
@@ -199,10 +200,11 @@ def test_a_study_in_use_or_on_a_full_disk_is_not_called_damaged(board, tmp_path,
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["vbpr.tune"], "fit", lambda *_: sqlite_fails(full))
-        with pytest.raises(VbprError, match=r"b\.db could not be written \(database or disk is full\); make room"):
-            run(board, None, "learner", out, trials=3)
+    for target, name in ((sys.modules["vbpr.tune"], "fit"), (optuna.Study, "set_user_attr")):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, lambda *_: sqlite_fails(full))
+            with pytest.raises(VbprError, match=r"b\.db could not be written \(database or disk is full\); make room"):
+                run(board, None, "learner", out, trials=3)
     assert len(run(board, None, "learner", out, trials=3).trials) == 3
 
 
@@ -290,6 +292,7 @@ def test_a_missing_configuration_file(refused, tmp_path):
 )
 def test_impossible_wishes_are_refused(refused, board, tmp_path, options, words):
     assert words in refused("tune", "--data", board, "--out", tmp_path / "b.json", *options)
+    assert not any(tmp_path.iterdir())  # before any trial
 
 
 def test_another_study_in_the_way_is_refused(refused, board, catalogue, tmp_path):

@@ -264,7 +264,8 @@ def train(
     from .train import train as run
 
     files = features or []
-    dataset = Dataset.resolve(data, FeatureStore(files[0]).provenance["data"] if files else None)
+    stores = [FeatureStore(file) for file in files]
+    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     given = {
         "dim": dim,
         "factors": factors,
@@ -286,7 +287,7 @@ def train(
         "network": backbone,
         "network_weights": None if weights is None else str(weights),
     }
-    options = configure(model, preset, config, device=device, **given)
+    options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
     done = run(

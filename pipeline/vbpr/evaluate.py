@@ -19,7 +19,7 @@ from .metrics import Ranks, held_out_ranks, subset
 Array = np.ndarray[Any, Any]
 
 COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
-PARTS = ("all", "cold", "unseen")
+PARTS = {"all": np.inf, "cold": COLD, "unseen": 1}  # the parts of the evaluation: items with fewer than so many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metr
     )
     ranks = held_out_ranks(users, items, bias, part, factors.seen)
     count = np.bincount(factors.train.indices, minlength=len(factors.item_ids))[ranks.items]
-    parts = {"all": ranks, "cold": subset(ranks, count < COLD), "unseen": subset(ranks, count == 0)}
+    parts = {name: subset(ranks, count < fewer) for name, fewer in PARTS.items()}
     about = factors.about
     return Metrics(
         parts,

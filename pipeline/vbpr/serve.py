@@ -410,7 +410,7 @@ class Guard:
                 raise HTTPException(408, detail, {"Connection": "close"}) from error
             taken += len(message.get("body", b""))
             if taken > self.limit:
-                raise HTTPException(413, too_large)
+                raise HTTPException(413, too_large, {"Connection": "close"})
             return message
 
         async def answered(message: Message) -> None:

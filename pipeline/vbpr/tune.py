@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .datasets import Dataset
 from .errors import VbprError, near
-from .evaluate import evaluate
+from .evaluate import PARTS, evaluate
 from .features import FeatureStore
 from .files import check_target, first_line, locked, replacing
 from .interactions import Split
@@ -147,6 +149,9 @@ def tune(
     split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
     if not split.validation.nnz:
         raise VbprError(f"the split ({split.rule}) has no validation items to tune on; choose another --split")
+    count = np.bincount(split.train.indices, minlength=len(split.item_ids))
+    if not (count[split.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
+        raise VbprError(f"--objective {objective}: no validation item is; choose another objective")
     matrix = align(stores, split.item_ids) if MODELS[model].visual else None
     base = configure(model, seed=seed, device=device)
     space = fitting(SPACES[model], matrix)
@@ -210,9 +215,10 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
             f"{path} is a study of other features, interactions, objective or seed, or of another version's search "
             "space; choose another --out or delete it"
         )
-    study.set_user_attr("identity", identity)
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    with storing(path):
+        study.set_user_attr("identity", identity)
+        for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 
 
@@ -309,8 +315,7 @@ def defaults(space: Space, base: TrainConfig) -> dict[str, Any]:
 def value_of(summary: dict[str, Any], objective: str) -> float:
     part, metric = OBJECTIVES[objective]
     if metric not in summary[part]:
-        why = "this model cannot score such items" if summary[part]["users"] else "no validation item is"
-        raise VbprError(f"--objective {objective}: {why}; choose another objective")
+        raise VbprError(f"--objective {objective}: this model cannot score such items; choose another objective")
     return float(summary[part][metric])
 
 

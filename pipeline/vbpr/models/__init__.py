@@ -140,13 +140,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def configure(
-    model: str | None = None, preset: str = "default", file: Path | str | None = None, **given: Any
+    model: str | None = None,
+    preset: str = "default",
+    file: Path | str | None = None,
+    widest: int | None = None,
+    **given: Any,
 ) -> TrainConfig:
     """TrainConfig's defaults, then the model's, then the preset's, then the file's, then what was given (None: not).
 
     Args:
         model: None: the file's, else `visual`.
         file: JSON, see `read_config`.
+        widest: columns of the features, where they are known: what no file or argument says of K is at most that.
 
     Raises:
         VbprError: an unknown model or preset, a bad file, or a value out of range.
@@ -162,9 +167,10 @@ def configure(
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
     if preset == "efficient" and model != "dvbpr":
         raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
-    values = {**MODELS[model].defaults, **PRESETS[preset], **written}
+    values = {"dim": TrainConfig.dim, **MODELS[model].defaults, **PRESETS[preset]}
+    values["dim"] = min(values["dim"], widest or values["dim"])
     try:
-        config = TrainConfig(model=model, **values)
+        config = TrainConfig(model=model, **{**values, **written})
     except VbprError as error:
         raise VbprError(f"{file}: {error}") from error
     return config.changed(**{k: v for k, v in given.items() if v is not None})
