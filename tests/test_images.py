@@ -303,6 +303,18 @@ def test_an_animation_gives_its_first_frame():
     assert np.asarray(load(data))[5, 5].tolist() == [255, 0, 0]
 
 
+def test_what_a_first_frame_leaves_bare_is_white():
+    small = Image.new("P", (4, 4), 1)
+    small.putpalette([0, 0, 0, 255, 0, 0])
+    data = bytearray(encoded(small, "GIF"))
+    data[6:10] = struct.pack("<HH", 8, 6)  # the screen
+    corner = data.index(b",", 13) + 1  # of the frame on it
+    data[corner : corner + 4] = struct.pack("<HH", 2, 1)
+    expected = np.full((6, 8, 3), 255)
+    expected[1:5, 2:6] = [255, 0, 0]
+    np.testing.assert_array_equal(np.asarray(load(bytes(data))), expected)
+
+
 def test_exif_orientation_is_applied():
     image = photo((30, 20))
     exif = Image.Exif()

@@ -427,7 +427,12 @@ def load(data: bytes) -> Image.Image:
         tags = getattr(image, "tag_v2", {})  # of a TIFF, whose tiles may be larger than the image
         if math.prod(tags.get(tag, 1) for tag in (322, 323)) > MAX_PIXELS:
             raise BadImage("over the cap on pixels")
+        tiles = getattr(image, "tile", ())
         image.load()
+        if image.format == "GIF" and tiles and tiles[0].extents != (0, 0, *image.size):  # Pillow paints what is bare
+            small = image.crop(tiles[0].extents).convert("RGBA")
+            image = Image.new("RGBA", image.size)
+            image.paste(small, tiles[0].extents)
         if image.format == "PNG":
             in_eight_bits(image, data[24])
         turn(image)
