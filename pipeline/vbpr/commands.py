@@ -259,12 +259,12 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from .datasets import Dataset
     from .factors import first_curve
-    from .features import FeatureStore
+    from .features import opened
     from .models import configure, refuse_idle
     from .train import train as run
 
     files = features or []
-    stores = [FeatureStore(file) for file in files]
+    stores = opened(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     given = {
         "dim": dim,
@@ -291,7 +291,14 @@ def train(
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
     done = run(
-        dataset, files, options, out, how=split, min_interactions=min_interactions, k_core=k_core, split_seed=split_seed
+        dataset,
+        stores,
+        options,
+        out,
+        how=split,
+        min_interactions=min_interactions,
+        k_core=k_core,
+        split_seed=split_seed,
     )
     f = done.factors
     print(
@@ -349,17 +356,18 @@ def tune(
     import dataclasses
 
     from .datasets import Dataset
-    from .features import FeatureStore
+    from .features import opened
     from .tables import print_trials
     from .tune import tune as run
 
     files = features or []
-    dataset = Dataset.resolve(data, FeatureStore(files[0]).provenance["data"] if files else None)
+    stores = opened(files)
+    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     out = out or beside(files, model, ".tuned.json")
     protocol = {"split": split, "min_interactions": min_interactions, "k_core": k_core, "split_seed": split_seed}
     done = run(
         dataset,
-        files,
+        stores,
         model,
         out,
         trials=trials,

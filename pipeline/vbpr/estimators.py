@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .factors import Factors
-from .features import FeatureStore
+from .features import FeatureStore, opened
 from .interactions import Interactions, Split
 from .models import MODELS, configure
 from .train import align, fit, made_from
@@ -41,7 +41,7 @@ class Visual:
             VbprError: features are needed and missing or unfinished, or the configuration is impossible.
         """
         files = [features] if isinstance(features, Path | str | FeatureStore) else list(features)
-        stores = [(file if isinstance(file, FeatureStore) else FeatureStore(file)).finished() for file in files]
+        stores = [store.finished() for store in opened(files)]
         if isinstance(interactions, Split):
             split = interactions
         else:

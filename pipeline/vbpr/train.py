@@ -17,7 +17,7 @@ from .checkpoint import discard
 from .datasets import Dataset
 from .errors import VbprError, some
 from .factors import Factors
-from .features import FeatureStore
+from .features import FeatureStore, opened
 from .files import Strings, check_target, locked
 from .images import ImageSource, holdings
 from .interactions import Split
@@ -163,7 +163,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
 
 def train(
     data: Dataset,
-    features: Sequence[Path | str],
+    features: Sequence[Path | str | FeatureStore],
     config: TrainConfig,
     out: Path | str,
     *,
@@ -175,7 +175,7 @@ def train(
     """Fit a model and write its file; a killed run resumes from its checkpoint.
 
     Args:
-        features: feature files; several are put side by side.
+        features: feature files or opened stores; several are put side by side.
 
     Raises:
         VbprError: the features are missing, unfinished or of another data set; the configuration is impossible.
@@ -183,7 +183,7 @@ def train(
     """
     path = Path(out)
     check_target(path, "model")
-    stores = [FeatureStore(feature) for feature in features]
+    stores = opened(features)
     visual = MODELS[config.model].visual
     if visual and not stores:
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")

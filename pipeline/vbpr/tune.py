@@ -22,7 +22,7 @@ import numpy as np
 from .datasets import Dataset
 from .errors import VbprError, near
 from .evaluate import PARTS, evaluate
-from .features import FeatureStore
+from .features import FeatureStore, opened
 from .files import check_target, first_line, locked, replacing
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
@@ -111,7 +111,7 @@ class Tuning:
 
 def tune(
     data: Dataset,
-    features: Sequence[Path | str],
+    features: Sequence[Path | str | FeatureStore],
     model: str,
     out: Path | str,
     *,
@@ -143,7 +143,7 @@ def tune(
     check_target(path)
     if path.suffix == ".db":
         raise VbprError(f"--out {path} is the name of the study itself; give the configuration a name in .json")
-    stores = [FeatureStore(feature) for feature in features]
+    stores = opened(features)
     if MODELS[model].visual and not stores:
         raise VbprError(f"--model {model} needs --features FILE; make one with vbpr extract")
     split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
