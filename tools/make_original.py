@@ -94,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     write_original(given.out, *from_folder(given.folder))
     print(f"{given.out}: {given.out.stat().st_size:,} bytes")
