@@ -6,11 +6,11 @@ import torch
 
 from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
-from vbpr import Dataset, FeatureStore, VbprError, configure, extract
+from vbpr import Dataset, FeatureStore, VbprError, configure, extract, metrics
 from vbpr.backbones import Encoder, load_backbone
-from vbpr.device import pick_device
+from vbpr.device import fault, pick_device
 from vbpr.evaluate import evaluate
-from vbpr.models import MODELS
+from vbpr.models import MODELS, bpr
 from vbpr.train import align, fit, prepare
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,6 +47,53 @@ def test_weights_are_drawn_without_touching_a_gpu(monkeypatch):
 def test_a_device_that_is_none_is_refused(name):
     with pytest.raises(VbprError, match=f"--device {name} is not known; choose auto, cpu, cuda or cuda:N"):
         pick_device(name)
+
+
+def test_a_gpu_that_torch_cannot_use_is_none(monkeypatch):
+    zeros = torch.zeros
+
+    def none(*shape, device="cpu"):
+        if device != "cpu":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with")
+        return zeros(*shape)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", none)
+    fault.cache_clear()
+    try:
+        assert pick_device("auto").type == "cpu"
+        with pytest.raises(
+            VbprError, match=r"cannot compute there \(CUDA error: no kernel image .* device\); choose cpu"
+        ):
+            pick_device("cuda")
+    finally:
+        fault.cache_clear()
+
+
+@pytest.mark.parametrize("call", ["evaluate", "fit"])
+def test_float32_stays_whole_in_training_and_evaluation(board, board_features, monkeypatch, call):
+    seen, matmul = [], torch.backends.cuda.matmul
+    module = {"evaluate": metrics, "fit": bpr}[call]
+    name = {"evaluate": "single_threaded_ops", "fit": "make_inputs"}[call]
+    real = getattr(module, name)
+
+    def noted(*given, **how):
+        seen.append(matmul.fp32_precision)
+        return real(*given, **how)
+
+    monkeypatch.setattr(module, name, noted)
+    before = matmul.fp32_precision
+    try:
+        matmul.fp32_precision = "tf32"
+        stores = [FeatureStore(board_features)]
+        split = prepare(Dataset.resolve(board), stores, how="random", seed=0)
+        evaluate(
+            fit(split, align(stores, split.item_ids), configure("visual", dim=8, device="cpu", epochs=1)), device="cpu"
+        )
+        assert seen and set(seen) == {"ieee"} and matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
 
 
 def test_an_extraction_resumes_to_the_same_rows(catalogue, tmp_path):

@@ -181,6 +181,7 @@ def test_many_queries_go_to_the_gpu_and_few_do_not(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: Elsewhere(), raising=False)
+    monkeypatch.setattr(vbpr.nearest, "GPU_WORK", 100 * vectors.size)
     few, many = near.search_many(vectors[:1], 5)[0], near.search_many(vectors[:100], 5)[0]
     assert asked == [100]
     np.testing.assert_array_equal(many[:1], few)
@@ -207,4 +208,5 @@ def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch, when):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy, raising=False)
+    monkeypatch.setattr(vbpr.nearest, "GPU_WORK", 100 * vectors.size)
     assert near.search_many(vectors[:100], 1)[0].ravel().tolist() == list(range(100))

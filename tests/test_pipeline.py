@@ -203,6 +203,7 @@ def test_the_gpu_runner_frees_its_buffers_when_it_steps_down(cuda_on_cpu, monkey
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "FIND was unable to find an engine to execute this computation",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
     ],
 )
 def test_a_gpu_says_in_many_ways_that_its_memory_is_full(words):
@@ -226,6 +227,37 @@ def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu
     monkeypatch.setattr(runner, "model", none)
     with pytest.raises(RuntimeError, match="canUse32"):
         runner.best_batch(1000)
+
+
+def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_bytes(cuda_on_cpu, monkeypatch):
+    runner = backbones.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    clock = [0.0]
+
+    def model(images):  # as long for many as for one: any batch gains
+        clock[0] += 1.0
+        return torch.zeros(len(images), runner.dim)
+
+    monkeypatch.setattr(runner, "model", model)
+    monkeypatch.setattr(backbones.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(backbones.CudaRunner, "LARGEST", 1024)
+    assert [runner.best_batch(images) for images in (10, 100, 200, 10**6)] == [16, 32, 64, 1024]
+    monkeypatch.setattr(backbones.CudaRunner, "BYTES", 100 * 3 * runner.size**2)
+    assert runner.best_batch(10**6) == 64
+
+
+def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_cpu, monkeypatch):
+    runner = backbones.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    wait = runner.start(np.zeros((4, runner.size, runner.size, 3), np.uint8))
+
+    def lost():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.slots[0].done, "synchronize", lost)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="illegal memory access"):
+                wait()
+    assert wait().shape == (4, runner.dim)
 
 
 @pytest.mark.parametrize("set_before", ["conv", "all", "matmul"])

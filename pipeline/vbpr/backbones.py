@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from . import autoencoder
-from .device import full_float32, pick_device, seeded
+from .device import full_float32, multiplies_bfloat16, pick_device, seeded
 from .errors import VbprError, near
 from .files import digest, first_line
 from .graphs import compile_graph, tiles
@@ -352,6 +352,8 @@ class Encoder:
         fast = precision == "fast"
         self.runner: Runner
         if self.device.type == "cuda":
+            if fast and not multiplies_bfloat16(self.device):
+                raise VbprError("--precision fast: this GPU only imitates bfloat16, more slowly; leave it out")
             self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
         elif self.engine == "openvino":
             self.runner = OpenvinoRunner(backbone, fast, batch or 16)
@@ -478,7 +480,7 @@ class CudaRunner:
     """torch on a GPU: pinned buffers filled while the GPU works, copies on a stream of their own."""
 
     COMPILE_FROM = 500_000  # images; below, compiling takes longer than it saves (estimated, not measured)
-    LARGEST = 1024
+    LARGEST, BYTES = 1024, 2**28  # images of a batch, and their pixels
 
     def __init__(self, backbone: Backbone, device: torch.device, fast: bool, batch: int | None, images: int) -> None:
         self.device, self.depth, self.dim = device, 3, backbone.dim
@@ -511,6 +513,9 @@ class CudaRunner:
             )
             for _ in range(self.depth)
         ]
+        for slot in self.slots if pinned else ():  # nobody else gets this memory while either stream uses it
+            slot.pixels.record_stream(self.copying)
+            slot.pixels.record_stream(self.computing)
         torch.cuda.synchronize(self.device)  # the zeros were written on the default stream
         self.turn = 0
 
@@ -519,18 +524,21 @@ class CudaRunner:
             return self.model(pixels)
 
     def best_batch(self, images: int) -> int:
-        """Double the batch while there are more images than that, it still gains speed, and it fits in memory."""
+        """Double the batch while images are left to decode beside it, it still gains speed, and it fits in memory."""
         best, best_rate, batch = 16, 0.0, 16
+        largest = min(self.LARGEST, max(16, self.BYTES // (3 * self.size**2)))
         with torch.cuda.stream(self.computing):  # the allocator keeps memory by stream: probe where the work will be
-            while batch <= self.LARGEST and best < images:
+            while batch <= largest and (not best_rate or batch * self.depth < images):
                 try:
                     pixels = torch.zeros(batch, self.size, self.size, 3, dtype=torch.uint8, device=self.device)
-                    for _ in range(2):  # the first call chooses kernels
+                    seconds = []
+                    for _ in range(4):  # the first call chooses kernels
                         self.computing.synchronize()
                         start = time.perf_counter()
                         self.forward(pixels)
                         self.computing.synchronize()
-                        rate = batch / (time.perf_counter() - start)
+                        seconds.append(time.perf_counter() - start)
+                    rate = batch / min(seconds[1:])
                 except RuntimeError as error:
                     if not best_rate and not out_of_memory(error):
                         raise
@@ -561,6 +569,8 @@ class CudaRunner:
         self._release()
         self.batch //= 2
         torch.cuda.empty_cache()
+        if self.device.type == "cuda":
+            torch.accelerator.empty_host_cache()  # pinned buffers of the old size would be kept beside the new
         return self.start(pixels)
 
     def _release(self) -> None:
@@ -590,10 +600,12 @@ class CudaRunner:
 
         @functools.cache
         def wait() -> Features:
-            slot = held.pop()
+            slot = held[0]
             slot.done.synchronize()
+            features = slot.features[:n].numpy().copy()
+            held.clear()
             slot.unread = None
-            return slot.features[:n].numpy().copy()
+            return features
 
         slot.unread = wait
         self.turn = (self.turn + 1) % len(self.slots)
@@ -606,6 +618,7 @@ NO_MEMORY = (
     "ALLOCATION_FAILED",  # cuDNN from 9 on
     "unable to find an engine",  # torch, of a cuDNN whose every algorithm wants more than there is
     "CUBLAS_STATUS_NOT_INITIALIZED",  # a handle for which there is no room
+    "CUDNN_STATUS_NOT_INITIALIZED",
 )
 
 

@@ -22,7 +22,7 @@ OUT_OF_MEMORY = (
     "features on the disk, a lower --dim or --batch needs less, --device cpu has more than a GPU; or give fewer or "
     "narrower feature files"
 )
-NO_MEMORY = ("out of memory", "allocate memory", "start new thread", "bad_alloc")
+NO_MEMORY = ("out of memory", "allocate memory", "start new thread", "bad_alloc", "alloc_failed", "allocation_failed")
 NO_ROOM_TO_LOAD = "failed to map segment from shared object"  # of a library; any other cause follows a colon
 
 

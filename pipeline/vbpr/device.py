@@ -1,6 +1,7 @@
 """Which processor does the work, and how exactly; apart from the backbones, whose libraries take long to import."""
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -14,17 +15,31 @@ def pick_device(device: str) -> torch.device:
     """auto, cpu, cuda or cuda:N as a torch device.
 
     Raises:
-        VbprError: there is no such device.
+        VbprError: there is no such device, or torch cannot compute on it.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and not fault(0) else "cpu")
     if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", device):  # torch takes cuda:256 for cuda:0
         raise VbprError(f"--device {device} is not known; choose auto, cpu, cuda or cuda:N")
     chosen = torch.device(device)
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0  # a driver too old has devices and no use
     if chosen.type == "cuda" and (chosen.index or 0) >= usable:
         raise VbprError(f"--device {device}: this machine has {usable} usable GPUs; choose cpu or auto")
+    if chosen.type == "cuda" and (why := fault(chosen.index or 0)):
+        raise VbprError(
+            f"--device {device}: torch {torch.__version__} cannot compute there ({why}); choose cpu or auto"
+        )
     return chosen
+
+
+@functools.cache
+def fault(index: int) -> str:
+    """Why nothing can be computed on a GPU: it is too old or new for this torch, or in use by one program alone."""
+    try:
+        torch.zeros(1, device=f"cuda:{index}").add_(1).item()
+    except RuntimeError as error:
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return ""
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
@@ -36,12 +51,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """On a GPU, float32 is not rounded to TF32, whatever a program has set; cuDNN's algorithms are measured."""
+def full_float32(measured: bool = True) -> Iterator[None]:
+    """On a GPU, float32 is not rounded to TF32, whatever a program has set.
+
+    Args:
+        measured: whether cuDNN's algorithms are, once for each shape.
+    """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
     before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = True, "ieee", "ieee"
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = measured, "ieee", "ieee"
     try:
         yield
     finally:

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .device import full_float32
 from .errors import VbprError
 
 Array = np.ndarray[Any, Any]
@@ -55,6 +56,7 @@ class Ranks:
         return np.where(self.candidates, 1 - (self.above + self.ties) / np.maximum(1, self.candidates), 0.5)
 
 
+@full_float32()
 def held_out_ranks(
     users: Tensor,
     items: Tensor,
@@ -100,7 +102,8 @@ def held_out_ranks(
 
     blocks = range(0, len(who), user_block)
     with single_threaded_ops(users.device) as workers, ThreadPoolExecutor(workers, "rank") as pool:
-        for _ in pool.map(count, blocks):
+        # On a GPU one after another, on the caller's own stream.
+        for _ in (pool.map if users.device.type == "cpu" else map)(count, blocks):
             pass
     above, ties, lost = counted
     row_of = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))

@@ -39,7 +39,7 @@ PQ_ITEMS = 16  # the codes of IVF-PQ are learnt from at least so many, one for e
 BLOCK = 2**16  # vectors added to lists at a time: as many as FAISS itself takes, so that the bits are the same
 ROWS = 4096  # of features read at a time
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
-GPU_QUERIES, GPU_K = 32, 2048  # fewer queries do not pay for the copy to the GPU; FAISS's own limit there
+GPU_WORK, GPU_K = 10**11, 2048  # of fewer products, the CPU is done while a GPU starts; FAISS's own limit there
 GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
 
 
@@ -227,7 +227,8 @@ class Nearest:
         k = min(k, len(self.item_ids))
         wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:
-            answer = self.by_gpu(queries, wide) if len(queries) >= GPU_QUERIES and wide <= GPU_K else None
+            large = queries.size * len(self.item_ids) >= GPU_WORK
+            answer = self.by_gpu(queries, wide) if large and wide <= GPU_K else None
             if answer is None:
                 how = parameters(self.index, self.kind, max(self.effort, wide), None)
                 answer = self.index.search(queries, wide, params=how)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from .datasets import Dataset
 from .errors import VbprError, near
@@ -282,6 +283,7 @@ def run_trial(
     except BaseException as error:
         trial.set_user_attr("seconds", time.monotonic() - started)
         drawn = isinstance(error, VbprError | RuntimeError | MemoryError)
+        drawn = drawn and not isinstance(error, torch.AcceleratorError)  # after which a GPU answers nothing
         poor = isinstance(error, optuna.TrialPruned) or (count and drawn and not isinstance(error, Stopped))
         if poor:  # an error of the defaults is the user's; a later one (not finite, too large) the draw's
             trial.set_user_attr("why", str(error))

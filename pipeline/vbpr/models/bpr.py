@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checkpoint import read_checkpoint, write_checkpoint
+from ..device import full_float32
 from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
@@ -229,6 +230,7 @@ class BPR:
         """
         self.config, self.checkpoint, self.part = config, checkpoint, part
 
+    @full_float32()
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         """See `Recommender.fit`.
 

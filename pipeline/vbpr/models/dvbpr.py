@@ -169,7 +169,8 @@ class DVBPR:
             theta_u, phi = (best.cpu().numpy() for best in run.best)
             return factors_of(split, theta_u, phi, about=about)
 
-        with Progress(f"train {c.model}", steps * c.epochs, "steps") as bar, stop_signals() as stopping, full_float32():
+        exactly = full_float32(measured=not c.images_per_step)  # where steps differ in shape, measuring never ends
+        with Progress(f"train {c.model}", steps * c.epochs, "steps") as bar, stop_signals() as stopping, exactly:
             run.resume(bar)
             while run.step < steps * c.epochs and not run.patience_lost(steps):
                 if c.schedule == "linear":
