@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import sqlalchemy.exc
+import torch
 
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
@@ -144,6 +145,19 @@ def test_a_killed_or_stopped_study_goes_on(board, board_features, tmp_path, how)
     assert len(done.trials) >= 30 and kept["model"] == "bprmf"
     whole = run(board, board_features, "bprmf", tmp_path / "whole.json", trials=30)
     assert [t.params for t in done.trials][:30] == [t.params for t in whole.trials]
+
+
+def test_a_gpu_that_fails_is_no_poor_draw(board, tmp_path, learner, monkeypatch):
+    build = registry.MODELS["learner"].build
+
+    def failing(config, checkpoint):
+        if learner:  # after the first trial
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        return build(config, checkpoint)
+
+    monkeypatch.setitem(registry.MODELS, "learner", dataclasses.replace(registry.MODELS["learner"], build=failing))
+    with pytest.raises(torch.AcceleratorError):
+        run(board, None, "learner", tmp_path / "b.json", trials=3)
 
 
 def test_poor_curves_are_pruned(board, tmp_path, learner):
