@@ -9,7 +9,7 @@ import safetensors.numpy
 import vbpr
 from conftest import TINY
 from small import draw, make_data
-from vbpr import Dataset, FeatureStore, VbprError, Visual
+from vbpr import VBPR, Dataset, FeatureStore, VbprError, Visual
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 
@@ -39,6 +39,8 @@ def test_a_fitted_object_says_that_weights_were_random_and_takes_finished_files_
     factors = Visual(dim=8, device="cpu").fit(pairs, board_features)
     assert factors.about["title"] == f"visual (RANDOM weights: {TINY})" and factors.about["features"]
     store = FeatureStore(board_features)
+    config = VBPR(device="cpu", epochs=1).fit(pairs, store).about["config"]
+    assert config["dim"] == min(store.dim, vbpr.configure("vbpr").dim) and config["epochs"] == 1
     part = tmp_path / "part.h5"
     with FeatureStore.create(part, store.item_ids, store.signature, store.dim, store.provenance) as half:
         half.write(np.arange(5), store.features[:5])

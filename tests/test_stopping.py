@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,6 +93,21 @@ def test_closed_descriptors_are_no_place_for_the_feature_file(board, tmp_path):
     code = f"import os; [os.close(n) for n in (0, 1, 2)]; os.execv(*{call!r})"
     assert subprocess.run([sys.executable, "-c", code], env=environment(), timeout=120).returncode == 0
     assert out.read_bytes().startswith(b"\x89HDF")
+
+
+def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, tmp_path):
+    from vbpr import demo
+    from vbpr.stopping import Stopped, interruptible
+
+    monkeypatch.setattr(demo, "extract", lambda *_: os.kill(os.getpid(), signal.SIGINT))  # in its last batch
+    with pytest.raises(Stopped):
+        demo.run(tmp_path)
+    monkeypatch.setattr(demo, "extract", lambda *_: None)
+    monkeypatch.setattr(demo, "train", lambda *_: types.SimpleNamespace(factors=None))
+    monkeypatch.setattr(demo, "FeatureStore", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended, interruptible():
+        demo.run(tmp_path)
+    assert ended.value.code == 130
 
 
 def test_python_has_its_own_signals_back():

@@ -301,6 +301,7 @@ def test_a_missing_configuration_file(refused, tmp_path):
         (["--model", "vsual"], "did you mean visual"),
         (["--objective", "auc"], "--objective auc is not known; choose from all, cold"),
         (["--model", "visual"], "needs --features"),
+        (["--model", "als", "--objective", "unseen"], "--objective unseen: --model als cannot score such items"),
         (["--model", "spectral", "--objective", "cold"], "--objective cold: no validation item is; choose another"),
     ],
 )

@@ -25,7 +25,7 @@ from .interactions import Split
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid
-from .stopping import stop_signals
+from .stopping import Stopped, stop_signals
 from .tables import print_metrics
 from .train import align, fit, prepare, train
 
@@ -53,19 +53,21 @@ def oracle(split: Split) -> Factors:
 
 
 def run(out: Path) -> None:
-    """Extract, train, evaluate beside the baselines and the oracle, and write the page."""
-    with stop_signals():  # the flag of all that runs inside
-        steps(out)
+    """Extract, train, evaluate beside the baselines and the oracle, and write the page.
 
-
-def steps(out: Path) -> None:
+    Raises:
+        Stopped: Ctrl-C or SIGTERM.
+    """
     started = time.monotonic()
     data = Dataset.resolve("sample")
     features = out / "lite0.h5"
-    print("1 of 4  vbpr extract --backbone lite0 --data sample")
-    extract(data, "lite0", features)
-    print("2 of 4  vbpr train --features lite0.h5")
-    visual = train(data, [features], configure("visual"), out / "lite0.model.h5").factors
+    with stop_signals() as stopping:  # what is asked of the last batch of one is asked of the other
+        print("1 of 4  vbpr extract --backbone lite0 --data sample")
+        extract(data, "lite0", features)
+        go_on(stopping())
+        print("2 of 4  vbpr train --features lite0.h5")
+        visual = train(data, [features], configure("visual"), out / "lite0.model.h5").factors
+        go_on(stopping())
     print("3 of 4  vbpr evaluate")
     store = FeatureStore(features)
     split = prepare(data, [store])
@@ -82,6 +84,11 @@ def steps(out: Path) -> None:
     print("  vbpr train --features artifacts/inc.h5\n  vbpr evaluate artifacts/inc.model.h5")
     print("  vbpr recommend artifacts/inc.model.h5 --user ID --grid shopper.png")
     print("  vbpr similar artifacts/inc.model.h5 --item ID --grid similar.png")
+
+
+def go_on(stopped: bool) -> None:
+    if stopped:
+        raise Stopped("stopped between two steps; run the same command again to go on")
 
 
 def write_page(out: Path, data: Dataset, model: Factors, features: Path, summaries: list[dict[str, Any]]) -> Path:

@@ -4,6 +4,7 @@ factors = VBPR(epochs=4).fit(Interactions.read("data/interactions.csv"), "artifa
 items, scores = factors.recommend("A0", 10)
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class Visual:
     model = "visual"
 
     def __init__(self, preset: str = "default", **config: Any) -> None:
-        self.config = configure(self.model, preset, **config)
+        self.configure = functools.partial(configure, self.model, preset, **config)
+        self.configure()  # what is impossible is said here
 
     def fit(
         self,
@@ -48,7 +50,8 @@ class Visual:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
             split = Split.make(interactions, how, catalogue=catalogue)
         matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None
-        return made_from(fit(split, matrix, self.config), None, stores, [store.digest() for store in stores])
+        factors = fit(split, matrix, self.configure(widest=sum(store.dim for store in stores)))
+        return made_from(factors, None, stores, [store.digest() for store in stores])
 
 
 class VBPR(Visual):

@@ -140,6 +140,8 @@ def tune(
         raise VbprError(f"--model {model} has nothing to tune{near(model, SPACES)}; choose from {', '.join(SPACES)}")
     if objective not in OBJECTIVES:
         raise VbprError(f"--objective {objective} is not known; choose from {', '.join(OBJECTIVES)}")
+    if objective == "unseen" and not MODELS[model].visual:
+        raise VbprError(f"--objective unseen: --model {model} cannot score such items; choose another objective")
     path = Path(out)
     check_target(path)
     if path.suffix == ".db":
@@ -279,7 +281,8 @@ def run_trial(
         config = base.changed(**draw(trial, space))
         with listening(listen):
             factors = fit(split, matrix, config)
-        value = value_of(evaluate(factors, "validation", base.device).summary(), objective)
+        part, metric = OBJECTIVES[objective]
+        value = evaluate(factors, "validation", base.device).summary()[part][metric]
     except BaseException as error:
         trial.set_user_attr("seconds", time.monotonic() - started)
         drawn = isinstance(error, VbprError | RuntimeError | MemoryError)
@@ -312,13 +315,6 @@ def defaults(space: Space, base: TrainConfig) -> dict[str, Any]:
     """The model's own values of what is searched, no larger than the space allows."""
     own = {name: getattr(base, name) for name in space}
     return {n: v if isinstance(space[n], list) else min(v, space[n][1]) for n, v in own.items()}
-
-
-def value_of(summary: dict[str, Any], objective: str) -> float:
-    part, metric = OBJECTIVES[objective]
-    if metric not in summary[part]:
-        raise VbprError(f"--objective {objective}: this model cannot score such items; choose another objective")
-    return float(summary[part][metric])
 
 
 def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str, Any]:

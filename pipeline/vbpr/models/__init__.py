@@ -168,7 +168,8 @@ def configure(
     if preset == "efficient" and model != "dvbpr":
         raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
     values = {"dim": TrainConfig.dim, **MODELS[model].defaults, **PRESETS[preset]}
-    values["dim"] = min(values["dim"], widest or values["dim"])
+    if widest and MODELS[model].visual:
+        values["dim"] = min(values["dim"], widest)
     try:
         config = TrainConfig(model=model, **{**values, **written})
     except VbprError as error:
