@@ -31,8 +31,8 @@ from torch import nn
 
 from . import autoencoder
 from .device import full_float32, multiplies_bfloat16, pick_device, seeded
-from .errors import VbprError, near
-from .files import digest, first_line
+from .errors import VbprError, first_line, near
+from .files import digest
 from .graphs import compile_graph, tiles
 from .images import Pixels, Preprocessing
 

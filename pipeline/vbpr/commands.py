@@ -259,12 +259,12 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from .datasets import Dataset
     from .factors import first_curve
-    from .features import opened
+    from .features import stores_of
     from .models import configure, refuse_idle
     from .train import train as run
 
     files = features or []
-    stores = opened(files)
+    stores = stores_of(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     given = {
         "dim": dim,
@@ -356,12 +356,12 @@ def tune(
     import dataclasses
 
     from .datasets import Dataset
-    from .features import opened
+    from .features import stores_of
     from .tables import print_trials
     from .tune import tune as run
 
     files = features or []
-    stores = opened(files)
+    stores = stores_of(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     out = out or beside(files, model, ".tuned.json")
     protocol = {"split": split, "min_interactions": min_interactions, "k_core": k_core, "split_seed": split_seed}

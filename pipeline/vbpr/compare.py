@@ -158,7 +158,7 @@ def compare_on(
         features, spent = features_of(method, data, folder, options)
         cells = []
         for seed in range(options.seeds if trained(method) else 1):
-            config = config_of(method, options).changed(seed=seed)
+            config = config_of(method, options, features).changed(seed=seed)
             cells.append(cell(method, data, split, features, config, folder, published))
             if stopping():
                 raise Stopped(f"stopped after {method.name}; run the same command again to resume")
@@ -187,9 +187,10 @@ def trained(method: Method) -> bool:
     return method.model not in ("popularity", "knn")
 
 
-def config_of(method: Method, options: Options) -> TrainConfig:
+def config_of(method: Method, options: Options, features: FeatureStore | None) -> TrainConfig:
     given = options.dvbpr if method.model == "dvbpr" else {}
-    return configure(method.model, method.preset, device=options.device, **given)
+    widest = None if features is None else features.dim
+    return configure(method.model, method.preset, widest=widest, device=options.device, **given)
 
 
 def features_of(
@@ -244,8 +245,6 @@ def cell(
             return kept
         console.print(f"{data.title}: {method.name}, seed {config.seed}")
         matrix = align(stores, split.item_ids) if stores else None
-        if matrix is not None:
-            config = config.changed(dim=min(config.dim, matrix.matrix.shape[1]))
         started = time.monotonic()
         checkpoint = path.with_suffix(".checkpoint")
         factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)

@@ -61,7 +61,7 @@ def run(out: Path) -> None:
     started = time.monotonic()
     data = Dataset.resolve("sample")
     features = out / "lite0.h5"
-    with stop_signals() as stopping:  # what is asked of the last batch of one is asked of the other
+    with stop_signals() as stopping:  # asked for in the last batch of one step, it ends the demo all the same
         print("1 of 4  vbpr extract --backbone lite0 --data sample")
         extract(data, "lite0", features)
         go_on(stopping())

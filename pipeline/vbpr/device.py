@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .errors import VbprError
+from .errors import VbprError, first_line
 
 
 def pick_device(device: str) -> torch.device:
@@ -38,7 +38,7 @@ def fault(index: int) -> str:
     try:
         torch.zeros(1, device=f"cuda:{index}").add_(1).item()
     except RuntimeError as error:
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return ""
 
 

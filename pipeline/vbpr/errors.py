@@ -22,6 +22,11 @@ def errno_in(error: BaseException) -> int:
     return int(found[1]) if found else 0
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line; nothing said: its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def near(name: str, names: Iterable[str]) -> str:
     """A hint for a mistyped name: ` (did you mean A, B?)`, or nothing when no name is near."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
@@ -35,4 +40,4 @@ def some(names: Iterable[str], total: int, shown: int = 3) -> str:
     return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-__all__ = ["VbprError", "errno_in", "near", "some"]
+__all__ = ["VbprError", "errno_in", "first_line", "near", "some"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .factors import Factors
-from .features import FeatureStore, opened
+from .features import FeatureStore, stores_of
 from .interactions import Interactions, Split
 from .models import MODELS, configure
 from .train import align, fit, made_from
@@ -43,7 +43,7 @@ class Visual:
             VbprError: features are needed and missing or unfinished, or the configuration is impossible.
         """
         files = [features] if isinstance(features, Path | str | FeatureStore) else list(features)
-        stores = [store.finished() for store in opened(files)]
+        stores = [store.finished() for store in stores_of(files)]
         if isinstance(interactions, Split):
             split = interactions
         else:

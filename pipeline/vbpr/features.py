@@ -647,9 +647,9 @@ def describe(provenance: Mapping[str, Any]) -> str:
     return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
 
 
-def opened(features: Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
+def stores_of(features: Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
     """Feature files, or stores that are open already, as stores."""
     return [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in features]
 
 
-__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "describe", "opened"]
+__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "describe", "stores_of"]

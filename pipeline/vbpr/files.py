@@ -20,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from .errors import VbprError, errno_in, some
+from .errors import VbprError, errno_in, first_line, some
 
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
 
@@ -289,10 +289,6 @@ def check_closed(handle: h5py.File, path: Path) -> None:
         visit(handle)
     except (OSError, KeyError, RuntimeError, RecursionError) as error:
         raise VbprError(damaged(path, error)) from error
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def write_text(handle: h5py.File, name: str, text: str) -> None:

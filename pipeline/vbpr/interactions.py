@@ -23,8 +23,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import scipy.sparse as sp
 
-from .errors import VbprError, some
-from .files import Strings, first_line
+from .errors import VbprError, first_line, some
+from .files import Strings
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,7 @@ from .checkpoint import discard
 from .datasets import Dataset
 from .errors import VbprError, some
 from .factors import Factors
-from .features import FeatureStore, opened
+from .features import FeatureStore, stores_of
 from .files import Strings, check_target, locked
 from .images import ImageSource, holdings
 from .interactions import Split
@@ -183,7 +183,7 @@ def train(
     """
     path = Path(out)
     check_target(path, "model")
-    stores = opened(features)
+    stores = stores_of(features)
     visual = MODELS[config.model].visual
     if visual and not stores:
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from .datasets import Dataset
-from .errors import VbprError, near
+from .errors import VbprError, first_line, near
 from .evaluate import PARTS, evaluate
-from .features import FeatureStore, opened
-from .files import check_target, first_line, locked, replacing
+from .features import FeatureStore, stores_of
+from .files import check_target, locked, replacing
 from .interactions import Split
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
@@ -146,7 +146,7 @@ def tune(
     check_target(path)
     if path.suffix == ".db":
         raise VbprError(f"--out {path} is the name of the study itself; give the configuration a name in .json")
-    stores = opened(features)
+    stores = stores_of(features)
     if MODELS[model].visual and not stores:
         raise VbprError(f"--model {model} needs --features FILE; make one with vbpr extract")
     split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)

@@ -16,8 +16,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .. import sample
-from ..errors import VbprError
-from ..files import Strings, first_line
+from ..errors import VbprError, first_line
+from ..files import Strings
 from ..images import ImageSource, open_images
 from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, UNFIT, Interactions, refuse_twins, rows_of
 
