@@ -30,7 +30,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from vbpr.backbones import Backbone, Encoder, load_backbone
 from vbpr.datasets import Dataset
-from vbpr.device import full_float32, pick_device
+from vbpr.device import full_float32, multiplies_bfloat16, pick_device
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
 from vbpr.images import Preprocessing, open_images, prepare, prepare_any
@@ -181,16 +181,21 @@ def main() -> None:
 
         device = pick_device(options.device)
         engines = ["torch"] if device.type == "cuda" else options.engines.split(",")
+        precisions = {"exact": torch.float32}
+        if multiplies_bfloat16(device):
+            precisions["fast"] = torch.bfloat16
+        else:
+            print("no units for bfloat16 here: --precision fast is refused")
         encoders = {
             (precision, engine): Encoder(backbone, options.device, precision, engine, options.batch, options.images)
-            for precision in ("exact", "fast")
+            for precision in precisions
             for engine in engines
         }
         rounds: dict[str, list[tuple[float, float, float]]] = {}  # of each row: images/s, the round's naive, its floor
         for k in range(options.runs):  # a round measures everything once, for machines are not as fast at all times
             base = naive(backbone, photos[: max(5, min(60, options.images))])
             rounds.setdefault("naive loop", []).append((base, base, 0))
-            for precision, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
+            for precision, dtype in precisions.items():
                 floor = convolution_rate(dtype, device) / work
 
                 def note(label: str, rate: float, base: float = base, floor: float = floor) -> None:

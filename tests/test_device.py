@@ -8,7 +8,7 @@ from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
 from vbpr import Dataset, FeatureStore, VbprError, configure, extract, metrics
 from vbpr.backbones import Encoder, load_backbone
-from vbpr.device import fault, pick_device
+from vbpr.device import fault, multiplies_bfloat16, pick_device
 from vbpr.evaluate import evaluate
 from vbpr.models import MODELS, bpr
 from vbpr.train import align, fit, prepare
@@ -26,6 +26,15 @@ def test_features_equal_eager_float32(precision):
     with torch.inference_mode():
         expected = backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
     assert np.linalg.norm(found - expected) <= (1e-3 if precision == "exact" else 0.05) * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [({"avx512_bf16": True}, True), ({"avx2": True}, False), ({"bf16": True}, True), ({"neon": True}, False)],
+)
+def test_a_cpu_without_units_for_bfloat16_is_known(monkeypatch, told, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    assert multiplies_bfloat16(torch.device("cpu")) is expected
 
 
 def test_weights_are_drawn_without_touching_a_gpu(monkeypatch):

@@ -21,6 +21,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vbpr import VbprError
@@ -535,7 +536,23 @@ def test_changed_new_and_vanished_images_cost_only_themselves(folder, tmp_path):
     assert (tmp_path / "fresh.h5").read_bytes() == out.read_bytes()
 
 
-def test_another_model_weights_or_precision_is_refused_naming_both(folder, tmp_path):
+@pytest.fixture
+def bfloat16(monkeypatch):
+    """This processor multiplies bfloat16, be it true or not."""
+    monkeypatch.setattr("vbpr.device.multiplies_bfloat16", lambda _: True)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_fast_precision_is_refused_where_it_would_be_slower(folder, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("vbpr.device.pick_device", lambda _: torch.device(kind))
+    monkeypatch.setattr("vbpr.device.multiplies_bfloat16", lambda device: device.type != kind)
+    named = "GPU" if kind == "cuda" else "CPU"
+    with pytest.raises(VbprError, match=f"--precision fast: this {named} has no units for bfloat16"):
+        run(folder, tmp_path / "f.h5", precision="fast")
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_another_model_weights_or_precision_is_refused_naming_both(folder, tmp_path, bfloat16):
     out = tmp_path / "f.h5"
     run(folder, out)
     kept = out.read_bytes()
@@ -545,7 +562,7 @@ def test_another_model_weights_or_precision_is_refused_naming_both(folder, tmp_p
     assert out.read_bytes() == kept
 
 
-def test_engines_that_round_in_their_own_ways_are_not_mixed(folder, tmp_path):
+def test_engines_that_round_in_their_own_ways_are_not_mixed(folder, tmp_path, bfloat16):
     run(folder, tmp_path / "f.h5", precision="fast")
     pytest.importorskip("openvino")
     (folder / "images" / "new.jpg").write_bytes(jpeg(11))

@@ -245,13 +245,6 @@ def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_by
     assert runner.best_batch(10**6) == 64
 
 
-def test_fast_precision_is_refused_where_a_gpu_imitates_bfloat16(monkeypatch):
-    monkeypatch.setattr(backbones, "pick_device", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(backbones, "multiplies_bfloat16", lambda _: False)
-    with pytest.raises(VbprError, match="--precision fast: this GPU only imitates bfloat16"):
-        Encoder(load_backbone(TINY, random_weights=True), precision="fast")
-
-
 def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_cpu, monkeypatch):
     runner = backbones.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
     wait = runner.start(np.zeros((4, runner.size, runner.size, 3), np.uint8))

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from . import autoencoder
-from .device import full_float32, multiplies_bfloat16, pick_device, seeded
+from .device import full_float32, pick_device, seeded
 from .errors import VbprError, first_line, near
 from .files import digest
 from .graphs import compile_graph, tiles
@@ -352,8 +352,6 @@ class Encoder:
         fast = precision == "fast"
         self.runner: Runner
         if self.device.type == "cuda":
-            if fast and not multiplies_bfloat16(self.device):
-                raise VbprError("--precision fast: this GPU only imitates bfloat16, more slowly; leave it out")
             self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
         elif self.engine == "openvino":
             self.runner = OpenvinoRunner(backbone, fast, batch or 16)

@@ -43,11 +43,17 @@ def fault(index: int) -> str:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32 there: GPUs before Ampere only imitate it."""
+    """Whether bfloat16 is faster than float32 there: GPUs before Ampere and CPUs with no units for it imitate it."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported() or cpu_has("bf16")  # the latter on ARM
+
+
+def cpu_has(unit: str) -> bool:
+    """Whether the CPU has a unit, by torch's name for it; False where torch is too old to tell."""
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(told.get(unit))
 
 
 @contextlib.contextmanager
@@ -75,4 +81,4 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-__all__ = ["full_float32", "multiplies_bfloat16", "pick_device", "seeded"]
+__all__ = ["cpu_has", "full_float32", "multiplies_bfloat16", "pick_device", "seeded"]

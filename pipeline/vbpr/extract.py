@@ -91,9 +91,12 @@ def extract(
         return checked(finished, source, signatures, max_bad)
     check_target(path, "features")
     from .backbones import Encoder, load_backbone, pick_engine
-    from .device import pick_device
+    from .device import multiplies_bfloat16, pick_device
 
     processor = pick_device(device)
+    if precision == "fast" and not multiplies_bfloat16(processor):
+        kind = "GPU" if processor.type == "cuda" else "CPU"
+        raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
     chosen = pick_engine(engine, processor, batch)
     rounding = chosen + " on a GPU" * (processor.type == "cuda")
     if backbone == "cae" and weights is None and not random_weights:

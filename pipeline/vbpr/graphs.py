@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .device import cpu_has
+
 # OpenVINO reports to its maker, under an identity in the home folder, unless this package of its cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 Array = np.ndarray[Any, Any]
@@ -33,8 +35,7 @@ def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
 
 def tiles() -> bool:
     """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
-    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(told.get("amx_bf16"))
+    return cpu_has("amx_bf16")
 
 
 def pool_later(model: Any) -> int:
