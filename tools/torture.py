@@ -2,12 +2,14 @@
 
 python tools/torture.py --kills 200
 python tools/torture.py --kills 40 --images 100 --engine openvino --backbone inception
+python tools/torture.py --kills 50 --processes 3    # that share the images; one is killed, the others terminated
 """
 
 import argparse
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -33,13 +35,14 @@ def make_images(folder: Path, count: int = 300) -> None:
         (folder / f"bad{i}.jpg").write_bytes(b"<html>not found</html>")
 
 
-def child(data: Path, out: Path, how: dict[str, Any]) -> int:
+def child(data: Path, out: Path, how: dict[str, Any], world: dict[str, str]) -> int:
     """Fork a process that extracts (the imports are done: it starts at once); its pid."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
+        os.environ |= world
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1), os.dup2(devnull, 2)
         from vbpr.datasets import Dataset
@@ -51,13 +54,22 @@ def child(data: Path, out: Path, how: dict[str, Any]) -> int:
         os._exit(code)
 
 
+def children(count: int, data: Path, out: Path, how: dict[str, Any]) -> list[int]:
+    """As many processes that share the images, as torchrun would start them; their pids."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    where = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [child(data, out, how, {"RANK": str(rank), **where}) for rank in range(count)]
+
+
 def torture(
-    kills: int, folder: Path, seed: int = 0, images: int = 300, how: dict[str, Any] = SMALLEST
+    kills: int, folder: Path, seed: int = 0, images: int = 300, how: dict[str, Any] = SMALLEST, processes: int = 1
 ) -> dict[str, float]:
     """Run until `kills` processes have been killed and the file that they worked on is finished.
 
     Args:
         how: what `extract` is told: its backbone and engine.
+        processes: of each run, of which one is killed; the others are told to stop.
 
     Returns:
         killed, finished (how many files were completed in between), rows kept by the kills on average, seconds.
@@ -71,26 +83,33 @@ def torture(
     rng = random.Random(seed)
     make_images(folder / "images", images)
     whole, out = folder / "whole.h5", folder / "killed.h5"
-    start = time.monotonic()
-    assert os.waitpid(child(folder / "images", whole, how), 0)[1] == 0, "the undisturbed run failed"
-    span = time.monotonic() - start
+    assert os.waitpid(child(folder / "images", whole, how, {}), 0)[1] == 0, "the undisturbed run failed"
     expected = whole.read_bytes()
+    start = time.monotonic()
+    ends = [os.waitpid(pid, 0)[1] for pid in children(processes, folder / "images", out, how)]
+    span = time.monotonic() - start
+    assert not any(ends) and out.read_bytes() == expected, "another undisturbed run differs"
+    out.unlink()
     killed, finished, done, kept = 0, 0, 0, []
     while killed < kills or done or not finished:
-        pid = child(folder / "images", out, how)
-        if killed < kills:
+        pids = children(processes, folder / "images", out, how)
+        strike = killed < kills
+        if strike:
             time.sleep(rng.uniform(0, 0.9 * span))
-            os.kill(pid, signal.SIGKILL)
-        status = os.waitpid(pid, 0)[1]
-        assert status in (0, signal.SIGKILL), f"a resumed run failed with {status}"
-        killed += status == signal.SIGKILL
+            os.kill(rng.choice(pids), signal.SIGKILL)
+            for pid in pids if processes > 1 else ():
+                os.kill(pid, signal.SIGTERM)
+        ends = [os.waitpid(pid, 0)[1] for pid in pids]
+        struck = signal.SIGKILL in ends
+        assert not any(ends) or struck or (strike and processes > 1), f"a resumed run failed with {ends}"
+        killed += struck
         if out.exists():
             store = FeatureStore(out)  # every state that a kill leaves behind is a readable file
             now = len(store) - len(store.pending)
             assert now >= done, f"{done - now} finished rows were lost"
             kept.append(now - done)
             done = now
-        if status == 0:
+        if not any(ends):
             assert out.read_bytes() == expected, "the resumed file differs from the undisturbed one"
             assert not FeatureStore(out).verify()
             finished, done = finished + 1, 0
@@ -112,10 +131,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backbone", default=SMALLEST["backbone"])
     parser.add_argument("--engine", default=SMALLEST["engine"], choices=("torch", "openvino"))
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         how = {"backbone": options.backbone, "engine": options.engine}
-        result = torture(options.kills, Path(folder), options.seed, options.images, how)
+        result = torture(options.kills, Path(folder), options.seed, options.images, how, options.processes)
     print(
         f"{result['killed']} processes killed with SIGKILL at random moments, {result['rows a run']:.0f} rows added "
         f"before each; {result['finished']} files finished, each bit-identical to the undisturbed one and verified "

@@ -35,6 +35,7 @@ from .errors import VbprError, first_line, near
 from .files import digest
 from .graphs import compile_graph, tiles
 from .images import Pixels, Preprocessing
+from .world import launched
 
 State = dict[str, torch.Tensor]
 Features = np.ndarray[Any, np.dtype[np.float32]]
@@ -455,6 +456,7 @@ class OpenvinoRunner:
         how = {
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": not launched(),  # the others would be pinned to the very same cores
         }
         with ThreadPoolExecutor(1) as pool:  # with AMX in use, the caller's signals would want a larger stack
             compiled = pool.submit(compile_graph, model, fast, how).result()

@@ -149,9 +149,7 @@ def extract(
     device: Device = "auto",
     batch: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=65536, help="Images a step [default: 16, or 8 in halves (AMX); on a GPU the fastest that fits]"
-        ),
+        typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]"),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
@@ -191,6 +189,8 @@ def extract(
         verify=verify,
         cae={"recipe": recipe, "epochs": epochs, "image_size": image_size},
     )
+    if done.rank:  # the first of several processes speaks for all
+        return
     rate = f" at {done.rate:,.0f} images/s" if done.written else ""
     print(
         f"{done.path}: {done.items - len(done.failures):,} of {done.items:,} items of {dataset.title} have features; "

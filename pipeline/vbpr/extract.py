@@ -3,10 +3,12 @@
 extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +24,7 @@ from .files import artifact_name, check_target
 from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, is_image_name, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
+from .world import EVERY, World
 
 Array = np.ndarray[Any, Any]
 WINDOW = 64  # full steps that are dealt out at a time
@@ -35,7 +38,8 @@ class Extraction:
         items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
         dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
             a folder without permission, an empty file) but whose features, made before, are kept. odd: (item id,
-            "W x H") of images, among those written now, that are so small or narrow that they say little.
+            "W x H") of images, among those written now, that are so small or narrow that they say little. rank: which
+            of several processes this is; all but the first (0) know what they have written themselves only.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class Extraction:
     dropped: int = 0
     away: list[str] = dataclasses.field(default_factory=list)
     odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    rank: int = 0
 
 
 def extract(
@@ -67,7 +72,8 @@ def extract(
     """Encode every image of a data set that is not yet in the feature file `out`.
 
     A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped. One
-    that is there but has nothing to look at for now (a dangling link, an empty file) keeps its features.
+    that is there but has nothing to look at for now (a dangling link, an empty file) keeps its features. Where
+    torchrun has started several processes on a machine, they share the images, and each takes a GPU.
 
     Args:
         max_bad: the largest share of images that may be unusable.
@@ -83,63 +89,142 @@ def extract(
     path = feature_file(backbone, out)
     if is_image_name(path.name):  # in a folder of images, the next run would take it for one
         raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")
-    source = data.images()
-    signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-    request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
-    finished = up_to_date(path, request, data, source, signatures)
-    if finished is not None and not (verify and finished.verify()):
-        return checked(finished, source, signatures, max_bad)
-    check_target(path, "features")
-    from .backbones import Encoder, load_backbone, pick_engine
-    from .device import multiplies_bfloat16, pick_device
+    with World.here() as world:
+        source = data.images()
+        signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
+        request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
+        finished = up_to_date(path, request, data, source, signatures) if world.first else None
+        if finished is not None and verify and finished.verify():
+            finished = None
+        if world.once("finished", lambda: finished is not None):
+            return (
+                checked(finished, source, signatures, max_bad)
+                if finished
+                else Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
+            )
+        check_target(path, "features")
+        from .backbones import Encoder, load_backbone, pick_engine
+        from .device import multiplies_bfloat16, pick_device
 
-    processor = pick_device(device)
-    if precision == "fast" and not multiplies_bfloat16(processor):
-        kind = "GPU" if processor.type == "cuda" else "CPU"
-        raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
-    chosen = pick_engine(engine, processor, batch)
-    rounding = chosen + " on a GPU" * (processor.type == "cuda")
-    if backbone == "cae" and weights is None and not random_weights:
-        weights = autoencoder(path, data, source, processor, cae or {})
-    model = load_backbone(backbone, weights, random_weights)
-    provenance = {
-        "backbone": model.name,
-        "weights": model.weights,
-        "weights_digest": model.digest,
-        "weights_file": None if weights is None else os.path.realpath(weights),
-        "dim": model.dim,
-        "preprocessing": str(model.preprocessing),
-        "precision": precision,
-        **({"engine": rounding} if precision == "fast" else {}),
-        # Fast engines round in their own ways, by up to 3% of a vector: a file keeps to one of them.
-        "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * (precision == "fast"),
-        "size": model.preprocessing.size,
-        "data": data.name,
-        "simulated": data.simulated,
-        "reasons": [*REASONS, "other"],
-        "versions": request["versions"],
-        "request": request,
-    }
-    odd: list[tuple[str, str]] = []
-    with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance, verify) as store:
-        store.retry(PASSING)
-        pending = store.pending
-        written, rate = 0, 0.0
-        if len(pending):
-            encoder = Encoder(model, device, precision, chosen, batch, len(pending))
-            with Progress(f"extract {backbone}", len(pending), "images") as bar, stop_signals() as stopping:
-                steps = encoded(store, source, encoder, model.preprocessing, pending, threads, stopping, odd)
-                for rows, bad in steps:
-                    written += rows
-                    bar.advance(rows + bad)
-                if stopping() and len(store.pending):
-                    raise Stopped(
-                        f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the same command "
-                        "again to resume"
-                    )
-                rate = bar.rate
-        done = checked(store, source, signatures, max_bad, written, rate)
-        return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
+        processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
+        if precision == "fast" and not multiplies_bfloat16(processor):
+            kind = "GPU" if processor.type == "cuda" else "CPU"
+            raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
+        chosen = pick_engine(engine, processor, batch)
+        rounding = chosen + " on a GPU" * (processor.type == "cuda")
+        if backbone == "cae" and weights is None and not random_weights:
+            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, cae or {})))
+        model = load_backbone(backbone, weights, random_weights)
+        provenance = {
+            "backbone": model.name,
+            "weights": model.weights,
+            "weights_digest": model.digest,
+            "weights_file": None if weights is None else os.path.realpath(weights),
+            "dim": model.dim,
+            "preprocessing": str(model.preprocessing),
+            "precision": precision,
+            **({"engine": rounding} if precision == "fast" else {}),
+            # Fast engines round in their own ways, by up to 3% of a vector: a file keeps to one of them.
+            "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * (precision == "fast"),
+            "size": model.preprocessing.size,
+            "data": data.name,
+            "simulated": data.simulated,
+            "reasons": [*REASONS, "other"],
+            "versions": request["versions"],
+            "request": request,
+        }
+        odd: list[tuple[str, str]] = []
+        with opened(world, path, source, signatures, model.dim, provenance, verify) as store:
+            total, mine = len(store.pending), world.share(store.pending)
+            world.meet("opened")  # from here on they write
+            written, rate = 0, 0.0
+            if total:
+                encoder = Encoder(model, str(processor), precision, chosen, batch, len(mine)) if len(mine) else None
+                threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
+                with (
+                    Progress(f"extract {backbone}", total, "images", shown=world.first) as bar,
+                    stop_signals() as stopping,
+                ):
+                    steps = encoded(store, source, encoder, model.preprocessing, mine, threads, stopping, odd)
+                    for rows, bad in steps if encoder else ():
+                        written += rows
+                        bar.advance(world.count(rows + bad) - bar.done)
+                        if not stopping():
+                            world.check()
+                    if world.size > 1:
+                        written += others(world, store, bar, stopping, written, odd)
+                    if stopping() and len(store.pending):
+                        raise Stopped(
+                            f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the same command "
+                            "again to resume"
+                        )
+                    rate = bar.rate
+            if not world.first:
+                return Extraction(path, len(store), written, [], rate, odd=sorted(odd), rank=world.rank)
+            done = checked(store, source, signatures, max_bad, written, rate)
+            return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
+
+
+def own_gpu(device: str, rank: int) -> str:
+    """The GPU of one of several processes, where `device` leaves open which."""
+    import torch
+
+    there = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    return f"cuda:{rank % there}" if there else device
+
+
+@contextlib.contextmanager
+def opened(
+    world: World,
+    path: Path,
+    source: ImageSource,
+    signatures: Array,
+    dim: int,
+    provenance: dict[str, Any],
+    verify: bool,
+) -> Iterator[FeatureStore]:
+    """The feature file, open for writing by every process of the run: the first makes it, the others join."""
+    if world.first:
+        with FeatureStore.create(path, source.item_ids, signatures, dim, provenance, verify) as store:
+            store.retry(PASSING)
+            if world.size > 1:
+                store.admit()
+            world.tell("ready")
+            yield store
+        return
+    world.hear("ready")
+    with FeatureStore.join(path) as store:
+        known = store.remembered(source.item_ids, signatures)
+        if store.provenance["fingerprint"] != provenance["fingerprint"] or not store.holds(source.item_ids, known):
+            raise VbprError(f"{source.name} or the weights change while they are read; run the same command again")
+        yield store
+
+
+def others(
+    world: World,
+    store: FeatureStore,
+    bar: Progress,
+    stopping: Callable[[], bool],
+    written: int,
+    odd: list[tuple[str, str]],
+) -> int:
+    """The first process waits for the others, takes in what they have done, and returns how many rows they have
+    written; these tell it."""
+    if not world.first:
+        world.tell(f"done by {world.rank}", [written, odd])
+        return 0
+    more = 0
+    for rank in range(1, world.size):
+        told = None
+        while not stopping() and (told := world.told(f"done by {rank}")) is None:
+            bar.advance(world.count(0) - bar.done)
+            time.sleep(EVERY)
+        if told is not None:
+            more += told[0][0]
+            odd += map(tuple, told[0][1])
+    bar.advance(world.count(0) - bar.done)
+    store.gather()
+    return more
 
 
 def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how: dict[str, Any]) -> Path:

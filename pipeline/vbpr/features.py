@@ -27,7 +27,7 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .files import Strings, encoded, locked, open_h5, read_strings, read_text, replacing, reserve, write_text
+from .files import Strings, encoded, joined, locked, open_h5, read_strings, read_text, replacing, reserve, write_text
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -56,7 +56,10 @@ class FeatureStore:
         features: (N, D) float16, read as they are asked for: see `Rows`.
         provenance: what made it (backbone, weights, preprocessing, versions, data), as written at creation.
         dropped: after `create`, how many finished rows went because their items are no longer in the catalogue.
+        admit: after `create`, to be called for other processes to `join`.
     """
+
+    admit: Callable[[], None]
 
     def __init__(self, path: Path | str) -> None:
         """Open for reading.
@@ -311,7 +314,7 @@ class FeatureStore:
                 finished catalogue are left.
         """
         path = Path(path).resolve()
-        with locked(path):
+        with locked(path) as admit:
             old = cls(path) if path.exists() else None
             gone = np.zeros(0, bool)
             if old is not None:
@@ -335,24 +338,53 @@ class FeatureStore:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
                 store = cls(path)
                 store.dropped = 0 if old is None else int((old.state[gone] == DONE).sum())
-            try:
-                store._descriptor = os.open(path, os.O_RDWR)
-            except OSError as error:
-                raise VbprError(f"{path} cannot be written ({error.strerror}); make it writable") from error
-            try:
+            with store._opened():
                 # A block with a pending row and a digest was stopped in the instant between the two, or has changed.
                 for a, b in store.verify(None if verify else np.flatnonzero(~store._whole())):
                     store._make_pending(np.arange(a, b))
                 with store._writing():  # a kill can come between the last row of a block and its digest
                     store._unseal(np.flatnonzero(~store._whole()))
                     store._seal(np.flatnonzero(store._whole()))
+                store.admit = admit
                 yield store
-                with store._writing():
-                    os.fdatasync(store._descriptor)
-                    store._check_place()
-            finally:
-                os.close(store._descriptor)
-                store._descriptor = -1
+
+    @classmethod
+    @contextlib.contextmanager
+    def join(cls, path: Path | str) -> Iterator["FeatureStore"]:
+        """Open for writing beside the process that did so by `create` and then called `admit`; no row may be written
+        by two of them, and `gather` must follow.
+
+        Raises:
+            VbprError: there is no such process.
+        """
+        path = Path(path).resolve()
+        with joined(path):
+            store = cls(path)
+            with store._opened():
+                yield store
+
+    def gather(self) -> None:
+        """Take in what others have written, and give blocks that have so become whole their digests."""
+        shapes = shapes_of(len(self), self.dim)
+        self.state, self.reason, self.digests = (self._read(name, shapes) for name in ("state", "reason", "digest"))
+        with self._writing():
+            self._seal(np.flatnonzero(self._whole()))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[None]:
+        """The file open for writing, and all of it durable at the end."""
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR)
+        except OSError as error:
+            raise VbprError(f"{self.path} cannot be written ({error.strerror}); make it writable") from error
+        try:
+            yield
+            with self._writing():
+                os.fdatasync(self._descriptor)
+                self._check_place()
+        finally:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     @staticmethod
     def _allocate(

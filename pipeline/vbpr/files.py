@@ -13,9 +13,9 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -109,15 +109,21 @@ def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
         raise VbprError(f"{path} is there and holds {found}; choose another place with {option}")
 
 
+def lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextlib.contextmanager
-def locked(path: Path | str) -> Iterator[None]:
+def locked(path: Path | str) -> Iterator[Callable[[], None]]:
     """Hold the right to write `path` (a lock file beside it; the kernel drops it when its holder dies).
+
+    What it yields shares that right, from then on, with those who ask for it by `joined`.
 
     Raises:
         VbprError: another process holds it; the message names its pid and host.
     """
     path = Path(path).resolve()
-    lock = path.with_name(f".{path.name}.lock")
+    lock = lock_of(path)
     while True:
         try:
             how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # neither a link nor a pipe to wait for
@@ -148,10 +154,43 @@ def locked(path: Path | str) -> Iterator[None]:
         for left in lock.parent.glob(f".{glob.escape(path.name)}.*"):
             if own.fullmatch(left.name):  # of a run killed before its rename
                 left.unlink(missing_ok=True)
+
+        def admit() -> None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:  # the kernel lets go of the one lock before it gives the other
+                raise VbprError(f"{path} was taken by another process; wait for it, and run again") from error
+
+        try:
+            yield admit
+        finally:
+            release(handle, lock)
+
+
+@contextlib.contextmanager
+def joined(path: Path) -> Iterator[None]:
+    """Hold the right to write `path` together with the process that shares it.
+
+    Raises:
+        VbprError: nobody does.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            handle = held.enter_context(lock_of(path).open("rb"))
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError) as error:
+            raise VbprError(f"{path} is not shared: the process that began it is gone; run again to resume") from error
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            release(handle, lock_of(path))
+
+
+def release(handle: IO[bytes], lock: Path) -> None:
+    """Take the lock file away, unless one who shares it is still at work."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock.unlink(missing_ok=True)
 
 
 def reserve(path: Path, size: int) -> None:
@@ -339,6 +378,7 @@ __all__ = [
     "check_target",
     "digest",
     "encoded",
+    "joined",
     "kind_of",
     "locked",
     "open_h5",

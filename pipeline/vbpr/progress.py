@@ -47,16 +47,16 @@ LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """A progress display on standard error."""
+    """A progress display on standard error; of several processes at one job, one shows it."""
 
-    def __init__(self, label: str, total: int, unit: str = "items") -> None:
-        self.label, self.total, self.unit = label, total, unit
+    def __init__(self, label: str, total: int, unit: str = "items", shown: bool = True) -> None:
+        self.label, self.total, self.unit, self.shown = label, total, unit, shown
         self.done, self.note = 0, ""
         self.start = self.spoken = time.monotonic()
         self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
-        if console.is_terminal:
+        if console.is_terminal and self.shown:
             self.bar = Bar(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -93,6 +93,8 @@ class Progress:
 
     def _line(self) -> None:
         self.spoken = time.monotonic()
+        if not self.shown:
+            return
         left = (self.total - self.done) / max(1e-9, self.rate)
         text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
         print(text + (f", {self.note}" if self.note else ""), file=console.file, flush=True)

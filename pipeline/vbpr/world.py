@@ -1,0 +1,169 @@
+"""Several processes at one job, as torchrun starts them, and what they tell each other; mostly there is just one.
+
+world = World.here(); mine = world.share(rows); world.tell("ready"); world.hear("ready")
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .errors import VbprError, first_line
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+JOBS = itertools.count()  # of this process: the others have as many, in the same order
+EVERY = 0.05  # seconds between looks, when waiting
+
+
+class World:
+    """The processes of one job; as a context, one that fails tells the others.
+
+    Attributes:
+        rank: which of them this is; the first is 0.
+        size: how many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, store: Any = None) -> None:
+        self.rank, self.size, self.store = rank, size, store
+        self.counted = 0
+
+    @classmethod
+    def here(cls) -> "World":
+        """This process among those that torchrun started on this machine; all of them must ask, equally often.
+
+        Raises:
+            VbprError: they are on several machines, or cannot reach each other.
+        """
+        if not launched():
+            return cls()
+        rank, size = (number(name) for name in ("RANK", "WORLD_SIZE"))
+        if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):
+            raise VbprError("torchrun is used over several machines (--nnodes); give it one, and its --nproc-per-node")
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        return cls(rank, size, PrefixStore(f"vbpr {next(JOBS)}", meeting()))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what only one may do."""
+        return self.rank == 0
+
+    def share(self, values: Array) -> Array:
+        """This process's part of an array: neighbours, and as many as the others have."""
+        return values[slice(*(len(values) * rank // self.size for rank in (self.rank, self.rank + 1)))]
+
+    def tell(self, name: str, value: Any = None) -> None:
+        """Let the others hear a value (of JSON)."""
+        if self.store is not None:
+            self._lasting(lambda: self.store.set(name, json.dumps(value)))
+
+    def hear(self, name: str) -> Any:
+        """What one of the others tells; waits for it.
+
+        Raises:
+            VbprError: one of them has failed, or they are gone.
+        """
+        while (told := self.told(name)) is None:
+            time.sleep(EVERY)
+        return told[0]
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What the first process makes (of JSON), for all of them."""
+        if self.first:
+            made = make()
+            self.tell(name, made)
+            return made
+        return self.hear(name)  # type: ignore[no-any-return]
+
+    def meet(self, name: str) -> None:
+        """Wait until all have come here."""
+        if self.store is not None:
+            self._lasting(lambda: self.store.add(name, 1))
+            while self._lasting(lambda: self.store.add(name, 0)) < self.size:
+                self.check()
+                time.sleep(EVERY)
+
+    def told(self, name: str) -> tuple[Any] | None:
+        """What `hear` would give, or None as yet."""
+        if self._lasting(lambda: self.store.check([name])):
+            return (json.loads(self._lasting(lambda: self.store.get(name))),)
+        self.check()
+        return None
+
+    def check(self) -> None:
+        """
+        Raises:
+            VbprError: one of the others has failed, or they are gone.
+        """
+        if self.store is not None and self._lasting(lambda: self.store.check(["failed"])):
+            raise VbprError("another process of this run failed or was stopped; run the same command again to resume")
+
+    @staticmethod
+    def _lasting(ask: Callable[[], Any]) -> Any:
+        try:
+            return ask()
+        except RuntimeError as error:  # the store ends with the process that has it
+            raise VbprError(
+                f"the other processes of this run are gone ({first_line(error)}); run the same command again to resume"
+            ) from error
+
+    def count(self, more: int) -> int:
+        """What this and all earlier calls, of all processes, add up to."""
+        if self.store is None:
+            self.counted += more
+            return self.counted
+        return int(self._lasting(lambda: self.store.add("count", more)))
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            with contextlib.suppress(VbprError):  # nobody is left to be told
+                self.tell("failed")
+        elif self.first:  # it may have the store of all in it, which is to last until they have heard everything
+            self.meet("end")
+        else:
+            self._lasting(lambda: self.store.add("end", 1))
+
+
+def launched() -> bool:
+    """Whether this process is one of several."""
+    told = [os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")]
+    return all(told) and told[1] != "1"
+
+
+def number(name: str) -> int:
+    try:
+        return int(os.environ[name])
+    except ValueError:
+        raise VbprError(
+            f"the environment's {name} is {os.environ[name]!r}, no number; start vbpr by torchrun, or unset it"
+        ) from None
+
+
+@functools.cache
+def meeting() -> Any:
+    """The store through which the processes talk, once all have come; one for the life of a process."""
+    from torch.distributed.rendezvous import rendezvous
+
+    try:
+        found: Iterator[tuple[Any, int, int]] = rendezvous("env://", timeout=timedelta(minutes=5))
+        return next(found)[0]
+    except (RuntimeError, ValueError) as error:
+        raise VbprError(
+            f"the processes of this run did not meet ({first_line(error)}); start vbpr by torchrun, or without RANK "
+            "and WORLD_SIZE in the environment"
+        ) from error
+
+
+__all__ = ["EVERY", "World", "launched"]

@@ -1,0 +1,213 @@
+"""Several processes that share the images of one extraction: the same file, and an end that all of them hear of."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, TINY, board_items
+from vbpr import FeatureStore, VbprError
+from vbpr.extract import own_gpu
+from vbpr.features import BLOCK
+from vbpr.files import locked
+from vbpr.world import World
+
+PROVENANCE = {
+    "backbone": "b",
+    "weights": "w",
+    "preprocessing": "p",
+    "data": "d",
+    "fingerprint": "f",
+    "reasons": ["odd"],
+}
+
+
+def words(data, out):
+    return ["extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--data", data, "--out", out]
+
+
+def start(datas, out, how=()):
+    """As many processes as there are data sets, as torchrun would start them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    where = os.environ | {"WORLD_SIZE": str(len(datas)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "vbpr", *words(data, out), *how],
+            env=where | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, data in enumerate(datas)
+    ]
+
+
+def ended(processes):
+    """(exit code, standard output, standard error) of each."""
+    told = [process.communicate(timeout=120) for process in processes]
+    return [(process.returncode, *said) for process, said in zip(processes, told, strict=True)]
+
+
+@pytest.mark.slow
+def test_processes_make_the_file_that_one_makes(catalogue, board_features, tmp_path):
+    out, data = tmp_path / "f.h5", catalogue(name="board")  # the file says what its data set is called
+    (first, *rest) = ended(start([data] * 3, out))
+    assert first[0] == 0 and "22 of 22 items of board have features; 22 written now" in first[1]
+    assert [end[:2] for end in rest] == [(0, "")] * 2
+    whole = FeatureStore(board_features)
+    shared = FeatureStore(out).finished()
+    assert np.array_equal(shared.features, whole.features) and np.array_equal(shared.state, whole.state)
+    assert shared.sealed_rows() == len(shared) and shared.verify() == []
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+    (data / "images" / "bad.png").write_bytes(b"<html>")
+    (data / "images" / "one.png").write_bytes(board_items()["red-01"])
+    first, second = ended(start([data] * 2, out))  # one row for each
+    assert first[0] == second[0] == 0 and second[1] == ""
+    assert "23 of 24 items of board have features; 1 written now" in first[1] and "not an image (bad)" in first[1]
+    first, second = ended(start([data] * 2, out))
+    assert "0 written now" in first[1] and (second[0], second[1]) == (0, "")
+
+
+@pytest.mark.slow
+def test_a_process_that_sees_other_images_stops_them_all(catalogue, tmp_path):
+    data = catalogue()
+    other = catalogue({"red-00": board_items()["red-00"]}, [("u", "red-00")], name="other")
+    (first, *_), (second, _, error) = ended(start([data, other], tmp_path / "f.h5"))
+    assert (first, second) == (2, 2)
+    assert "other/images or the weights change while they are read" in " ".join(error.split())
+    assert ended(start([data] * 2, tmp_path / "f.h5"))[0][0] == 0
+
+
+@pytest.mark.slow
+def test_what_the_first_refuses_ends_the_others(catalogue, tmp_path):
+    (tmp_path / "f.h5").write_bytes(b"mine")
+    (first, _, error), (second, _, heard) = ended(start([catalogue()] * 2, tmp_path / "f.h5", ("--engine", "torch")))
+    assert (first, second) == (2, 2) and "is not a readable HDF5 file" in " ".join(error.split())
+    assert (tmp_path / "f.h5").read_bytes() == b"mine" and heard.count("\n") < 5
+
+
+@pytest.mark.slow
+def test_stopped_they_keep_what_is_done_and_resume(catalogue, tmp_path):
+    images = {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}
+    out, data = tmp_path / "f.h5", catalogue(images, [("u", "0-red-00")])
+    running = start([data] * 2, out, ("--batch", "4"))
+    while not (out.exists() and FeatureStore(out).state.reshape(2, -1).any(1).all()):  # both are at work
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+    (first, _, error), (second, *_) = ended(running)
+    assert (first, second) == (130, 130) and "of 1,320 items in" in error and "again to resume" in error
+    kept = len(FeatureStore(out).done)
+    assert 0 < kept < 1320
+    assert f"{1320 - kept:,} written now" in ended(start([data] * 2, out))[0][1]
+    assert FeatureStore(out).verify() == [] and FeatureStore(out).sealed_rows() == 1320
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them(board, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for written in (22, 0):
+        done = subprocess.run(
+            [*launcher, f"{ROOT}/cli.py", *words(board, tmp_path / "f.h5")], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("items of board have features") == 1 and f"{written} written now" in done.stdout
+
+
+def test_blocks_that_several_have_filled_get_their_digests(tmp_path):
+    n, out = 2 * BLOCK + 100, tmp_path / "f.h5"
+    ids, features = np.array([f"i{k}" for k in range(n)]), np.random.default_rng(0).random((n, 3), np.float32)
+
+    def create(path):
+        return FeatureStore.create(path, ids, np.ones(n, np.uint64), 3, PROVENANCE)
+
+    with create(tmp_path / "alone.h5") as store:
+        store.write(np.arange(n), features)
+    with pytest.raises(VbprError, match="is not shared"), FeatureStore.join(out):
+        pass
+    with create(out) as store:
+        with pytest.raises(VbprError, match="is not shared"), FeatureStore.join(out):
+            pass
+        store.admit()
+        rows = np.array_split(np.arange(n), 2)  # the block in the middle is of both
+        with FeatureStore.join(out) as other:
+            other.write(rows[1], features[rows[1]])
+            assert other.sealed_rows() == 100
+            with pytest.raises(VbprError, match="in use by pid"), create(out):
+                pass
+        store.write(rows[0], features[rows[0]])
+        assert store.sealed_rows() == BLOCK
+        store.gather()
+        assert store.sealed_rows() == n and not len(store.pending)
+    assert out.read_bytes() == (tmp_path / "alone.h5").read_bytes()
+    assert not (tmp_path / ".f.h5.lock").exists()
+
+
+def test_who_is_left_of_them_keeps_others_out(tmp_path):
+    out, ids = tmp_path / "f.h5", np.array(["a"])
+
+    def create():
+        return FeatureStore.create(out, ids, np.ones(1, np.uint64), 3, PROVENANCE)
+
+    with pytest.raises(KeyError), create() as store:
+        store.admit()
+        left = FeatureStore.join(out)
+        left.__enter__()
+        raise KeyError("the first one fails")
+    with pytest.raises(VbprError, match="in use by pid"), locked(out):
+        pass
+    left.__exit__(None, None, None)
+    assert not (tmp_path / ".f.h5.lock").exists()
+    with create():
+        pass
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
+def test_every_row_is_somebodys(size):
+    rows = np.arange(5, 30)
+    parts = [World(rank, size).share(rows) for rank in range(size)]
+    assert np.array_equal(np.concatenate(parts), rows)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "expected"),
+    [("auto", 4, "cuda:1"), ("cuda", 4, "cuda:1"), ("auto", 2, "cuda:1"), ("cuda:3", 4, "cuda:3")]
+    + [("cpu", 4, "cpu"), ("auto", 0, "auto"), ("cuda", 0, "cuda")],
+)
+def test_each_takes_a_gpu_of_its_own(monkeypatch, device, there, expected):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    assert own_gpu(device, 5 if there == 4 else 1) == expected
+
+
+def test_one_process_is_alone(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    world = World.here()
+    assert (world.rank, world.size, world.first) == (0, 1, True)
+    with world:
+        assert world.once("x", lambda: 5) == 5 and world.count(3) == 3 and world.count(4) == 7
+        world.tell("y", 1), world.meet("z"), world.check()
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"RANK": "first"}, "RANK is 'first', no number"),
+        ({"LOCAL_WORLD_SIZE": "1"}, "over several machines"),
+        ({"MASTER_PORT": "100000"}, "did not meet"),
+    ],
+)
+def test_what_cannot_be_is_told(monkeypatch, told, message):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, told.get(name, value))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", told.get("LOCAL_WORLD_SIZE", "2"))
+    with pytest.raises(VbprError, match=message):
+        World.here()
