@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vbpr.datasets import Dataset
+from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.extract import extract
 from vbpr.factors import Factors
@@ -44,9 +45,12 @@ def main() -> None:
     features, aucs = {}, {}
     for precision in ("exact", "fast"):
         path = options.out / f"{options.backbone}-{precision}.h5"
-        done = extract(
-            data, options.backbone, path, weights=options.weights, precision=precision, engine=options.engine
-        )
+        try:
+            done = extract(
+                data, options.backbone, path, weights=options.weights, precision=precision, engine=options.engine
+            )
+        except VbprError as error:  # for one, that this machine has no units for bfloat16
+            parser.exit(2, f"{error}\n")
         print(
             f"{precision}: {done.items:,} images, {done.rate:,.0f} images/s" if done.written else f"{precision}: kept"
         )
