@@ -62,6 +62,16 @@ def test_features_do_not_depend_on_batch_or_engine(engine, batch):
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
 
 
+@pytest.mark.parametrize(("cores", "world", "pinned"), [(1, "1", True), (64, "1", False), (1, "2", False)])
+def test_streams_are_pinned_where_no_other_is_pinned_too(monkeypatch, cores, world, pinned):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, world)
+    runner = Encoder(load_backbone(TINY, random_weights=True), "cpu", engine="openvino", batch=2).runner
+    assert runner.requests[0].get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned
+
+
 def test_fast_precision_is_near():
     backbone = load_backbone(TINY, random_weights=True)
     pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])

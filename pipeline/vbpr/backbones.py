@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.resources
 import importlib.util
+import os
 import socket
 import time
 import warnings
@@ -453,10 +454,12 @@ class OpenvinoRunner:
             # traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds
             traced = torch.jit.trace(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8), check_trace=False)  # type: ignore[no-untyped-call]
             model = ov.convert_model(traced, input=[shape])
+        threads = torch.get_num_threads()
         how = {
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "ENABLE_CPU_PINNING": not launched(),  # the others would be pinned to the very same cores
+            "INFERENCE_NUM_THREADS": threads,
+            # To the first cores, always: others that have a share of this machine would be pinned there as well.
+            "ENABLE_CPU_PINNING": not launched() and 2 * threads >= len(os.sched_getaffinity(0)),
         }
         with ThreadPoolExecutor(1) as pool:  # with AMX in use, the caller's signals would want a larger stack
             compiled = pool.submit(compile_graph, model, fast, how).result()
