@@ -201,6 +201,9 @@ def test_one_process_is_alone(monkeypatch):
     ("told", "message"),
     [
         ({"RANK": "first"}, "RANK is 'first', no number"),
+        ({"RANK": "2"}, "RANK is 2, of a WORLD_SIZE of 2"),
+        ({"RANK": "-1"}, "RANK is -1"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE of 0"),
         ({"LOCAL_WORLD_SIZE": "1"}, "over several machines"),
         ({"MASTER_PORT": "100000"}, "did not meet"),
     ],
@@ -211,3 +214,15 @@ def test_what_cannot_be_is_told(monkeypatch, told, message):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", told.get("LOCAL_WORLD_SIZE", "2"))
     with pytest.raises(VbprError, match=message):
         World.here()
+
+
+@pytest.mark.slow
+def test_who_waits_for_the_others_can_be_stopped(catalogue, tmp_path):
+    waiting = start([catalogue()] * 2, tmp_path / "f.h5")
+    waiting[1].kill()
+    time.sleep(8)  # by then it has begun to wait
+    waiting[0].send_signal(signal.SIGINT)
+    before = time.monotonic()
+    ((code, _, error), _) = ended(waiting)
+    assert code == 130 and "run the same command again" in error and "Traceback" not in error
+    assert time.monotonic() - before < 20

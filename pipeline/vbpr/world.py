@@ -8,8 +8,9 @@ import functools
 import itertools
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 JOBS = itertools.count()  # of this process: the others have as many, in the same order
 EVERY = 0.05  # seconds between looks, when waiting
+PATIENCE = 120  # seconds for all to come
+START = "start vbpr by torchrun, or without RANK and WORLD_SIZE in the environment"
 
 
 class World:
@@ -46,6 +49,8 @@ class World:
         if not launched():
             return cls()
         rank, size = (number(name) for name in ("RANK", "WORLD_SIZE"))
+        if not 0 <= rank < size:
+            raise VbprError(f"the environment's RANK is {rank}, of a WORLD_SIZE of {size}; {START}")
         if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):
             raise VbprError("torchrun is used over several machines (--nnodes); give it one, and its --nproc-per-node")
         from torch.distributed.distributed_c10d import PrefixStore
@@ -146,9 +151,7 @@ def number(name: str) -> int:
     try:
         return int(os.environ[name])
     except ValueError:
-        raise VbprError(
-            f"the environment's {name} is {os.environ[name]!r}, no number; start vbpr by torchrun, or unset it"
-        ) from None
+        raise VbprError(f"the environment's {name} is {os.environ[name]!r}, no number; {START}") from None
 
 
 @functools.cache
@@ -156,14 +159,21 @@ def meeting() -> Any:
     """The store through which the processes talk, once all have come; one for the life of a process."""
     from torch.distributed.rendezvous import rendezvous
 
-    try:
-        found: Iterator[tuple[Any, int, int]] = rendezvous("env://", timeout=timedelta(minutes=5))
-        return next(found)[0]
-    except (RuntimeError, ValueError) as error:
-        raise VbprError(
-            f"the processes of this run did not meet ({first_line(error)}); start vbpr by torchrun, or without RANK "
-            "and WORLD_SIZE in the environment"
-        ) from error
+    found: list[Any] = []
+
+    def meet() -> None:
+        try:
+            found.append(next(rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))[0])
+        except (RuntimeError, ValueError) as error:
+            found.append(error)
+
+    # In a thread, because torch waits without listening to signals; that of a process that ends is not waited for.
+    threading.Thread(target=meet, daemon=True).start()
+    while not found:
+        time.sleep(EVERY)
+    if isinstance(found[0], Exception):
+        raise VbprError(f"the processes of this run did not meet ({first_line(found[0])}); {START}") from found[0]
+    return found[0]
 
 
 __all__ = ["EVERY", "World", "launched"]
