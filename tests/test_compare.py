@@ -11,7 +11,8 @@ import pytest
 import scipy.sparse as sp
 from PIL import Image
 
-from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, sampled_auc
+import vbpr.compare
+from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, sampled_auc, spending
 from vbpr.datasets import Dataset, read_items
 from vbpr.datasets.convert import convert
 from vbpr.datasets.published import PUBLISHED
@@ -20,6 +21,7 @@ from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
 from vbpr.files import locked
 from vbpr.models import configure
+from vbpr.stopping import Stopped
 from vbpr.tables import print_comparison
 from vbpr.train import train
 
@@ -244,6 +246,43 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
     write(5)
     aucs()
     assert known != [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.json")]
+
+
+def test_what_stopped_runs_took_is_counted(board, tmp_path, monkeypatch):
+    clock, fit, options = [0.0], vbpr.compare.fit, Options(random_weights=True, published=False, device="cpu")
+    monkeypatch.setattr(vbpr.compare.time, "monotonic", lambda: clock[0])
+
+    def row():
+        return compare([Dataset.resolve(str(board))], ["bprmf"], tmp_path / "out", options)["data"][0]["methods"][0]
+
+    def stopped(*_):
+        clock[0] += 100
+        raise Stopped("asked to")
+
+    def slow(*given):
+        clock[0] += 10
+        return fit(*given)
+
+    for training in (stopped, stopped, slow):
+        monkeypatch.setattr(vbpr.compare, "fit", training)
+        if training is slow:
+            assert row()["seconds"] == row()["seconds"] == 210
+        else:
+            with pytest.raises(Stopped):
+                row()
+    assert not list((tmp_path / "out").glob("*/*.spent.json"))
+
+
+def test_an_extractions_time_is_that_of_all_its_runs_with_work(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(vbpr.compare.time, "monotonic", lambda: clock[0])
+    note, known = tmp_path / "a.spent.json", []
+    for seconds, worked, kind in ((5, True, "a"), (7, False, "a"), (2, True, "a"), (1, True, "b")):
+        with spending(note, {"identity": kind}) as spent:
+            clock[0] += seconds
+            spent["worked"] = worked
+        known.append(json.loads(note.read_text())["seconds"])
+    assert known == [5, 5, 7, 1]
 
 
 def test_its_models_know_their_data_and_that_weights_were_random(board, tmp_path, cli):

@@ -7,13 +7,14 @@ One split for all; exact AUC over every unseen item; intervals and paired tests 
 correction over the pairs of methods. A finished cell (data set, method, seed) is kept, and not computed again.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,18 +202,37 @@ def features_of(
         return None, {"seconds": 0.0, "images": 0}
     name = method.backbone
     path, weights = folder / f"{artifact_name(name)}.h5", options.weights.get(name)
-    note = path.with_suffix(".spent.json")
-    started = time.monotonic()
     untrained = options.random_weights and weights is None and name != "cae"
-    done = extract(data, name, path, weights=weights, random_weights=untrained, device=options.device, cae=options.cae)
-    spent = {"seconds": 0.0, "images": 0} | read_json(note)
-    if done.written:  # an interrupted run adds up
-        spent["seconds"] += time.monotonic() - started
-        spent["images"] = done.items - len(done.failures)
-        spent["images"] += passes(autoencoder_of(path)) if name == "cae" else 0
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps(spent))
+    with spending(path.with_suffix(".spent.json"), {"images": 0}) as spent:
+        done = extract(
+            data, name, path, weights=weights, random_weights=untrained, device=options.device, cae=options.cae
+        )
+        spent["worked"] = bool(done.written)
+        if done.written:
+            spent["images"] = done.items - len(done.failures)
+            spent["images"] += passes(autoencoder_of(path)) if name == "cae" else 0
     return FeatureStore(path), spent
+
+
+@contextlib.contextmanager
+def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a step has taken: `seconds` of this run, and of those before it that were stopped, are in `note`.
+
+    Args:
+        new: what it starts from if there is no note, or one of another `identity`. Of a run that sets `worked` to
+            False nothing is kept.
+    """
+    spent = {"seconds": 0.0} | new | read_json(note)
+    if spent.get("identity") != new.get("identity"):
+        spent = {"seconds": 0.0} | new
+    started = time.monotonic()
+    try:
+        yield spent
+    finally:
+        if spent.pop("worked", True):
+            spent["seconds"] += time.monotonic() - started
+            with contextlib.suppress(VbprError), replacing(note) as temporary:  # a full disk has been told, or will be
+                temporary.write_text(json.dumps(spent))
 
 
 def passes(weights: Path) -> int:
@@ -245,15 +265,14 @@ def cell(
             return kept
         console.print(f"{data.title}: {method.name}, seed {config.seed}")
         matrix = align(stores, split.item_ids) if stores else None
-        started = time.monotonic()
-        checkpoint = path.with_suffix(".checkpoint")
-        factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
-        factors = made_from(factors, data, stores, digests)
-        seconds = time.monotonic() - started
+        checkpoint, note = path.with_suffix(".checkpoint"), path.with_suffix(".spent.json")
+        with spending(note, {"identity": identity}) as spent:
+            factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
+            factors = made_from(factors, data, stores, digests)
         metrics = evaluate(factors, device=config.device)
         told: dict[str, Any] = {
             "identity": identity,
-            "seconds": seconds,
+            "seconds": spent["seconds"],
             "encoded": int(factors.about.get("encoded", 0)),
             "summary": metrics.summary(),
             "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
@@ -272,6 +291,7 @@ def cell(
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(told), encoding="utf-8")
         discard(checkpoint)
+        note.unlink(missing_ok=True)
         return told
 
 
