@@ -1,20 +1,23 @@
 """Several processes that share the images of one extraction: the same file, and an end that all of them hear of."""
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from torch.distributed import HashStore
 
 from conftest import ROOT, TINY, board_items
 from vbpr import FeatureStore, VbprError
 from vbpr.extract import own_gpu
 from vbpr.features import BLOCK
-from vbpr.files import locked
+from vbpr.files import joined, lock_of, locked
 from vbpr.world import World
 
 PROVENANCE = {
@@ -111,6 +114,22 @@ def test_stopped_they_keep_what_is_done_and_resume(catalogue, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_is_killed_the_other_ends_and_says_so(catalogue, tmp_path, victim):
+    images = {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}
+    out, data = tmp_path / "f.h5", catalogue(images, [("u", "0-red-00")])
+    running = start([data] * 2, out, ("--batch", "4"))
+    while not (out.exists() and FeatureStore(out).state.reshape(2, -1).any(1).all()):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    running[victim].kill()
+    code, _, error = ended(running)[1 - victim]
+    assert code == 2 and "run the same command again to resume" in error and "frame #" not in error
+    assert f"{1320 - len(FeatureStore(out).done):,} written now" in ended(start([data] * 2, out))[0][1]
+    assert FeatureStore(out).verify() == [] and FeatureStore(out).sealed_rows() == 1320
+
+
+@pytest.mark.slow
 def test_torchrun_starts_them(board, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for written in (22, 0):
@@ -119,6 +138,9 @@ def test_torchrun_starts_them(board, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("items of board have features") == 1 and f"{written} written now" in done.stdout
+    train = ["train", "--features", tmp_path / "f.h5", "--data", board]
+    done = subprocess.run([*launcher, f"{ROOT}/cli.py", *train], capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0 and "only vbpr extract shares its work" in " ".join(done.stderr.split())
 
 
 def test_blocks_that_several_have_filled_get_their_digests(tmp_path):
@@ -130,10 +152,10 @@ def test_blocks_that_several_have_filled_get_their_digests(tmp_path):
 
     with create(tmp_path / "alone.h5") as store:
         store.write(np.arange(n), features)
-    with pytest.raises(VbprError, match="is not shared"), FeatureStore.join(out):
+    with pytest.raises(VbprError, match="is not shared any more"), FeatureStore.join(out):
         pass
     with create(out) as store:
-        with pytest.raises(VbprError, match="is not shared"), FeatureStore.join(out):
+        with pytest.raises(VbprError, match="is not shared any more"), FeatureStore.join(out):
             pass
         store.admit()
         rows = np.array_split(np.arange(n), 2)  # the block in the middle is of both
@@ -169,6 +191,79 @@ def test_who_is_left_of_them_keeps_others_out(tmp_path):
         pass
 
 
+def both(first, second, store=None):
+    """What two functions give, each with its World, at the same time."""
+    store = HashStore() if store is None else store
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(work, World(rank, 2, store)) for rank, work in enumerate((first, second))]
+        return [future.result(30) for future in asked]
+
+
+def test_they_talk():
+    long = ["x" * 1000, 1.5, None] * 4000  # torch's stores take 8 MB in one
+
+    def first(world):
+        with world:
+            world.meet("start")
+            made = world.once("long", lambda: long)
+            world.tell("path", os.fsdecode(b"/\xff"))
+            while world.count(0) < 7:
+                pass
+            return made
+
+    def second(world):
+        with world:
+            world.meet("start")
+            world.count(3), world.count(4)
+            return world.once("long", pytest.fail), world.hear("path")
+
+    assert both(first, second) == [long, (long, os.fsdecode(b"/\xff"))]
+
+
+def test_one_that_fails_ends_the_waiting_of_the_other():
+    def first(world):
+        with pytest.raises(VbprError, match="another process of this run failed"), world:
+            world.hear("what is never told")
+
+    def second(world):
+        with pytest.raises(KeyError), world:
+            raise KeyError
+
+    both(first, second)
+
+
+def test_one_that_is_dead_ends_the_waiting_of_the_other():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        world = World(0, 2, HashStore())
+        world.watch(1, other.pid)
+        world.check()
+        other.kill()
+        while True:  # it stays a zombie here until it is waited for
+            try:
+                world.check()
+            except VbprError as error:
+                assert "process 1 of this run ended without a word" in str(error)
+                break
+        world.tell("end of 1")
+        world.check()
+
+
+def test_a_lock_that_is_another_runs_is_not_shared(tmp_path, monkeypatch):
+    out, flock = tmp_path / "f.h5", fcntl.flock
+    lock = lock_of(out)
+    lock.write_text("old")
+
+    def raced(handle, how):
+        lock.unlink()  # its holder ends, and another run begins, just now
+        lock.write_text("new")
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", raced)
+    with pytest.raises(VbprError, match="is not shared any more"), joined(out):
+        pass
+    assert lock.read_text() == "new"
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 40])
 def test_every_row_is_somebodys(size):
     rows = np.arange(5, 30)
@@ -184,7 +279,17 @@ def test_every_row_is_somebodys(size):
 )
 def test_each_takes_a_gpu_of_its_own(monkeypatch, device, there, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: there)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there > 0)
+    monkeypatch.setattr("vbpr.device.fault", lambda _: "")
     assert own_gpu(device, 5 if there == 4 else 1) == expected
+
+
+def test_a_gpu_that_cannot_be_used_is_passed_over_where_that_may_be(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("vbpr.device.fault", lambda index: "too old" if index == 1 else "")
+    assert [own_gpu("auto", rank) for rank in range(4)] == ["cuda:0", "cpu", "cuda:0", "cpu"]
+    assert own_gpu("cuda", 1) == "cuda:1"  # which is then refused
 
 
 def test_one_process_is_alone(monkeypatch):
@@ -206,12 +311,17 @@ def test_one_process_is_alone(monkeypatch):
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE of 0"),
         ({"LOCAL_WORLD_SIZE": "1"}, "over several machines"),
         ({"MASTER_PORT": "100000"}, "did not meet"),
+        ({"RANK": "1"}, "did not meet.*passed|did not meet.*timed out"),
+        ({"WORLD_SIZE": "99999999999"}, "did not meet"),
     ],
 )
 def test_what_cannot_be_is_told(monkeypatch, told, message):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, told.get(name, value))
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", told.get("LOCAL_WORLD_SIZE", "2"))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if "LOCAL_WORLD_SIZE" in told:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", told["LOCAL_WORLD_SIZE"])
+    monkeypatch.setattr("vbpr.world.PATIENCE", 1)
     with pytest.raises(VbprError, match=message):
         World.here()
 

@@ -125,7 +125,13 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 @app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    alone = context.invoked_subcommand != "extract" and "TORCHELASTIC_RUN_ID" in os.environ
+    if alone and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise VbprError("only vbpr extract shares its work among the processes of torchrun; start this without it")
     if version:
         from importlib.metadata import version as installed
 

@@ -148,11 +148,12 @@ def extract(
                     steps = encoded(store, source, encoder, model.preprocessing, mine, threads, stopping, odd)
                     for rows, bad in steps if encoder else ():
                         written += rows
-                        bar.advance(world.count(rows + bad) - bar.done)
-                        if not stopping():
+                        with heeding(stopping):
+                            bar.advance(world.count(rows + bad) - bar.done)
                             world.check()
                     if world.size > 1:
-                        written += others(world, store, bar, stopping, written, odd)
+                        with heeding(stopping):
+                            written += others(world, store, bar, stopping, written, odd)
                     if stopping() and len(store.pending):
                         raise Stopped(
                             f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the same command "
@@ -169,8 +170,22 @@ def own_gpu(device: str, rank: int) -> str:
     """The GPU of one of several processes, where `device` leaves open which."""
     import torch
 
-    there = torch.cuda.device_count() if device in ("auto", "cuda") else 0
-    return f"cuda:{rank % there}" if there else device
+    from .device import fault
+
+    there = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
+    if not there:
+        return device
+    return "cpu" if device == "auto" and fault(rank % there) else f"cuda:{rank % there}"
+
+
+@contextlib.contextmanager
+def heeding(stopping: Callable[[], bool]) -> Iterator[None]:
+    """Told to stop, a process does so, though the others have gone before it."""
+    try:
+        yield
+    except VbprError:
+        if not stopping():
+            raise
 
 
 @contextlib.contextmanager
@@ -194,7 +209,7 @@ def opened(
         return
     world.hear("ready")
     with FeatureStore.join(path) as store:
-        known = store.remembered(source.item_ids, signatures)
+        known = np.where(signatures, signatures, store.signature) if len(store) == len(signatures) else signatures
         if store.provenance["fingerprint"] != provenance["fingerprint"] or not store.holds(source.item_ids, known):
             raise VbprError(f"{source.name} or the weights change while they are read; run the same command again")
         yield store
@@ -224,6 +239,8 @@ def others(
             odd += map(tuple, told[0][1])
     bar.advance(world.count(0) - bar.done)
     store.gather()
+    if len(store.pending) and not stopping():
+        raise VbprError(f"{store.path} lacks {len(store.pending):,} of {len(store):,} items; run again to resume")
     return more
 
 

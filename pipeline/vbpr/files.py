@@ -174,23 +174,30 @@ def joined(path: Path) -> Iterator[None]:
     Raises:
         VbprError: nobody does.
     """
+    lock = lock_of(path)
     with contextlib.ExitStack() as held:
+        why = ""
         try:
-            handle = held.enter_context(lock_of(path).open("rb"))
+            handle = held.enter_context(lock.open("r+b", buffering=0))
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError) as error:
-            raise VbprError(f"{path} is not shared: the process that began it is gone; run again to resume") from error
+            if not os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                why = "another run has begun"  # between our open and our lock
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why:
+            raise VbprError(f"{path} is not shared any more ({why}); run the same command again to resume")
         try:
             yield
         finally:
-            release(handle, lock_of(path))
+            release(handle, lock)
 
 
 def release(handle: IO[bytes], lock: Path) -> None:
     """Take the lock file away, unless one who shares it is still at work."""
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        lock.unlink(missing_ok=True)
+        if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+            lock.unlink()
 
 
 def reserve(path: Path, size: int) -> None:

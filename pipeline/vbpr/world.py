@@ -8,6 +8,9 @@ import functools
 import itertools
 import json
 import os
+import select
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +27,15 @@ T = TypeVar("T")
 JOBS = itertools.count()  # of this process: the others have as many, in the same order
 EVERY = 0.05  # seconds between looks, when waiting
 PATIENCE = 120  # seconds for all to come
+PART = 2**20  # characters of a message that torch's stores take in one
+AGAIN = "run the same command again to resume"
+SEVERAL = "torchrun is used over several machines (--nnodes); give it one, and its --nproc-per-node"
 START = "start vbpr by torchrun, or without RANK and WORLD_SIZE in the environment"
 
 
 class World:
-    """The processes of one job; as a context, one that fails tells the others.
+    """The processes of one job, all on one machine; as a context, none leaves before all have done their part, and
+    one that fails tells the others.
 
     Attributes:
         rank: which of them this is; the first is 0.
@@ -38,6 +45,7 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1, store: Any = None) -> None:
         self.rank, self.size, self.store = rank, size, store
         self.counted = 0
+        self.others: dict[int, int] = {}  # a descriptor of each other process
 
     @classmethod
     def here(cls) -> "World":
@@ -52,10 +60,25 @@ class World:
         if not 0 <= rank < size:
             raise VbprError(f"the environment's RANK is {rank}, of a WORLD_SIZE of {size}; {START}")
         if os.environ.get("LOCAL_WORLD_SIZE", str(size)) != str(size):
-            raise VbprError("torchrun is used over several machines (--nnodes); give it one, and its --nproc-per-node")
+            raise VbprError(SEVERAL)
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # it tells in stack traces what we tell in words
         from torch.distributed.distributed_c10d import PrefixStore
 
-        return cls(rank, size, PrefixStore(f"vbpr {next(JOBS)}", meeting()))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store may outlive one
+        world = cls(rank, size, PrefixStore(f"vbpr {attempt} {next(JOBS)}", meeting()))
+        world.tell(f"here is {rank}", [socket.gethostname(), os.getpid()])
+        for other in range(size):
+            host, process = world.hear(f"here is {other}")
+            if host != socket.gethostname():
+                raise VbprError(SEVERAL)
+            if other != rank:
+                world.watch(other, process)
+        return world
+
+    def watch(self, rank: int, process: int) -> None:
+        """Have `check` see when that process is no more."""
+        with contextlib.suppress(AttributeError, OSError):  # a kernel of before 2019, or it is no more already
+            self.others[rank] = os.pidfd_open(process)
 
     @property
     def first(self) -> bool:
@@ -69,7 +92,11 @@ class World:
     def tell(self, name: str, value: Any = None) -> None:
         """Let the others hear a value (of JSON)."""
         if self.store is not None:
-            self._lasting(lambda: self.store.set(name, json.dumps(value)))
+            text = json.dumps(value)
+            parts = [text[a : a + PART] for a in range(0, len(text), PART)]
+            for n, part in enumerate(parts):
+                self._lasting(self.store.set, f"{name}, {n}", part)
+            self._lasting(self.store.set, name, str(len(parts)))
 
     def hear(self, name: str) -> Any:
         """What one of the others tells; waits for it.
@@ -92,53 +119,73 @@ class World:
     def meet(self, name: str) -> None:
         """Wait until all have come here."""
         if self.store is not None:
-            self._lasting(lambda: self.store.add(name, 1))
-            while self._lasting(lambda: self.store.add(name, 0)) < self.size:
+            self._lasting(self.store.add, name, 1)
+            while self._lasting(self.store.add, name, 0) < self.size:
                 self.check()
                 time.sleep(EVERY)
 
     def told(self, name: str) -> tuple[Any] | None:
         """What `hear` would give, or None as yet."""
-        if self._lasting(lambda: self.store.check([name])):
-            return (json.loads(self._lasting(lambda: self.store.get(name))),)
+        if self._there(name):
+            count = int(self._lasting(self.store.get, name))
+            parts = [self._lasting(self.store.get, f"{name}, {n}") for n in range(count)]
+            return (json.loads(b"".join(parts)),)
         self.check()
         return None
 
     def check(self) -> None:
         """
         Raises:
-            VbprError: one of the others has failed, or they are gone.
+            VbprError: one of the others has failed or is dead.
         """
-        if self.store is not None and self._lasting(lambda: self.store.check(["failed"])):
-            raise VbprError("another process of this run failed or was stopped; run the same command again to resume")
+        if self.store is None:
+            return
+        if self._there("failed"):
+            raise VbprError(f"another process of this run failed or was stopped; {AGAIN}")
+        for rank, descriptor in self.others.items():
+            look = select.poll()
+            look.register(descriptor, select.POLLIN)
+            if look.poll(0) and not self._there(f"end of {rank}"):
+                raise VbprError(f"process {rank} of this run ended without a word; {AGAIN}")
+
+    def _there(self, name: str) -> bool:
+        return bool(self._lasting(self.store.check, [name]))
 
     @staticmethod
-    def _lasting(ask: Callable[[], Any]) -> Any:
+    def _lasting(ask: Callable[..., Any], *given: Any) -> Any:
         try:
-            return ask()
+            return ask(*given)
         except RuntimeError as error:  # the store ends with the process that has it
-            raise VbprError(
-                f"the other processes of this run are gone ({first_line(error)}); run the same command again to resume"
-            ) from error
+            raise VbprError(f"the first process of this run is gone ({first_line(error)}); {AGAIN}") from error
 
     def count(self, more: int) -> int:
         """What this and all earlier calls, of all processes, add up to."""
         if self.store is None:
             self.counted += more
             return self.counted
-        return int(self._lasting(lambda: self.store.add("count", more)))
+        return int(self._lasting(self.store.add, "count", more))
 
     def __enter__(self) -> "World":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is not None:
-            with contextlib.suppress(VbprError):  # nobody is left to be told
-                self.tell("failed")
-        elif self.first:  # it may have the store of all in it, which is to last until they have heard everything
-            self.meet("end")
-        else:
-            self._lasting(lambda: self.store.add("end", 1))
+        try:
+            if error is not None:
+                with contextlib.suppress(VbprError):  # nobody is left to be told
+                    self.tell("failed")
+            elif self.first:
+                self.tell("over")
+                with contextlib.suppress(VbprError):  # all is done; the store may be in this process, so they go first
+                    for rank in self.others:
+                        self.hear(f"end of {rank}")
+            else:
+                self.hear("over")
+                with contextlib.suppress(VbprError):
+                    self.tell(f"end of {self.rank}")
+        finally:
+            for descriptor in self.others.values():
+                os.close(descriptor)
+            self.others = {}
 
 
 def launched() -> bool:
@@ -164,13 +211,22 @@ def meeting() -> Any:
     def meet() -> None:
         try:
             found.append(next(rendezvous("env://", timeout=timedelta(seconds=PATIENCE)))[0])
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # the numbers may be any
             found.append(error)
 
     # In a thread, because torch waits without listening to signals; that of a process that ends is not waited for.
     threading.Thread(target=meet, daemon=True).start()
+    start = time.monotonic()
+    spoken = False
     while not found:
         time.sleep(EVERY)
+        waited = time.monotonic() - start
+        if waited > PATIENCE:
+            found.append(TimeoutError(f"{PATIENCE} seconds have passed"))
+        if waited > 5 and not spoken:
+            where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            print(f"waiting for all {os.environ['WORLD_SIZE']} processes of this run at {where}", file=sys.stderr)
+            spoken = True
     if isinstance(found[0], Exception):
         raise VbprError(f"the processes of this run did not meet ({first_line(found[0])}); {START}") from found[0]
     return found[0]
