@@ -246,6 +246,10 @@ def test_one_that_is_dead_ends_the_waiting_of_the_other():
                 break
         world.tell("end of 1")
         world.check()
+    late = World(0, 2, HashStore())
+    late.watch(1, other.pid)  # that has been waited for now
+    with pytest.raises(VbprError, match="process 1 of this run ended without a word"):
+        late.hear("what it never told")
 
 
 def test_a_lock_that_is_another_runs_is_not_shared(tmp_path, monkeypatch):

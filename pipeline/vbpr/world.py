@@ -45,7 +45,7 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1, store: Any = None) -> None:
         self.rank, self.size, self.store = rank, size, store
         self.counted = 0
-        self.others: dict[int, int] = {}  # a descriptor of each other process
+        self.others: dict[int, int] = {}  # a descriptor of each other process; -1 for one that is no more
 
     @classmethod
     def here(cls) -> "World":
@@ -77,8 +77,11 @@ class World:
 
     def watch(self, rank: int, process: int) -> None:
         """Have `check` see when that process is no more."""
-        with contextlib.suppress(AttributeError, OSError):  # a kernel of before 2019, or it is no more already
-            self.others[rank] = os.pidfd_open(process)
+        with contextlib.suppress(AttributeError, OSError):  # a system without such descriptors
+            try:
+                self.others[rank] = os.pidfd_open(process)
+            except ProcessLookupError:
+                self.others[rank] = -1
 
     @property
     def first(self) -> bool:
@@ -143,9 +146,7 @@ class World:
         if self._there("failed"):
             raise VbprError(f"another process of this run failed or was stopped; {AGAIN}")
         for rank, descriptor in self.others.items():
-            look = select.poll()
-            look.register(descriptor, select.POLLIN)
-            if look.poll(0) and not self._there(f"end of {rank}"):
+            if gone(descriptor) and not self._there(f"end of {rank}"):
                 raise VbprError(f"process {rank} of this run ended without a word; {AGAIN}")
 
     def _there(self, name: str) -> bool:
@@ -176,7 +177,7 @@ class World:
             elif self.first:
                 self.tell("over")
                 with contextlib.suppress(VbprError):  # all is done; the store may be in this process, so they go first
-                    for rank in self.others:
+                    for rank in range(1, self.size):
                         self.hear(f"end of {rank}")
             else:
                 self.hear("over")
@@ -184,8 +185,17 @@ class World:
                     self.tell(f"end of {self.rank}")
         finally:
             for descriptor in self.others.values():
-                os.close(descriptor)
+                if descriptor >= 0:
+                    os.close(descriptor)
             self.others = {}
+
+
+def gone(descriptor: int) -> bool:
+    """Whether the process of a descriptor is no more."""
+    look = select.poll()
+    if descriptor >= 0:
+        look.register(descriptor, select.POLLIN)
+    return descriptor < 0 or bool(look.poll(0))
 
 
 def launched() -> bool:
