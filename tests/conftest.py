@@ -27,6 +27,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's
 ROOT = Path(__file__).parent.parent
 TINY = "test_resnet"  # a timm model of half a megabyte; its weights are random wherever it is used here
 ITEMS, USERS = 10, 16  # of each colour
+PROVENANCE = {
+    "backbone": "b",
+    "weights": "w",
+    "preprocessing": "p",
+    "data": "d",
+    "fingerprint": "f",
+    "reasons": ["truncated", "unreadable", "other"],
+}
 
 
 def square(hue: float, rng: np.random.Generator, size: int = 40, kind: str = "PNG") -> bytes:

@@ -24,6 +24,7 @@ import pytest
 import torch
 from PIL import Image
 
+from conftest import PROVENANCE
 from vbpr import VbprError
 from vbpr.commands import app
 from vbpr.datasets import Dataset
@@ -36,14 +37,6 @@ BACKBONE = "test_efficientnet"  # timm's smallest
 WORDS = ("--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data")
 SETTINGS = {"random_weights": True, "engine": "torch", "device": "cpu", "batch": 4, "threads": 2}
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-PROVENANCE = {
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "fingerprint": "f",
-    "reasons": ["truncated", "other"],
-}
 
 
 def jpeg(seed=0, size=(90, 120), **options):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import PROVENANCE, TINY
 from vbpr import VbprError, backbones
 from vbpr.backbones import Encoder, load_backbone
 from vbpr.features import FeatureStore
@@ -18,7 +18,6 @@ from vbpr.images import BadImage, Preprocessing
 
 module = importlib.import_module("vbpr.extract")
 HALF = (0.5, 0.5, 0.5)
-PROVENANCE = {"backbone": "b", "weights": "w", "preprocessing": "p", "data": "d", "fingerprint": "f"}
 
 
 class Source:
@@ -71,8 +70,7 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path, number):
     count, how = 200_000, Preprocessing(32, 1.0, "bilinear", HALF, HALF)  # decoded at once: 614 MB
     source, encoder = Source(count), Adder()
     signatures = np.arange(count, dtype=np.uint64)
-    provenance = PROVENANCE | {"reasons": ["truncated", "other"]}
-    with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, provenance) as store:
+    with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
         tracemalloc.start()
         done = list(module.encoded(store, source, encoder, how, store.pending, 2))
         peak = tracemalloc.get_traced_memory()[1]
@@ -311,9 +309,8 @@ def test_the_gpu_runner_compiles_for_many_images_where_it_can(cuda_on_cpu, monke
 
 def test_the_encoder_has_work_while_rows_are_written(tmp_path, number):
     how, source, encoder = Preprocessing(4, 1.0, "bilinear", HALF, HALF), Source(2000), Adder()
-    provenance = PROVENANCE | {"reasons": ["truncated", "other"]}
     signatures = np.arange(2000, dtype=np.uint64)
-    with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, provenance) as store:
+    with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
         steps = module.encoded(store, source, encoder, how, store.pending, 2)
         next(steps)
         assert encoder.held == encoder.depth

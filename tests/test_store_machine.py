@@ -12,20 +12,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from conftest import PROVENANCE
 from vbpr import VbprError
 from vbpr import features as module
 from vbpr.features import DONE, FAILED, PENDING, FeatureStore
 
 DIM = 3
-REASONS = ["truncated", "unreadable", "other"]
-PROVENANCE = {
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "fingerprint": "f",
-    "reasons": REASONS,
-}
+REASONS = PROVENANCE["reasons"]
 BLOCK = 4  # rows under one digest, so that small stores have several
 
 

@@ -13,21 +13,12 @@ import numpy as np
 import pytest
 from torch.distributed import HashStore
 
-from conftest import ROOT, TINY, board_items
+from conftest import PROVENANCE, ROOT, TINY, board_items
 from vbpr import FeatureStore, VbprError
 from vbpr.extract import own_gpu
 from vbpr.features import BLOCK
 from vbpr.files import joined, lock_of, locked
 from vbpr.world import World
-
-PROVENANCE = {
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "fingerprint": "f",
-    "reasons": ["odd"],
-}
 
 
 def words(data, out):
