@@ -14,7 +14,7 @@ import pytest
 from torch.distributed import HashStore
 
 from conftest import PROVENANCE, ROOT, TINY, board_items
-from vbpr import FeatureStore, VbprError
+from vbpr import Dataset, FeatureStore, VbprError, extract
 from vbpr.extract import own_gpu
 from vbpr.features import BLOCK
 from vbpr.files import joined, lock_of, locked
@@ -48,6 +48,25 @@ def ended(processes):
     return [(process.returncode, *said) for process, said in zip(processes, told, strict=True)]
 
 
+def resumed(data, out):
+    """Rows that this process, alone, adds to what several have left."""
+    done = extract(Dataset.resolve(data), TINY, out, random_weights=True, engine="torch", device="cpu")
+    store = FeatureStore(out).finished()
+    assert store.verify() == [] and store.sealed_rows() == len(store)
+    return done.written
+
+
+def at_work(catalogue, out):
+    """(1,320 images, two processes that have each written some of their features to `out`)."""
+    images = {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}
+    data = catalogue(images, [("u", "0-red-00")])
+    running = start([data] * 2, out, ("--batch", "4"))
+    while not (out.exists() and FeatureStore(out).state.reshape(2, -1).any(1).all()):
+        assert all(process.poll() is None for process in running)
+        time.sleep(0.01)
+    return data, running
+
+
 @pytest.mark.slow
 def test_processes_make_the_file_that_one_makes(catalogue, board_features, tmp_path):
     out, data = tmp_path / "f.h5", catalogue(name="board")  # the file says what its data set is called
@@ -64,6 +83,8 @@ def test_processes_make_the_file_that_one_makes(catalogue, board_features, tmp_p
     first, second = ended(start([data] * 2, out))  # one row for each
     assert first[0] == second[0] == 0 and second[1] == ""
     assert "23 of 24 items of board have features; 1 written now" in first[1] and "not an image (bad)" in first[1]
+    first, second = ended(start([data] * 2, out))
+    assert "0 written now" in first[1] and second[:2] == (0, "")
 
 
 @pytest.mark.slow
@@ -73,44 +94,37 @@ def test_a_process_that_sees_other_images_stops_them_all(catalogue, tmp_path):
     (first, *_), (second, _, error) = ended(start([data, other], tmp_path / "f.h5"))
     assert (first, second) == (2, 2)
     assert "other/images or the weights change while they are read" in " ".join(error.split())
+    assert resumed(data, tmp_path / "f.h5") == 22
 
 
 @pytest.mark.slow
 def test_what_the_first_refuses_ends_the_others(catalogue, tmp_path):
     (tmp_path / "f.h5").write_bytes(b"mine")
-    (first, _, error), (second, _, heard) = ended(start([catalogue()] * 2, tmp_path / "f.h5", ("--engine", "torch")))
+    (first, _, error), (second, _, heard) = ended(start([catalogue()] * 2, tmp_path / "f.h5"))
     assert (first, second) == (2, 2) and "is not a readable HDF5 file" in " ".join(error.split())
     assert (tmp_path / "f.h5").read_bytes() == b"mine" and heard.count("\n") < 5
 
 
 @pytest.mark.slow
 def test_stopped_they_keep_what_is_done_and_resume(catalogue, tmp_path):
-    images = {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}
-    out, data = tmp_path / "f.h5", catalogue(images, [("u", "0-red-00")])
-    running = start([data] * 2, out, ("--batch", "4"))
-    while not (out.exists() and FeatureStore(out).state.reshape(2, -1).any(1).all()):  # both are at work
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.01)
+    data, running = at_work(catalogue, out := tmp_path / "f.h5")
     for process in running:
         process.send_signal(signal.SIGTERM)
     (first, _, error), (second, *_) = ended(running)
     assert (first, second) == (130, 130) and "of 1,320 items in" in error and "again to resume" in error
     kept = len(FeatureStore(out).done)
     assert 0 < kept < 1320
-    assert FeatureStore(out).verify() == []
+    assert resumed(data, out) == 1320 - kept
 
 
 @pytest.mark.slow
 def test_where_one_is_killed_the_other_ends_and_says_so(catalogue, tmp_path):
-    images = {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}
-    out, data = tmp_path / "f.h5", catalogue(images, [("u", "0-red-00")])
-    running = start([data] * 2, out, ("--batch", "4"))
-    while not (out.exists() and FeatureStore(out).state.reshape(2, -1).any(1).all()):
-        assert all(process.poll() is None for process in running)
-        time.sleep(0.01)
+    data, running = at_work(catalogue, out := tmp_path / "f.h5")
     running[1].kill()
     code, _, error = ended(running)[0]
     assert code == 2 and "run the same command again to resume" in error and "frame #" not in error
+    kept = len(FeatureStore(out).done)
+    assert resumed(data, out) == 1320 - kept
 
 
 @pytest.mark.slow
@@ -124,8 +138,8 @@ def test_torchrun_starts_them(board, tmp_path):
 
 
 def test_what_does_not_share_its_work_is_refused_under_torchrun(refused, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "2")
     assert "only vbpr extract shares its work" in refused("train", "--features", "f.h5")
 
 

@@ -97,14 +97,13 @@ def torture(
         if strike:
             time.sleep(rng.uniform(0, 0.9 * span))
             os.kill(rng.choice(pids), signal.SIGKILL)
-            for pid in (
-                pids if processes > 1 and rng.random() < 0.5 else ()
-            ):  # as torchrun does; else they see for themselves
-                os.kill(pid, signal.SIGTERM)
+            if processes > 1 and rng.random() < 0.5:  # as torchrun does; else they see for themselves
+                for pid in pids:
+                    os.kill(pid, signal.SIGTERM)
         ends = [os.waitpid(pid, 0)[1] for pid in pids]
-        struck = signal.SIGKILL in ends
-        assert not any(ends) or struck or (strike and processes > 1), f"a resumed run failed with {ends}"
-        killed += struck
+        killed += signal.SIGKILL in ends
+        expected_ends = strike and (processes > 1 or signal.SIGKILL in ends)
+        assert not any(ends) or expected_ends, f"a resumed run failed with {ends}"
         if out.exists():
             store = FeatureStore(out)  # every state that a kill leaves behind is a readable file
             now = len(store) - len(store.pending)

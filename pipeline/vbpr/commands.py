@@ -129,9 +129,11 @@ def main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
-    alone = context.invoked_subcommand != "extract" and "TORCHELASTIC_RUN_ID" in os.environ
-    if alone and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise VbprError("only vbpr extract shares its work among the processes of torchrun; start this without it")
+    if context.invoked_subcommand != "extract" and "TORCHELASTIC_RUN_ID" in os.environ:  # it is torchrun's
+        from .world import launched
+
+        if launched():
+            raise VbprError("only vbpr extract shares its work among the processes of torchrun; start this without it")
     if version:
         from importlib.metadata import version as installed
 

@@ -222,9 +222,8 @@ def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
         new: what it starts from if there is no note, or one of another `identity`. Of a run that sets `worked` to
             False nothing is kept.
     """
-    spent = {"seconds": 0.0} | new | read_json(note)
-    if spent.get("identity") != new.get("identity"):
-        spent = {"seconds": 0.0} | new
+    known = read_json(note)
+    spent = {"seconds": 0.0} | new | (known if known.get("identity") == new.get("identity") else {})
     started = time.monotonic()
     try:
         yield spent
