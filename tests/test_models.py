@@ -41,7 +41,14 @@ def small(name, **options):
     rank = 2 if name in ("als", "bpr", "ease", "spectral") else 4  # two groups: rank two says it all
     sizes = {"dim": 0 if defaults.get("dim") == 0 else 6, "factors": rank if defaults.get("factors") else 0}
     if MODELS[name].images:  # end to end, with a network small enough for a test
-        sizes |= {"network": TINY, "network_weights": "random", "epochs": 12, "lr": 3e-3, "reg_users": 0.01}
+        sizes |= {
+            "network": TINY,
+            "network_weights": "random",
+            "images_per_step": 12,
+            "epochs": 6,
+            "lr": 3e-3,
+            "reg_users": 0.01,
+        }
     return configure(name, **{"device": "cpu", "precision": "float32", "batch": 32, "epochs": 60} | sizes | options)
 
 
