@@ -19,7 +19,7 @@ from vbpr.backbones import Encoder, load_backbone
 from vbpr.datasets import Dataset
 from vbpr.images import BadImage, ImageSource, Preprocessing, prepare
 
-THUMBNAIL = Preprocessing(16, 0.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
+THUMBNAIL = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, squash=True)
 
 
 def pixels(source: ImageSource, rows: list[int], how: Preprocessing) -> np.ndarray:

@@ -1,21 +1,25 @@
 """Backbones: weights found by name and shape, features independent of the batch, faults named."""
 
 import os
+import socket
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.backbones import Encoder, read_weights, renamed
+from vbpr.backbones import Encoder, hub, preprocessing_of, read_weights, renamed
 from vbpr.device import pick_device
 from vbpr.files import artifact_name
 from vbpr.graphs import in_float32, in_halves, pool_later, tiles
@@ -331,3 +335,53 @@ def test_unreachable_weights_name_the_three_ways(monkeypatch):
 def test_impossible_wishes_are_refused(call, words):
     with pytest.raises(VbprError, match=words):
         call()
+
+
+def test_preprocessing_is_timms_own_or_refused():
+    """Of every set of weights that timm lists: the sizes that its own transform gives an image."""
+    configs = {repr(c): c for c in map(timm.models.get_pretrained_cfg, timm.list_pretrained())}
+    checked, refused, image = set(), set(), Image.new("L", (200, 150))
+    for cfg in configs.values():
+        config = resolve_data_config({}, pretrained_cfg=cfg.to_dict())
+        key = tuple(config[k] for k in ("input_size", "crop_pct", "crop_mode"))
+        if key in checked | refused:
+            continue
+        try:
+            how = preprocessing_of(config)
+        except VbprError as error:
+            assert "choose one that takes squares" in str(error)
+            refused.add(key)
+            continue
+        resize, crop = create_transform(**config).transforms[:2]
+        assert resize(image).size == how.resized(*image.size), config
+        assert tuple(crop.size) == (how.size, how.size)
+        checked.add(key)
+    assert len(checked) > 50 and {key[2] for key in refused} == {"border", "squash"}, refused
+
+
+@pytest.mark.parametrize(
+    ("environment", "endpoint", "asked"),
+    [
+        ({}, "https://huggingface.co", ["huggingface.co"]),
+        ({"NO_PROXY": "localhost"}, "https://mirror.shop:8443/hub", ["mirror.shop"]),
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "https://huggingface.co", []),
+    ],
+)
+def test_the_hub_is_asked_unless_its_name_cannot_be_looked_up(monkeypatch, environment, endpoint, asked):
+    """A proxy looks names up itself; without either, the hub's client would try again for half a minute."""
+    constants, names = huggingface_hub.constants, []
+
+    def fails(host, port):
+        names.append(host)
+        raise OSError("no such host")
+
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with hub():
+        assert bool(asked) is constants.HF_HUB_OFFLINE
+    assert names == asked and not constants.HF_HUB_OFFLINE

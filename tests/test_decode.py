@@ -43,10 +43,11 @@ def by_pillow(data, how):
 
 shapes = st.integers(1, 500)
 hows = st.builds(
-    lambda size, crop, how: Preprocessing(size, crop, how, HALF, HALF),
+    lambda size, crop, how, squash: Preprocessing(size, crop, how, HALF, HALF, squash),
     st.integers(8, 300),
-    st.sampled_from([0.0, 0.5, 0.875, 0.95, 1.0]),
+    st.sampled_from([0.5, 0.875, 0.95, 1.0]),
     st.sampled_from(["bilinear", "bicubic"]),
+    st.booleans(),
 )
 
 
@@ -62,12 +63,12 @@ def test_within_2_of_pillow_for_any_shape(width, height, how, seed, quality, gre
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("crop", [0.0, 0.875])
-def test_exif_orientation(orientation, crop):
+@pytest.mark.parametrize("squash", [False, True])
+def test_exif_orientation(orientation, squash):
     exif = Image.Exif()
     exif[0x112] = orientation
     data = jpeg(picture(0, 90, 150, 10), exif=exif)
-    how = Preprocessing(64, crop, "bicubic", HALF, HALF)
+    how = Preprocessing(64, 0.875, "bicubic", HALF, HALF, squash)
     assert prepare_jpeg(data, how) is not None
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
 
@@ -92,14 +93,14 @@ def test_a_line_of_pixels_may_be_turned(size, orientation):
 def test_an_orientation_that_is_no_orientation(kind, value):
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI", 0x112, kind, 1 + (kind == 2)) + value + bytes(4)
     data = jpeg(picture(0, 90, 150, 10), exif=exif)
-    how = Preprocessing(64, 0.0, "bicubic", HALF, HALF)
+    how = Preprocessing(64, 1.0, "bicubic", HALF, HALF, squash=True)
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
 
 
 @pytest.mark.parametrize("text", ['tiff:Orientation="6"', "<tiff:Orientation>8</tiff:Orientation>"])
 def test_an_orientation_in_xmp_alone(text):
     data = jpeg(picture(0, 90, 150, 10), xmp=f"<x:xmpmeta>{text}</x:xmpmeta>".encode())
-    how = Preprocessing(64, 0.0, "bicubic", HALF, HALF)
+    how = Preprocessing(64, 1.0, "bicubic", HALF, HALF, squash=True)
     assert prepare_jpeg(data, how) is not None
     assert np.abs(prepare(data, how).astype(int) - by_pillow(data, how)).max() <= 2
 
@@ -169,7 +170,7 @@ def test_warnings_as_errors_leave_the_decoder_alone(tmp_path):
 import sys
 from pathlib import Path
 from vbpr.images import Preprocessing, prepare_jpeg
-how = Preprocessing(64, 0.0, "bicubic", (0.5,) * 3, (0.5,) * 3)
+how = Preprocessing(64, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, squash=True)
 assert prepare_jpeg(Path(sys.argv[1]).read_bytes(), how) is not None
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code, tmp_path / "a.jpg"], check=True, timeout=60)

@@ -14,9 +14,11 @@ import importlib.util
 import os
 import socket
 import time
+import urllib.parse
+import urllib.request
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,7 +97,7 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
     with seeded(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if weights is None and not random_weights:
-            module, source = pretrained(name, model_name)
+            module, source = pretrained(model_name)
         else:
             try:
                 module, source = timm.create_model(model_name, num_classes=0), "random"
@@ -114,7 +116,7 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
 def settle(module: nn.Module) -> None:
     """Start random convolutions anew, keeping the size of activations, where timm's own start leaves float16's range:
     it counts on batch norms that training has yet to settle."""
-    size = preprocessing_of(module).size
+    size = timm_preprocessing(module).size
     with torch.inference_mode():
         features = module.eval()(torch.randn(1, 3, size, size))
     if not features.abs().max() < 1000:
@@ -126,7 +128,7 @@ def settle(module: nn.Module) -> None:
 def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
     """Freeze a module and take down what identifies it."""
     module = module.eval().requires_grad_(False)
-    preprocessing = preprocessing or preprocessing_of(module)
+    preprocessing = preprocessing or timm_preprocessing(module)
     with torch.inference_mode():
         features = module(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
     if features.ndim != 2:
@@ -137,23 +139,31 @@ def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessi
     return Backbone(name, module, preprocessing, features.shape[1], source, state_digest(module.state_dict()))
 
 
-def preprocessing_of(module: nn.Module) -> Preprocessing:
-    """timm's own evaluation preprocessing for these weights."""
-    config = timm.data.config.resolve_data_config({}, model=module)  # type: ignore[no-untyped-call]
-    interpolation = (
-        config["interpolation"] if config["interpolation"] in ("nearest", "bilinear", "bicubic") else "bicubic"
-    )
-    crop = 0.0 if config.get("crop_mode") == "squash" else float(config["crop_pct"])
-    return Preprocessing(config["input_size"][-1], crop, interpolation, tuple(config["mean"]), tuple(config["std"]))
+def timm_preprocessing(module: nn.Module) -> Preprocessing:
+    return preprocessing_of(timm.data.config.resolve_data_config({}, model=module))  # type: ignore[no-untyped-call]
 
 
-def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
+def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+    """timm's own evaluation preprocessing, of a data configuration that timm has resolved.
+
+    Raises:
+        VbprError: it is none that gives a square out of the middle of an image.
+    """
+    (_, height, width), mode = config["input_size"], config.get("crop_mode") or "center"
+    if height != width or mode not in ("center", "squash"):
+        raise VbprError(
+            f"this backbone wants images of {width} x {height} pixels, cut to size by '{mode}'; choose one that takes "
+            "squares, cut from the centre or squashed"
+        )
+    known = config["interpolation"] in ("nearest", "bilinear", "bicubic")
+    interpolation = config["interpolation"] if known else "bicubic"
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Preprocessing(width, float(config["crop_pct"]), interpolation, mean, std, mode == "squash")
+
+
+def pretrained(model_name: str) -> tuple[nn.Module, str]:
     try:
-        socket.getaddrinfo("huggingface.co", 443)
-    except OSError:  # no network: only what the hub's cache holds, rather than half a minute of retries
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-    try:
-        with contextlib.redirect_stderr(None):
+        with hub(), contextlib.redirect_stderr(None):
             module = timm.create_model(model_name, pretrained=True, num_classes=0)
     except Exception as error:  # the hub's client fails in many ways, all of which mean the same here
         raise VbprError(
@@ -164,6 +174,22 @@ def pretrained(name: str, model_name: str) -> tuple[nn.Module, str]:
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     tag = config.get("tag", "")
     return module, f"timm {config.get('architecture', model_name)}{'.' + tag if tag else ''}"
+
+
+@contextlib.contextmanager
+def hub() -> Iterator[None]:
+    """Ask the hub, or where there is no network only what its cache holds, rather than try again for half a minute."""
+    constants = huggingface_hub.constants
+    host, before = urllib.parse.urlsplit(constants.ENDPOINT).hostname or "", constants.HF_HUB_OFFLINE
+    try:
+        if not urllib.request.getproxies().keys() & {"https", "all"}:  # a proxy looks names up itself
+            socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def read_weights(path: Path) -> State:

@@ -380,9 +380,10 @@ class Preprocessing:
 
     Attributes:
         size: pixels of a side of the square that goes in.
-        crop: the share of the resized shorter side that the square keeps; 0 squashes the whole image into it.
+        crop: the share of the resized shorter side that the square keeps.
         interpolation: nearest, bilinear or bicubic.
         mean, std: of each channel, for pixels in [0, 1].
+        squash: resize both sides to `size / crop`, whatever the image's shape.
     """
 
     size: int
@@ -390,12 +391,13 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    squash: bool = False
 
     def resized(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) to resize to before the centre crop, as timm's evaluation transform rounds them."""
-        if not self.crop:
-            return self.size, self.size
-        short = int(self.size // self.crop)
+        short = math.floor(self.size / self.crop)
+        if self.squash:
+            return short, short
         if width <= height:
             return short, max(short, int(short * height / width))
         return max(short, int(short * width / height)), short
@@ -405,7 +407,8 @@ class Preprocessing:
         return round((width - self.size) / 2), round((height - self.size) / 2)
 
     def __str__(self) -> str:
-        crop = f"centre crop {self.crop}" if self.crop else "no crop"
+        crop = f"centre crop {self.crop}{' when squashed' * self.squash}"
+        crop = "no crop" if self.squash and self.crop == 1 else crop
         return f"{self.size} px, {crop}, {self.interpolation}, mean {self.mean}, std {self.std}"
 
 

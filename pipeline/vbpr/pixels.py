@@ -1,6 +1,6 @@
 """Decoded images kept as uint8 in one memory-mapped file, so that a network that looks at them many times decodes once.
 
-cache = PixelCache.build("artifacts/hm.224.pixels", data.images(), Preprocessing(224, 0, "nearest", ...)); cache.rows[7]
+cache = PixelCache.build("hm.224.pixels", data.images(), Preprocessing(224, 1.0, "nearest", ...)); cache.rows[7]
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class PixelCache:
         path = Path(path)
         check_target(path)
         n, each = len(source), how.size * how.size * 3
-        identity = hashlib.blake2b(f"{how.size} {how.crop} {how.interpolation}".encode(), digest_size=16)
+        identity = hashlib.blake2b(f"{how.size} {how.crop} {how.squash} {how.interpolation}".encode(), digest_size=16)
         identity.update("\0".join(source.item_ids).encode())
         identity.update(np.fromiter((source.signature(i) for i in range(n)), np.uint64, n).tobytes())
         mark = path.with_name(path.name + ".json")
