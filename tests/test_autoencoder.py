@@ -1,14 +1,17 @@
 """The autoencoder: the published one's sizes and its collapse; the improved one learns, resumes, and is repaired."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from conftest import board_items
 from vbpr.autoencoder import (
     RECIPES,
     Encoder,
@@ -160,6 +163,42 @@ def test_a_feature_file_keeps_the_autoencoder_that_it_was_made_with(catalogue, t
     with pytest.raises(VbprError, match=r"was made by test_resnet .*; this run would train an autoencoder"):
         run()
     assert not weights.exists()
+
+
+def test_how_a_cae_is_trained_is_no_matter_of_other_backbones_and_none_is_a_default(catalogue, tmp_path, monkeypatch):
+    data, other, out = Dataset.resolve(catalogue()), tmp_path / "other.h5", tmp_path / "cae.h5"
+    extract(data, "test_resnet", other, random_weights=True, engine="torch", device="cpu", cae={"epochs": 3})
+    extract(data, "cae", out, engine="torch", device="cpu", cae={"epochs": 1, "image_size": 32, "recipe": None})
+    monkeypatch.setattr("vbpr.backbones.load_backbone", lambda *_: pytest.fail("a finished file needs no model"))
+    assert extract(data, "test_resnet", other, random_weights=True).written == 0
+    assert extract(data, "cae", out, cae={"epochs": 1, "image_size": 32}).written == 0
+
+
+def test_a_catalogue_that_grows_keeps_its_autoencoders_seed(catalogue, tmp_path):
+    data, out = Dataset.resolve(catalogue()), tmp_path / "cae.h5"
+    how = {"epochs": 1, "image_size": 32, "seed": 1}
+    extract(data, "cae", out, engine="torch", device="cpu", cae=how)
+    Image.new("RGB", (32, 32), "green").save(data.path / "images" / "new.png")
+    assert extract(data, "cae", out, engine="torch", device="cpu", cae=how).written == 1
+    with pytest.raises(VbprError, match=r"seed 1\), not with one of .*seed 2"):
+        Image.new("RGB", (32, 32), "blue").save(data.path / "images" / "newer.png")
+        extract(data, "cae", out, engine="torch", device="cpu", cae=how | {"seed": 2})
+
+
+def test_its_picture_does_not_join_the_catalogue(catalogue):
+    data = Dataset.resolve(catalogue())
+    with pytest.raises(VbprError, match=r"lies among the images, .* picture cae\.cae\.png .*another folder"):
+        extract(data, "cae", data.path / "images" / "cae.h5", engine="torch", device="cpu", cae={"epochs": 1})
+    assert len(data.images()) == len(board_items())
+
+
+@pytest.mark.parametrize("told", [{"size": "abc"}, {"size": None}, {"size": 2**40}, {"recipe": ["improved"]}, []])
+def test_forged_words_of_an_autoencoder_are_refused(tmp_path, told):
+    path = tmp_path / "x.safetensors"
+    whole = told and {"recipe": "improved", "size": 64, "epochs": 1, "seed": 0} | told
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"cae": json.dumps(whole)})
+    with pytest.raises(VbprError, match=r"no autoencoder|multiple of 32, up to 1024"):
+        load_encoder(path)
 
 
 def test_weights_of_another_data_set_are_not_taken_for_those_of_this_one(tmp_path):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vbpr.sample
 from conftest import ROOT, TINY, board_items, board_pairs, environment, run_python, write_catalogue
-from vbpr import Factors, FeatureStore
+from vbpr import Factors, FeatureStore, VbprError
+from vbpr.datasets import Dataset
 
 
 @pytest.mark.slow
@@ -93,7 +95,40 @@ def test_data_may_come_from_the_environment(cli, board, tmp_path, monkeypatch):
     assert code == 0 and "32 users" in text
 
 
+def test_a_folder_that_is_gone_from_the_environment_hides_no_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBPR_DATA", str(tmp_path / "gone"))
+    assert Dataset.behind({"data": "sample"}).simulated
+    monkeypatch.setenv("VBPR_DATA", str(tmp_path))
+    assert Dataset.behind({"data": "sample"}).path == tmp_path
+    with pytest.raises(VbprError, match="does not exist"):
+        Dataset.behind({"data": "sample"}, str(tmp_path / "gone"))
+
+
+def test_the_sample_is_known_under_any_path(monkeypatch):
+    monkeypatch.chdir(vbpr.sample.PATH.parent)
+    assert Dataset.resolve("sample/../sample").simulated and Dataset.resolve("./sample").name == "sample"
+
+
+def test_titles_alone_list_no_images(cli, board_model, monkeypatch):
+    monkeypatch.setattr("vbpr.pictures.open_images", lambda _: pytest.fail("the images were listed"))
+    assert cli("recommend", board_model, "--user", "A00")[0] == 0
+    assert cli("similar", board_model, "--item", "red-00")[0] == 0
+
+
 # ---------------------------------------------------------------------------------------------- errors
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(refused, board_model, tmp_path, monkeypatch):
+    for module in ("vbpr.nearest.Nearest.open", "vbpr.factors.Factors.load"):
+        monkeypatch.setattr(module, lambda *_: pytest.fail("work was done"))
+    (tmp_path / "ids.txt").write_text("red-00")
+    listed = ("similar", board_model, "--items", tmp_path / "ids.txt")
+    assert "ends in .parquet or .csv" in refused(*listed, "--out", tmp_path / "x.txt")
+    assert "--items writes a table" in refused(*listed)
+    assert "--out is of --items" in refused("similar", board_model, "--item", "red-00", "--out", tmp_path / "x.csv")
+    for asked in (("similar", board_model, "--item", "red-00"), ("recommend", board_model, "--user", "A00")):
+        assert "ends in .png, .jpg" in refused(*asked, "--grid", tmp_path / "x.gif")
+        assert "--weights are of the backbone" in refused(*asked, "--weights", tmp_path / "w.safetensors")
 
 
 def test_missing_column(refused, tmp_path):
@@ -356,6 +391,7 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
             "--image-size is of the published",
         ),
         (("compare", "--models", "cae", "--weights", "cae=x", "--cae-epochs", 3), "--cae-epochs is of training the"),
+        (("compare", "--models", "lite0,popularity", "--weights", "popularity=x"), "no backbone of --models is called"),
         (("train", "--model", "bprmf", "--precision", "float32"), "--precision does nothing for --model bprmf"),
         (("recommend", "MODEL", "--user", "A03", "--weights", "w.pt"), "--weights are of the backbone that encodes"),
     ],

@@ -1,5 +1,6 @@
 """Comparison: from an original file to the table in one go, statistics against their definitions, cells kept."""
 
+import dataclasses
 import importlib.util
 import io
 import itertools
@@ -87,6 +88,25 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
 
     monkeypatch.setattr("vbpr.compare.fit", never)
     assert compare([converted], names, tmp_path, small) == result
+
+
+def test_published_protocols_are_added_to_finished_cells(converted, small, tmp_path, monkeypatch):
+    names, fitted = ["cae", "knn"], []
+    compare([converted], names, tmp_path, dataclasses.replace(small, published=False))
+    fit = vbpr.compare.fit
+
+    def counted(split, matrix, config, *rest):
+        fitted.append(config)
+        return fit(split, matrix, config, *rest)
+
+    monkeypatch.setattr("vbpr.compare.fit", counted)
+    rows = compare([converted], names, tmp_path, small)["data"][0]["methods"]
+    assert [config.identity.endswith(" oracle") for config in fitted] == [True]  # whose epoch the test items choose
+    assert set(rows[0]["published_protocols"]) == {"sampled-100", "sampled-1", "best-epoch-on-test"}
+    assert set(rows[1]["published_protocols"]) == {"sampled-100", "sampled-1"}
+    assert not list(tmp_path.rglob("*checkpoint*"))
+    compare([converted], names, tmp_path, small)
+    assert len(fitted) == 1
 
 
 def test_train_makes_a_model_file_of_dvbpr_without_features(converted, small, tmp_path):

@@ -283,6 +283,17 @@ def test_the_pixel_cache_is_made_once_and_anew_for_other_images(tmp_path):
     assert len(PixelCache.build(tmp_path / "p", other, how).rows) == 6
 
 
+def test_without_a_checkpoint_it_leaves_no_pixels(tastes, narrow, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    made = DVBPR(configure("dvbpr", **{**SMALL, "epochs": 1}))
+    split, made.images = tastes
+    made.fit(split, None)
+    assert len(list(tmp_path.rglob("dvbpr.32.nearest.pixels"))) == 1
+    del made
+    assert not list(tmp_path.iterdir())
+
+
 def test_needs_pictures_and_a_fitting_size(tastes):
     split, _ = tastes
     with pytest.raises(VbprError, match="pictures"):

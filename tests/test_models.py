@@ -379,14 +379,16 @@ def test_report_preset_trains(split, features):
         (lambda: configure("bprmf", "report"), "visual ranker"),
         (lambda: configure("visual", dim=-1), "--dim is -1"),
         (lambda: configure("visual", lr=float("nan")), "--lr is nan"),
-        (lambda: configure("visual", schedule="cosine"), "linear, constant"),
+        (lambda: configure("visual", schedule="cosine"), "^schedule cosine .*linear, constant"),
+        (lambda: configure("visual", latent_weight=-1.0), "^latent_weight is -1.0; it must be from 0"),
+        (lambda: configure("visual", reg_head=-1.0), "^--reg-head is -1.0; it must be from 0"),
         (lambda: configure("visual", precision="float8"), "--precision float8"),
         (lambda: configure("visual", loss="hinge"), "bpr, softmax, warp"),
         (lambda: configure("visual", loss="warp", shared_negatives=0), "--shared-negatives 256"),
         (lambda: configure("visual", negatives="in-batch", shared_negatives=0), "--shared-negatives 256"),
         (lambda: configure("visual", memory_limit=-1), "--memory-limit is -1"),
         (lambda: configure("visual", seed=-1), "--seed is -1"),
-        (lambda: configure("vbpr", latent_weight=float("nan")), "--latent-weight is nan"),
+        (lambda: configure("vbpr", latent_weight=float("nan")), "latent_weight is nan"),
     ],
 )
 def test_impossible_configurations_are_refused(call, words):

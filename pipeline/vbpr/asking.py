@@ -88,12 +88,20 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
             what: pa.array(score, pa.float32()),
         }
     )
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".parquet", ".csv"):
-        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
+    check_answers(path)
+    parquet = Path(path).suffix.lower() == ".parquet"
     with replacing(path) as temporary, temporary.open("wb") as sink:
-        (pyarrow.parquet.write_table if suffix == ".parquet" else pyarrow.csv.write_csv)(table, sink)
+        (pyarrow.parquet.write_table if parquet else pyarrow.csv.write_csv)(table, sink)
     return len(rows)
 
 
-__all__ = ["allowed", "read_ids", "write_answers"]
+def check_answers(path: Path | str) -> None:
+    """
+    Raises:
+        VbprError: the name of a file of answers does not tell its format.
+    """
+    if Path(path).suffix.lower() not in (".parquet", ".csv"):
+        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
+
+
+__all__ = ["allowed", "check_answers", "read_ids", "write_answers"]

@@ -11,7 +11,6 @@ channel's mean and deviation, which tell texture and colour better than the code
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,8 @@ from .progress import Progress
 from .stopping import Stopped, stop_signals
 
 HALF = (0.5, 0.5, 0.5)
+LARGEST = 1024  # pixels of a side
 HELD_OUT = 0.05  # share of the images that only measure the reconstruction
-SAVE_EVERY = 30.0  # seconds between checkpoints
 
 
 class ReportEncoder(nn.Sequential):
@@ -67,8 +66,8 @@ class Encoder(nn.Module):
 
     def __init__(self, size: int = 64, code: int = 256) -> None:
         super().__init__()
-        if size % 32:
-            raise VbprError(f"--image-size {size}: the autoencoder needs a multiple of 32")
+        if size % 32 or not 0 < size <= LARGEST:
+            raise VbprError(f"--image-size {size}: the autoencoder needs a multiple of 32, up to {LARGEST}")
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
             for c, w in zip((3, *self.widths), self.widths, strict=False)
@@ -173,7 +172,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def preprocessing_of(recipe: str, size: int) -> Preprocessing:
-    return Preprocessing(size, 0.0, RECIPES[recipe].interpolation, HALF, HALF)
+    return Preprocessing(size, 1.0, RECIPES[recipe].interpolation, HALF, HALF, squash=True)
 
 
 def recipe_of(name: str) -> Recipe:
@@ -244,13 +243,18 @@ def identity_for(recipe: str, epochs: int | None, image_size: int | None, seed: 
 
 
 def check_training(
-    path: Path, used_by: Path, recipe: str = "improved", epochs: int | None = None, image_size: int | None = None
+    path: Path,
+    used_by: Path,
+    recipe: str = "improved",
+    epochs: int | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
 ) -> None:
     """
     Raises:
         VbprError: the autoencoder that a feature file was made with was trained otherwise.
     """
-    there, wanted = identity_of(path), identity_for(recipe, epochs, image_size)
+    there, wanted = identity_of(path), identity_for(recipe, epochs, image_size, seed)
     if there != wanted:
         old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
         raise VbprError(
@@ -272,10 +276,12 @@ def told_by(path: Path) -> dict[str, Any]:
 def identity_of(path: Path) -> dict[str, Any]:
     """What decides the weights in a file of ours, but for the images; empty for another file."""
     told = told_by(path)
-    return {key: told[key] for key in IDENTITY} if told.keys() >= set(IDENTITY) else {}
+    return (
+        {key: told[key] for key in IDENTITY} if all(type(told.get(k)) is kind for k, kind in IDENTITY.items()) else {}
+    )
 
 
-IDENTITY = ("recipe", "size", "epochs", "seed")
+IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}
 
 
 class Training:
@@ -314,7 +320,6 @@ class Training:
         self.steps = max(1, len(self.shown) // self.batch)
         self.epoch, self.curve = 0, []  # type: ignore[var-annotated]
         self.bf16 = multiplies_bfloat16(device)
-        self.saved = time.monotonic()
 
     def pixels(self, rows: Any) -> Tensor:
         """(n, 3, size, size) in [-1, 1]."""
@@ -350,7 +355,7 @@ class Training:
                 held = self.held_loss()
                 self.curve.append({"epoch": self.epoch, "loss": mean, "held_out": held})
                 bar.advance(0, f"loss {mean:.4f}, held out {held:.4f}")
-                if time.monotonic() - self.saved > SAVE_EVERY or self.epoch < self.epochs:
+                if self.epoch < self.epochs:
                     self.save_checkpoint()
 
     def learn(self, rows: Any) -> Tensor:
@@ -388,7 +393,6 @@ class Training:
             tensors |= {f"a/{n}/{key}": value for key, value in state.items()}
         tensors["generator"] = self.generator.get_state()
         write_checkpoint(self.checkpoint, tensors, self.run_identity, epoch=self.epoch, curve=self.curve)
-        self.saved = time.monotonic()
 
     def images(self) -> list[int]:
         return [len(self.shown), len(self.held), int(self.shown.sum() % 2**31)]
@@ -441,13 +445,12 @@ def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
     """
     if path is None:
         return Encoder(), "improved", RECIPES["improved"].size
-    told = identity_of(path) if path.is_file() else {}
-    if not told and path.is_file():
-        raise VbprError(f"{path} holds no autoencoder of vbpr's; leave --weights out to train one on your images")
-    if not told:
+    if not path.is_file():
         raise VbprError(f"{path} does not exist; leave --weights out to train an autoencoder on your images")
-    recipe = recipe_of(str(told["recipe"]))
-    return recipe.build(int(told["size"]))[0], str(told["recipe"]), int(told["size"])
+    told = identity_of(path)
+    if not told:
+        raise VbprError(f"{path} holds no autoencoder of vbpr's; leave --weights out to train one on your images")
+    return recipe_of(told["recipe"]).build(told["size"])[0], told["recipe"], told["size"]
 
 
 __all__ = [

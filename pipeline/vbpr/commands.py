@@ -462,11 +462,13 @@ def recommend(
     from .asking import read_ids
     from .datasets import Dataset
     from .factors import Factors
+    from .pictures import Photos, Row, check_grid, save_grid
+    from .tables import print_items
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
-    if weights and not image:
-        raise VbprError("--weights are of the backbone that encodes --image; leave them out")
+    refuse_weights(weights, image)
+    check_grid(grid)
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category else {}
@@ -484,9 +486,6 @@ def recommend(
         return None
     if out is not None:
         raise VbprError("--out is of --users and --all; --json FILE or --grid FILE keeps what one user gets")
-    from .pictures import Photos, Row, save_grid
-    from .tables import print_items
-
     photos = Photos(dataset, factors.about.get("added", []))
     if user is not None:
         at = factors.user_index(user)
@@ -576,28 +575,32 @@ def similar(
 ) -> Any:
     """The items nearest to items or photos."""
     from .asking import allowed as allow
-    from .asking import read_ids, write_answers
+    from .asking import check_answers, read_ids, write_answers
     from .datasets import Dataset
     from .nearest import Nearest, encode_photos
-    from .pictures import Photos, Row, save_grid
+    from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
 
     if sum([bool(item), bool(image), items is not None]) != 1:
         raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
+    refuse_weights(weights, image)
+    check_grid(grid)
+    if items is not None:
+        if out is None or grid or json_out:
+            raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
+        check_answers(out)
+    elif out is not None:
+        raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
     mask = allow(near.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
     if unseen_by is not None:
         mask = near.unseen(file, unseen_by, mask)
-    if items is not None:
-        if out is None or grid or json_out:
-            raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
+    if items is not None and out is not None:
         asked = read_ids(items)
         rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
         print(f"{out}: {rows:,} rows for {len(asked):,} items")
         return None
-    if out is not None:
-        raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
     queries = item or [str(path) for path in image or []]
     query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
     found = near.search(query, k, leave_out=item, allowed=mask)
@@ -770,7 +773,7 @@ def compare(
     device: Device = "auto",
 ) -> Any:
     """The report's table: methods under one protocol, with intervals, paired tests, time and images encoded."""
-    from .compare import Options
+    from .compare import Options, methods_of
     from .compare import compare as run
     from .datasets import Dataset
     from .models import refuse_idle
@@ -783,7 +786,7 @@ def compare(
             raise VbprError(f"--weights {pair}: give BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
         files[name] = Path(file)
     names = models.replace(" ", "").split(",")
-    for name in files.keys() - {*names, backbone}:
+    for name in files.keys() - {backbone, *(method.backbone for method in methods_of(names))}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
     for method, own in {
         "dvbpr": {"--epochs": epochs, "--image-size": image_size, "--backbone": backbone},
@@ -826,9 +829,10 @@ def demo(
     run(out)
 
 
+def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
+    if weights and not image:
+        raise VbprError("--weights are of the backbone that encodes --image; leave them out")
+
+
 def captions(ids: list[str], names: list[str]) -> list[str]:
     return [f"{i} {name}".strip() for i, name in zip(ids, names, strict=True)]
-
-
-if __name__ == "__main__":
-    app()

@@ -259,39 +259,50 @@ def cell(
     path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
     check_target(path)
     with locked(path):
-        kept = read_json(path)
-        if kept.get("identity") == identity and kept.keys() >= CELL and (kept["published"] or not published):
-            return kept
+        told, model = read_json(path), path.with_suffix(".model.h5")
+        done = told.get("identity") == identity and told.keys() >= CELL
+        if done and (told["published"] or not published):
+            return told
         console.print(f"{data.title}: {method.name}, seed {config.seed}")
         matrix = align(stores, split.item_ids) if stores else None
-        checkpoint, note = path.with_suffix(".checkpoint"), path.with_suffix(".spent.json")
-        with spending(note, {"identity": identity}) as spent:
-            factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
-            factors = made_from(factors, data, stores, digests)
-        metrics = evaluate(factors, device=config.device)
-        told: dict[str, Any] = {
-            "identity": identity,
-            "seconds": spent["seconds"],
-            "encoded": int(factors.about.get("encoded", 0)),
-            "summary": metrics.summary(),
-            "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
-            "scores_unseen": metrics.scores_unseen,
-            "published": {},
-        }
+        if done and model.is_file():
+            factors = Factors.load(model)
+        else:
+            checkpoint, note = path.with_suffix(".checkpoint"), path.with_suffix(".spent.json")
+            with spending(note, {"identity": identity}) as spent:
+                factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
+                factors = made_from(factors, data, stores, digests)
+            metrics = evaluate(factors, device=config.device)
+            told = {
+                "identity": identity,
+                "seconds": spent["seconds"],
+                "encoded": int(factors.about.get("encoded", 0)),
+                "summary": metrics.summary(),
+                "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
+                "scores_unseen": metrics.scores_unseen,
+                "published": {},
+            }
+            path.unlink(missing_ok=True)  # a cell that is there is of the model beside it
+            factors.save(model)
+            write_cell(path, told)
+            discard(checkpoint)
+            note.unlink(missing_ok=True)
         if published:
             told["published"] = {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
             if factors.about.get("curve"):
                 swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
-                config = config.changed(identity=identity + " oracle")
-                oracle = fit(swapped, matrix, config, path.with_suffix(".checkpoint-oracle"), images)
-                value = evaluate(oracle, "validation", config.device).summary()["all"]["auc"]
+                config, oracle = config.changed(identity=identity + " oracle"), path.with_suffix(".checkpoint-oracle")
+                best = fit(swapped, matrix, config, oracle, images)
+                value = evaluate(best, "validation", config.device).summary()["all"]["auc"]
                 told["published"]["best-epoch-on-test"] = value
-        factors.save(path.with_suffix(".model.h5"))
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(told), encoding="utf-8")
-        discard(checkpoint)
-        note.unlink(missing_ok=True)
+                discard(oracle)
+            write_cell(path, told)
         return told
+
+
+def write_cell(path: Path, told: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told), encoding="utf-8")
 
 
 CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}

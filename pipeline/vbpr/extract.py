@@ -21,7 +21,7 @@ from .datasets import Dataset
 from .errors import VbprError
 from .features import DONE, FeatureStore, describe
 from .files import artifact_name, check_target
-from .images import PASSING, REASONS, BadImage, ImageSource, Pixels, Preprocessing, is_image_name, prepare
+from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, Preprocessing, is_image_name, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
 from .world import EVERY, World
@@ -92,7 +92,9 @@ def extract(
     with World.here() as world:
         source = data.images()
         signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-        request = {**request_of(backbone, weights, random_weights, precision), **({"cae": cae} if cae else {})}
+        training = backbone == "cae" and weights is None and not random_weights
+        how = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
+        request = request_of(backbone, weights, random_weights, precision) | ({"cae": how} if how else {})
         finished = up_to_date(path, request, data, source, signatures) if world.first else None
         if finished is not None and verify and finished.verify():
             finished = None
@@ -112,8 +114,8 @@ def extract(
             raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
         chosen = pick_engine(engine, processor, batch)
         rounding = chosen + " on a GPU" * (processor.type == "cuda")
-        if backbone == "cae" and weights is None and not random_weights:
-            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, cae or {})))
+        if training:
+            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, how)))
         model = load_backbone(backbone, weights, random_weights)
         provenance = {
             "backbone": model.name,
@@ -255,6 +257,11 @@ def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how
 
     beside = autoencoder_of(path)
     if not path.exists():
+        if isinstance(source, FolderImages) and path.resolve().is_relative_to(Path(source.name).resolve()):
+            raise VbprError(
+                f"--out {path} lies among the images, where the next run would take the autoencoder's picture "
+                f"{beside.with_suffix('.png').name} for one; choose another folder"
+            )
         with stop_signals() as stopping:
             train_autoencoder(source, beside, data=data.name, device=device, **how)
             if stopping():
@@ -347,7 +354,7 @@ class Batch:
     """One step's images on their way through: decoded, encoded, written.
 
     An image has its own place in `pixels`, for an engine's last bits may depend on it; the other places are black.
-    Memory is bounded by the number of these: `encoder.depth` under way, and as many again (at least two) decoding.
+    Memory is bounded by the number of these: `encoder.depth` under way, and one more than that (at least two) decoding.
     """
 
     rows: Array

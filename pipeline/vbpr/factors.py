@@ -17,7 +17,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from .errors import VbprError, near
-from .files import Strings, open_h5, read_strings, read_text, replacing, write_strings, write_text
+from .files import Strings, damaged, open_h5, read_strings, read_text, replacing, write_strings, write_text
 
 Array = np.ndarray[Any, Any]
 
@@ -420,7 +420,7 @@ class Factors:
                 about = json.loads(read_text(handle, "about"))
                 check_about(about)
         except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
-            raise VbprError(f"{path} is damaged ({error}); train again") from error
+            raise VbprError(damaged(Path(path), error, "train again")) from error
         try:
             return cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
         except VbprError as error:

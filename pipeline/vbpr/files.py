@@ -281,10 +281,10 @@ def kind_in(handle: h5py.File, path: Path) -> str:
         raise VbprError(damaged(path, error)) from error
 
 
-def damaged(path: Path, error: Exception) -> str:
+def damaged(path: Path, error: Exception, mend: str = "make it again") -> str:
     if number := errno_in(error):  # the disk's fault, not the file's
         return cannot_be_read(path, number)
-    return f"{path} is damaged ({first_line(error)}); make it again"
+    return f"{path} is damaged ({first_line(error)}); {mend}"
 
 
 def cannot_be_read(path: Path, number: int) -> str:

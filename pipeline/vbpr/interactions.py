@@ -59,7 +59,8 @@ SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Interactions:
-    """Distinct (user, item) pairs, sorted by user and item; of a repeated pair the first event counts.
+    """Distinct (user, item) pairs, sorted by user and item; of a repeated pair the first event
+    counts, and where events say to which part they belong, train before the others.
 
     Attributes:
         user_ids: (U,) strings, as given, sorted.

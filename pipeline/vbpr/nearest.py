@@ -24,7 +24,18 @@ import numpy as np
 from .errors import VbprError
 from .factors import BLIND, Factors, Head, index_of, indices_of, unit_rows
 from .features import FeatureStore
-from .files import Strings, digest, kind_of, open_h5, read_strings, read_text, replacing, write_strings, write_text
+from .files import (
+    Strings,
+    damaged,
+    digest,
+    kind_of,
+    open_h5,
+    read_strings,
+    read_text,
+    replacing,
+    write_strings,
+    write_text,
+)
 from .images import BadImage, Pixels, prepare
 from .progress import Progress
 
@@ -115,7 +126,8 @@ class Nearest:
                 if read_text(handle, "digest") != digest_of(data, ids, about):
                     raise VbprError(f"{saved} is damaged or was altered; delete it or run vbpr index {path} again")
         except (KeyError, ValueError, TypeError, OSError) as error:
-            raise VbprError(f"{saved} is damaged ({error}); delete it or run vbpr index {path} again") from error
+            again = f"delete it or run vbpr index {path} again"
+            raise VbprError(damaged(Path(saved), error, again)) from error
         if about["source"] != digest(path):
             raise VbprError(
                 f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"

@@ -5,6 +5,7 @@ grid([Row("history", ids), Row("recommended", ids)], photos).save("grid.png")
 
 import contextlib
 import dataclasses
+import functools
 import io
 import textwrap
 from collections.abc import Sequence
@@ -39,15 +40,18 @@ class Photos:
         Args:
             added: of a model, `about["added"]`: folders of items that came later.
         """
-        self.data = data
+        self.data, self.folders = data, [data.path, *(Path(a["folder"]) for a in added)]
         self.extra: dict[str, Image.Image] = {}
-        self.at: dict[str, tuple[ImageSource, int]] = {}
-        for folder in [data.path, *(Path(a["folder"]) for a in added)]:
-            try:
+
+    @functools.cached_property
+    def at(self) -> dict[str, tuple[ImageSource, int]]:
+        """Where each item's image is; listed when the first one is looked for."""
+        found: dict[str, tuple[ImageSource, int]] = {}
+        for folder in self.folders:
+            with contextlib.suppress(VbprError):
                 source = open_images(folder)
-            except VbprError:
-                continue
-            self.at = {str(item): (source, i) for i, item in enumerate(source.item_ids)} | self.at
+                found = {str(item): (source, i) for i, item in enumerate(source.item_ids)} | found
+        return found
 
     def add(self, path: Path | str) -> None:
         """Let a photo file be shown, under its path as id."""
@@ -106,24 +110,34 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
     return canvas
 
 
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def check_grid(path: Path | str | None) -> None:
+    """
+    Raises:
+        VbprError: the name of a grid's file does not tell its format.
+    """
+    if path is not None and Path(path).suffix.lower() not in FORMATS:
+        raise VbprError(f"--grid {path}: give a name that ends in {', '.join(FORMATS)}")
+
+
 def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: int = 10) -> None:
     """Draw a grid into an image file; the suffix tells the format.
 
     Raises:
         VbprError: an unknown suffix, a picture larger than its format allows, or the place cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-    if suffix not in formats:
-        raise VbprError(f"--grid {path}: give a name that ends in {', '.join(formats)}")
+    check_grid(path)
+    form = FORMATS[Path(path).suffix.lower()]
     with replacing(path) as temporary:
         picture = grid(rows, photos, columns)
-        if max(picture.size) > LARGEST[formats[suffix]]:
+        if max(picture.size) > LARGEST[form]:
             raise VbprError(
-                f"--grid {path}: {picture.width:,} x {picture.height:,} pixels are more than {formats[suffix]} takes; "
+                f"--grid {path}: {picture.width:,} x {picture.height:,} pixels are more than {form} takes; "
                 "give a .png, or fewer items"
             )
-        picture.save(temporary, formats[suffix])
+        picture.save(temporary, form)
 
 
-__all__ = ["Photos", "Row", "grid", "save_grid"]
+__all__ = ["Photos", "Row", "check_grid", "grid", "save_grid"]

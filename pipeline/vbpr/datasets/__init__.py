@@ -3,6 +3,7 @@
 data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items()["category"]
 """
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, UNFIT, Interaction
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A canonical folder: `interactions.{parquet,csv,tsv}`, optional `items.{parquet,csv}`, and images as `images/`,
-    `images.tar`, `images*.tar` or `images.zip`.
+    """A canonical folder: `interactions.{parquet,csv,tsv}` (`.csv.gz`, `.tsv.gz`) or `NAME.inter`, optional
+    `items.{parquet,csv,tsv}`, and images as `images/`, `images.tar`, `images*.tar` or `images.zip`.
 
     Attributes:
         path: the folder (or an interactions file, or a folder, tar or zip of images alone).
@@ -57,19 +58,23 @@ class Dataset:
     @classmethod
     def behind(cls, about: Mapping[str, Any], source: str | None = None) -> "Dataset":
         """The data set whose pictures and titles to show with a model (its `about`): `source` where it is given, else
-        the one on record; one without anything where that is gone, or where none is, which is no fault."""
+        $VBPR_DATA, else the one on record; one without anything where these are gone, or none is, which is no fault.
+
+        Raises:
+            VbprError: `source` does not exist.
+        """
+        if source is not None:
+            return cls.resolve(source)
         recorded = about.get("data")
-        try:
-            if source is not None or recorded or os.environ.get("VBPR_DATA"):
-                return cls.resolve(source, recorded)
-        except VbprError:
-            if source is not None:
-                raise
+        for name in (os.environ.get("VBPR_DATA"), recorded):
+            with contextlib.suppress(VbprError):
+                if name:
+                    return cls.resolve(name)
         return cls(Path(str(recorded or "a data set not on record")))
 
     @property
     def simulated(self) -> bool:
-        return self.path == sample.PATH
+        return self.path.resolve() == sample.PATH.resolve()
 
     @property
     def name(self) -> str:

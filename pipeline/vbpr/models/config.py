@@ -98,16 +98,16 @@ class TrainConfig:
             ("image_size", 32),
         ):
             if not least <= getattr(self, name) < 2**31:
-                option, value = f"--{name.replace('_', '-')}", getattr(self, name)
+                value = getattr(self, name)
                 bound = f"at least {least}" if value < least else "under 2^31"
-                raise VbprError(f"{option} is {value}; it must be {bound}")
+                raise VbprError(f"{called(name)} is {value}; it must be {bound}")
         not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "latent_weight")
         for name in (*not_negative, "memory_limit", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) <= 3e38:  # in float32, too
-                raise VbprError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be from 0 to 3e38")
+                raise VbprError(f"{called(name)} is {getattr(self, name)}; it must be from 0 to 3e38")
         for name in ("whiten", "popularity_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise VbprError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
+                raise VbprError(f"{called(name)} is {getattr(self, name)}; it must be from 0 to 1")
         for name, choices in (
             ("schedule", ("linear", "constant")),
             ("precision", ("auto", "float32", "bfloat16")),
@@ -116,8 +116,7 @@ class TrainConfig:
             ("negatives", ("uniform", "popularity", "in-batch")),
         ):
             if getattr(self, name) not in choices:
-                raise VbprError(f"--{name} {getattr(self, name)} is not known; choose from {', '.join(choices)}")
-
+                raise VbprError(f"{called(name)} {getattr(self, name)} is not known; choose from {', '.join(choices)}")
         if not self.shared_negatives and (self.loss != "bpr" or self.negatives == "in-batch"):
             raise VbprError(
                 "--loss softmax or warp and --negatives in-batch need negatives to share: --shared-negatives 256"
@@ -136,6 +135,16 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+# Fields that `--config` alone can set.
+FILE_ONLY = {"per_user", "eval_every", "axes", "reg_items", "reg_bias", "shrink", "latent_weight", "checkpoint_minutes"}
+FILE_ONLY |= {"whiten", "popularity_share", "schedule"}
+
+
+def called(name: str) -> str:
+    """What people know a field by: its option, or its name in a file of options."""
+    return name if name in FILE_ONLY else f"--{name.replace('_', '-')}"
 
 
 FILE_FIELDS = {f.name: f.type for f in dataclasses.fields(TrainConfig) if f.name not in ("identity", "device")}

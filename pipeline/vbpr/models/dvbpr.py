@@ -10,7 +10,10 @@ take items, half uniformly, so negatives are partly popular ones. Trained vector
 """
 
 import math
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,7 @@ from ..errors import VbprError
 from ..factors import Factors
 from ..images import ImageSource, Preprocessing
 from ..interactions import Split
-from ..pixels import PixelCache
+from ..pixels import GREY, PixelCache
 from ..progress import Progress
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
@@ -197,14 +200,19 @@ class DVBPR:
         return made()
 
     def _cache(self, how: Preprocessing) -> Path:
-        beside = self.checkpoint or Path("artifacts/dvbpr")
-        return beside.with_name(f"dvbpr.{how.size}.{how.interpolation}.pixels")
+        """Where decoded pixels lie: beside the checkpoint, for the next run and seed; without one, gone with this."""
+        if self.checkpoint is None:
+            folder = Path(tempfile.mkdtemp(prefix="vbpr-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        else:
+            folder = self.checkpoint.parent
+        return folder / f"dvbpr.{how.size}.{how.interpolation}.pixels"
 
 
 def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
     """The network of a configuration and how it wants its images."""
     if c.network == PUBLISHED_NETWORK:
-        return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 0.0, "nearest", HALF, HALF)
+        return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 1.0, "nearest", HALF, HALF, squash=True)
     from ..backbones import load_backbone
 
     random = c.network_weights == "random"
@@ -233,7 +241,7 @@ class Pictures:
         """(n,) items -> (n, 3, size, size) float32 on the device, scaled."""
         at = items.cpu().numpy()
         raw = self.cache.rows[self.row[at]]
-        raw[~self.pictured[at]] = 127
+        raw[~self.pictured[at]] = GREY
         x = torch.from_numpy(np.ascontiguousarray(raw)).to(self.device, non_blocking=True)
         return (x.permute(0, 3, 1, 2).float() - self.mean) / self.scale
 
