@@ -16,7 +16,7 @@ from common import machine
 from vbpr.datasets import Dataset
 from vbpr.factors import Factors
 from vbpr.features import FeatureStore
-from vbpr.interactions import Split
+from vbpr.interactions import Split, SplitConfig
 from vbpr.metrics import held_out_ranks, hit_rate, mean_auc
 from vbpr.models import configure
 from vbpr.models.hybrid import WEIGHTS, Hybrid
@@ -35,7 +35,7 @@ def main() -> None:
     data, stores = Dataset.resolve(args.data), [FeatureStore(path) for path in args.features]
     fitted: list[tuple[Split, dict[str, Factors]]] = []
     for seed in args.split_seeds:
-        split = prepare(data, stores, seed=seed)
+        split = prepare(data, stores, config=SplitConfig(seed=seed))
         parts = Hybrid(configure("hybrid")).parts(split, align(stores, split.item_ids), [])
         fitted.append((split, parts))
 

@@ -33,7 +33,7 @@ from vbpr.errors import VbprError
 from vbpr.evaluate import PARTS, evaluate
 from vbpr.features import FeatureStore
 from vbpr.files import replacing
-from vbpr.interactions import Split
+from vbpr.interactions import Split, SplitConfig
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures
 from vbpr.train import align, fit, identity_of, prepare
@@ -127,7 +127,7 @@ def section(
     rules, counts = [], (0, 0, 0)
     try:
         for split_seed in args.split_seeds:
-            split = prepare(data, stores, how=how, seed=split_seed)
+            split = prepare(data, stores, config=SplitConfig(how, seed=split_seed))
             rules.append(split.rule)
             counts = (len(split.user_ids), len(split.item_ids), split.train.nnz)
             features = align(stores, split.item_ids)

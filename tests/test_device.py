@@ -6,7 +6,7 @@ import torch
 
 from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
-from vbpr import Dataset, FeatureStore, VbprError, configure, extract, metrics
+from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract, metrics
 from vbpr.backbones import Encoder, load_backbone
 from vbpr.device import fault, multiplies_bfloat16, pick_device
 from vbpr.evaluate import evaluate
@@ -96,7 +96,7 @@ def test_float32_stays_whole_in_training_and_evaluation(board, board_features, m
     try:
         matmul.fp32_precision = "tf32"
         stores = [FeatureStore(board_features)]
-        split = prepare(Dataset.resolve(board), stores, how="random", seed=0)
+        split = prepare(Dataset.resolve(board), stores, config=SplitConfig("random"))
         evaluate(
             fit(split, align(stores, split.item_ids), configure("visual", dim=8, device="cpu", epochs=1)), device="cpu"
         )
@@ -135,7 +135,7 @@ def test_a_model_is_fitted_twice_to_the_same_bits(board, board_features, model, 
     if model == "hybrid" and values:
         values = {"popularity_share": 0.5}
     stores = [FeatureStore(board_features)]
-    split = prepare(Dataset.resolve(board), stores, how="random", seed=0)
+    split = prepare(Dataset.resolve(board), stores, config=SplitConfig("random"))
     features = align(stores, split.item_ids) if MODELS[model].visual else None
     sizes = {"dim": 8, "factors": 4} if MODELS[model].visual else {"factors": 4}
     config = configure(model, device=DEVICE, epochs=2, batch=64, **sizes | values)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vbpr import Dataset, Interactions, Split, VbprError
+from vbpr import Dataset, Interactions, Split, SplitConfig, VbprError
 
 ODD_IDS = ["007", "7", "NaN", "nan", "1.0", "1", "None", "true", "1e5", "ütf-8", "a b", "-"]
 
@@ -340,9 +340,9 @@ def test_leave_one_out_invariants(rows, how, least, seed):
     kept = degree >= max(3, least)
     if not kept.any():
         with pytest.raises(VbprError, match="--min-interactions"):
-            Split.make(x, how, min_interactions=least, seed=seed)
+            Split.make(x, SplitConfig(how, least, seed=seed))
         return
-    s = Split.make(x, how, min_interactions=least, seed=seed, catalogue=np.array(["i0", "new"]))
+    s = Split.make(x, SplitConfig(how, least, seed=seed), catalogue=np.array(["i0", "new"]))
     assert s.user_ids.tolist() == x.user_ids[kept].tolist() and s.dropped_users == (~kept).sum()
     assert (np.diff(s.test.indptr) == 1).all() and (np.diff(s.validation.indptr) == 1).all()
     assert (s.train + s.validation + s.test).max() == 1  # disjoint
@@ -351,7 +351,7 @@ def test_leave_one_out_invariants(rows, how, least, seed):
     users, items = s.observed.nonzero()
     told = set(zip(s.user_ids[users].tolist(), s.item_ids[items].tolist(), strict=True))
     assert told <= set(pairs_of(x))
-    again = Split.make(x, how, min_interactions=least, seed=seed, catalogue=np.array(["i0", "new"]))
+    again = Split.make(x, SplitConfig(how, least, seed=seed), catalogue=np.array(["i0", "new"]))
     assert (s.test != again.test).nnz == 0
     if how == "time":
         when = dict(zip(pairs_of(x), x.times, strict=True))
@@ -362,13 +362,13 @@ def test_leave_one_out_invariants(rows, how, least, seed):
 
 def test_random_split_is_uniform_over_a_users_items():
     x = Interactions.of(["u"] * 5, list("abcde"))
-    held = [Split.make(x, "random", seed=s).test.indices[0] for s in range(400)]
+    held = [Split.make(x, SplitConfig("random", seed=s)).test.indices[0] for s in range(400)]
     assert np.bincount(held, minlength=5).min() > 45
 
 
 def test_global_time_split_is_by_time():
     x = made([(n % 4, n % 13, n) for n in range(50)])
-    s = Split.make(x, "global-time")
+    s = Split.make(x, SplitConfig("global-time"))
     when = np.zeros((len(s.user_ids), len(s.item_ids)))
     when[x.users, x.items] = x.times
     latest = [when[part.nonzero()].max() for part in (s.train, s.validation, s.test)]
@@ -403,13 +403,22 @@ def test_k_core_is_the_largest_part_with_k_each(rows, k):
             x.k_core(k)
 
 
+def test_a_split_may_begin_with_the_k_core():
+    crowd = [(u, i, 0) for u in range(6) for i in range(6)]
+    x = made([*crowd, (7, 0, 0), (7, 8, 0), (7, 9, 0)])  # a user of three items, two of them nobody else's
+    s = Split.make(x, SplitConfig(min_interactions=3, k_core=3))
+    assert s.rule.startswith("3-core; leave one out at random") and s.dropped_users == 1
+    assert len(s.user_ids) == len(s.item_ids) == 6
+    assert len(Split.make(x, SplitConfig(min_interactions=3)).item_ids) == 8
+
+
 @pytest.mark.parametrize(
     ("how", "words"), [("time", "timestamp column"), ("file", "split column"), ("chronological", "choose from")]
 )
 def test_splits_that_the_file_cannot_give_are_refused(how, words):
     x = Interactions.of(["u"] * 5, list("abcde"))
     with pytest.raises(VbprError, match=words):
-        Split.make(x, how)
+        Split.make(x, SplitConfig(how))
 
 
 def test_no_interactions_are_refused():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import TINY, board_items, board_pairs
-from vbpr import MODELS, Factors, Interactions, Split, VbprError, configure, evaluate
+from vbpr import MODELS, Factors, Interactions, Split, SplitConfig, VbprError, configure, evaluate
 from vbpr.models import prepared
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
@@ -22,7 +22,7 @@ TRAINED = ["visual", "vbpr", "bprmf"]
 @pytest.fixture(scope="module")
 def split():
     users, items = zip(*board_pairs(), strict=True)
-    return Split.make(Interactions.of(users, items), seed=1, catalogue=np.array(sorted(board_items())))
+    return Split.make(Interactions.of(users, items), SplitConfig(seed=1), catalogue=np.array(sorted(board_items())))
 
 
 @pytest.fixture(scope="module")

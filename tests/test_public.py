@@ -28,6 +28,7 @@ NAMES = [
     "Metrics",
     "Nearest",
     "Split",
+    "SplitConfig",
     "TrainConfig",
     "VbprError",
     "configure",

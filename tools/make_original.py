@@ -52,11 +52,11 @@ def write_original(path: Path, parts: list[dict[int, list[Told]]], items: dict[i
 def from_folder(folder: Path) -> tuple[list[dict[int, list[Told]]], dict[int, Told]]:
     """Users, interactions and items of a canonical folder in the original's terms."""
     from vbpr.datasets import Dataset
-    from vbpr.interactions import Split
+    from vbpr.interactions import Split, SplitConfig
 
     data = Dataset(folder)
     interactions, images, known = data.interactions(), data.images(), data.items()
-    split = Split.make(interactions, "random", catalogue=images.item_ids)
+    split = Split.make(interactions, SplitConfig("random"), catalogue=images.item_ids)
     picture = {str(item): n for n, item in enumerate(images.item_ids)}
     categories = sorted(set(known.get("category", {}).values()))
     items: dict[int, Told] = {}

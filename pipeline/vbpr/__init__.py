@@ -19,6 +19,7 @@ PUBLIC = {
     "Metrics": "evaluate",
     "Nearest": "nearest",
     "Split": "interactions",
+    "SplitConfig": "interactions",
     "TrainConfig": "models",
     "VBPR": "estimators",
     "Visual": "estimators",

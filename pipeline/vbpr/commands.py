@@ -268,6 +268,7 @@ def train(
     from .datasets import Dataset
     from .factors import first_curve
     from .features import stores_of
+    from .interactions import SplitConfig
     from .models import configure, refuse_idle
     from .train import train as run
 
@@ -303,10 +304,7 @@ def train(
         stores,
         options,
         out,
-        how=split,
-        min_interactions=min_interactions,
-        k_core=k_core,
-        split_seed=split_seed,
+        SplitConfig(split, min_interactions, k_core, split_seed),
     )
     f = done.factors
     print(
@@ -365,6 +363,7 @@ def tune(
 
     from .datasets import Dataset
     from .features import stores_of
+    from .interactions import SplitConfig
     from .tables import print_trials
     from .tune import tune as run
 
@@ -372,7 +371,7 @@ def tune(
     stores = stores_of(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     out = out or beside(files, model, ".tuned.json")
-    protocol = {"split": split, "min_interactions": min_interactions, "k_core": k_core, "split_seed": split_seed}
+    config = SplitConfig(split, min_interactions, k_core, split_seed)
     done = run(
         dataset,
         stores,
@@ -380,10 +379,7 @@ def tune(
         out,
         trials=trials,
         objective=objective,
-        how=split,
-        min_interactions=min_interactions,
-        k_core=k_core,
-        split_seed=split_seed,
+        split=config,
         seed=seed,
         device=device,
     )
@@ -391,9 +387,11 @@ def tune(
     pruned = len(done.trials) - len(done.ranked)
     print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
     given = [word for file in files for word in ("--features", str(file))] + (["--data", data] if data else [])
-    usual = {"split": "auto", "min_interactions": 5, "k_core": 0, "split_seed": 0}
-    for name, value in protocol.items():
-        given += [f"--{name.replace('_', '-')}", str(value)] if value != usual[name] else []
+    options = ("--split", "--min-interactions", "--k-core", "--split-seed")
+    for option, value, usual in zip(
+        options, dataclasses.astuple(config), dataclasses.astuple(SplitConfig()), strict=True
+    ):
+        given += [option, str(value)] if value != usual else []
     tell_next("train", *given, "--config", done.path)
     return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
@@ -767,8 +765,9 @@ def compare(
     cae_epochs: Annotated[int | None, typer.Option(min=1, help="cae: epochs [default: the recipe's]")] = None,
     recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
     split: HowToSplit = "auto",
-    split_seed: SplitSeed = 0,
     min_interactions: MinInteractions = 5,
+    k_core: KCore = 0,
+    split_seed: SplitSeed = 0,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
@@ -776,6 +775,7 @@ def compare(
     from .compare import Options, methods_of
     from .compare import compare as run
     from .datasets import Dataset
+    from .interactions import SplitConfig
     from .models import refuse_idle
     from .tables import print_comparison
 
@@ -807,9 +807,7 @@ def compare(
         dvbpr=tuned,
         cae={"recipe": recipe, "epochs": cae_epochs},
         published=published,
-        split=split,
-        split_seed=split_seed,
-        min_interactions=min_interactions,
+        split=SplitConfig(split, min_interactions, k_core, split_seed),
         device=device,
     )
     chosen: list[str | None] = [*data] if data else [None]

@@ -30,7 +30,7 @@ from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
 from .files import artifact_name, check_target, locked, read_json, replacing
-from .interactions import Split
+from .interactions import Split, SplitConfig
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
 from .progress import console
@@ -51,7 +51,6 @@ class Options:
         weights: of a backbone, by name: a file. random_weights: backbones without a file are untrained, and called so.
         dvbpr: TrainConfig fields for dvbpr and dvbpr-efficient. cae: see `train_autoencoder`.
         published: the published protocols too (None: where the data set is recognised).
-        split, split_seed, min_interactions: see `Split.make`.
     """
 
     seeds: int = 1
@@ -60,9 +59,7 @@ class Options:
     dvbpr: dict[str, Any] = dataclasses.field(default_factory=dict)
     cae: dict[str, Any] = dataclasses.field(default_factory=dict)
     published: bool | None = None
-    split: str = "auto"
-    split_seed: int = 0
-    min_interactions: int = 5
+    split: SplitConfig = SplitConfig()
     device: str = "auto"
 
 
@@ -144,13 +141,7 @@ def compare_on(
 ) -> dict[str, Any]:
     """All methods on one data set."""
     interactions, images = data.interactions(), data.images()
-    split = Split.make(
-        interactions,
-        options.split,
-        min_interactions=options.min_interactions,
-        seed=options.split_seed,
-        catalogue=images.item_ids,
-    )
+    split = Split.make(interactions, options.split, catalogue=images.item_ids)
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
     known = recognise(*counts)
     published = known is not None if options.published is None else options.published

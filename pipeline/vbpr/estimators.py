@@ -13,7 +13,7 @@ import numpy as np
 
 from .factors import Factors
 from .features import FeatureStore, stores_of
-from .interactions import Interactions, Split
+from .interactions import Interactions, Split, SplitConfig
 from .models import MODELS, configure
 from .train import align, fit, made_from
 
@@ -31,12 +31,12 @@ class Visual:
         self,
         interactions: Interactions | Split,
         features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore] = (),
-        how: str = "auto",
+        config: SplitConfig = SplitConfig(),
     ) -> Factors:
         """Learn tastes.
 
         Args:
-            interactions: a split, or interactions, which are split by `how` (see `Split.make`).
+            interactions: a split, or interactions, which are then split as `config` says.
             features: feature files or opened stores; several are put side by side.
 
         Raises:
@@ -48,7 +48,7 @@ class Visual:
             split = interactions
         else:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
-            split = Split.make(interactions, how, catalogue=catalogue)
+            split = Split.make(interactions, config, catalogue=catalogue)
         matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None
         factors = fit(split, matrix, self.configure(widest=sum(store.dim for store in stores)))
         return made_from(factors, None, stores, [store.digest() for store in stores])

@@ -160,6 +160,25 @@ def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
     return matrix
 
 
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """How interactions are split; each default has its home here.
+
+    Attributes:
+        rule: random or time (one item of each user for test, one for validation), global-time (the last tenth of all
+            events for test, the tenth before for validation), file (its own `split` column), auto (file where there
+            is one, else random).
+        min_interactions: users with fewer items are left out (random and time; never below 3).
+        k_core: first, users and items with fewer interactions are left out, over and over (0: none are).
+        seed: of what is random.
+    """
+
+    rule: str = "auto"
+    min_interactions: int = 5
+    k_core: int = 0
+    seed: int = 0
+
+
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Split:
     """Interactions in three parts over one catalogue. Every matrix is (U, I), float32 ones.
@@ -198,37 +217,34 @@ class Split:
 
     @classmethod
     def make(
-        cls,
-        interactions: Interactions,
-        how: str = "auto",
-        *,
-        min_interactions: int = 5,
-        seed: int = 0,
-        catalogue: Strings | None = None,
+        cls, interactions: Interactions, config: SplitConfig = SplitConfig(), *, catalogue: Strings | None = None
     ) -> "Split":
-        """Split by `how`: random or time (one item of each user for test, one for validation), global-time (the last
-        tenth of all events for test, the tenth before for validation), file (its own `split` column), auto (file
-        where there is one, else random).
+        """Split as configured.
 
         Args:
-            min_interactions: users with fewer are left out (random and time; never below 3).
             catalogue: item ids to rank besides those in the interactions.
+
+        Raises:
+            VbprError: interactions without what the rule needs, or a part that would be empty.
         """
+        how, total, prefix = config.rule, len(interactions.user_ids), ""
         if how == "auto":
             how = "random" if interactions.splits is None else "file"
         if how not in SPLIT_RULES:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
-        total = len(interactions.user_ids)
+        if config.k_core:
+            interactions, prefix = interactions.k_core(config.k_core), f"{config.k_core}-core; "
         if how in ("random", "time"):
-            least = max(3, min_interactions)
+            least = max(3, config.min_interactions)
             enough = np.bincount(interactions.users) >= least
             if not enough.any():
                 raise VbprError(
-                    f"none of {total:,} users has {least} distinct items, which --split {how} needs "
+                    f"none of {len(enough):,} users has {least} distinct items, which --split {how} needs "
                     "(one for test, one for validation, the rest to learn from); lower --min-interactions"
                 )
             interactions = interactions.select(enough[interactions.users])
-        part, rule = SPLIT_RULES[how](interactions, seed)
+        part, rule = SPLIT_RULES[how](interactions, config.seed)
+        rule = prefix + rule
         if how in ("random", "time"):
             rule += f"; users with fewer than {least} items left out"
         item_ids = interactions.item_ids if catalogue is None else np.union1d(interactions.item_ids, catalogue)

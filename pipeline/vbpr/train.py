@@ -20,7 +20,7 @@ from .factors import Factors
 from .features import FeatureStore, stores_of
 from .files import Strings, check_target, locked
 from .images import ImageSource, holdings
-from .interactions import Split
+from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
@@ -52,11 +52,8 @@ def prepare(
     data: Dataset,
     stores: Sequence[FeatureStore],
     *,
+    config: SplitConfig = SplitConfig(),
     images: ImageSource | None = None,
-    how: str = "auto",
-    min_interactions: int = 5,
-    k_core: int = 0,
-    seed: int = 0,
 ) -> Split:
     """Read the interactions and split them, over a catalogue of every item that has features (or, where there are none,
     an image) or interactions.
@@ -65,21 +62,19 @@ def prepare(
         VbprError: the features are of another data set, or lack items that have an image.
     """
     interactions = data.interactions()
-    users = len(interactions.user_ids)
-    if k_core:
-        interactions = interactions.k_core(k_core)
+    item_ids = (interactions.k_core(config.k_core) if config.k_core else interactions).item_ids
     if images is None and not stores and holdings(data.path):
         images = data.images()  # whoever has images ranks all of them, with features or without
     catalogue = None if images is None else images.item_ids
     for store in stores:
         usable = store.finished().item_ids[store.done]
         catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
-        absent = np.setdiff1d(interactions.item_ids, store.item_ids)
-        if len(absent) > len(interactions.item_ids) / 2:
+        absent = np.setdiff1d(item_ids, store.item_ids)
+        if len(absent) > len(item_ids) / 2:
             raise VbprError(
                 f"{store.path} was made from {store.provenance['data']} and has features for only "
-                f"{len(interactions.item_ids) - len(absent):,} of the {len(interactions.item_ids):,} items in "
-                f"{data.name}; extract that data set's images, or give its --data"
+                f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {data.name}; extract that data "
+                "set's images, or give its --data"
             )
         if len(absent):
             try:
@@ -91,10 +86,7 @@ def prepare(
                     f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
                     f"{pictured[0]}); run vbpr extract again to add them"
                 )
-    split = Split.make(interactions, how, min_interactions=min_interactions, seed=seed, catalogue=catalogue)
-    if not k_core:
-        return split
-    return dataclasses.replace(split, rule=f"{k_core}-core; {split.rule}", dropped_users=users - len(split.user_ids))
+    return Split.make(interactions, config, catalogue=catalogue)
 
 
 RECORDED = (
@@ -166,11 +158,7 @@ def train(
     features: Sequence[Path | str | FeatureStore],
     config: TrainConfig,
     out: Path | str,
-    *,
-    how: str = "auto",
-    min_interactions: int = 5,
-    k_core: int = 0,
-    split_seed: int = 0,
+    split: SplitConfig = SplitConfig(),
 ) -> Training:
     """Fit a model and write its file; a killed run resumes from its checkpoint.
 
@@ -189,25 +177,23 @@ def train(
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
     started = time.monotonic()
     images = data.images() if MODELS[config.model].images else None
-    split = prepare(
-        data, stores, images=images, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed
-    )
+    parts = prepare(data, stores, config=split, images=images)
     digests = [store.digest() for store in stores]
-    matrix = align(stores, split.item_ids) if visual else None
+    matrix = align(stores, parts.item_ids) if visual else None
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
-    identity = identity_of(split, [*digests, *pictures_in(images), numbers], config)
+    identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config)
     with locked(path):
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         config, diverged = config.changed(identity=identity), None
         try:
-            factors = fit(split, matrix, config, checkpoint, images)
+            factors = fit(parts, matrix, config, checkpoint, images)
         except Diverged as error:
             if error.factors is None:
                 raise
-            factors, diverged = described(error.factors, split, config), error
-        lacking = [store.find(split.item_ids) < 0 for store in stores if visual]
-        missing = split.item_ids[np.logical_or.reduce(lacking)].tolist() if lacking else []
+            factors, diverged = described(error.factors, parts, config), error
+        lacking = [store.find(parts.item_ids) < 0 for store in stores if visual]
+        missing = parts.item_ids[np.logical_or.reduce(lacking)].tolist() if lacking else []
         factors = made_from(factors, data, stores, digests)
         spent = {"without_features": len(missing), "seconds": time.monotonic() - started}
         factors = dataclasses.replace(factors, about=factors.about | spent)

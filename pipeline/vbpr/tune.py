@@ -25,7 +25,7 @@ from .errors import VbprError, first_line, near
 from .evaluate import PARTS, evaluate
 from .features import FeatureStore, stores_of
 from .files import check_target, locked, replacing
-from .interactions import Split
+from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
 from .recommender import ItemFeatures
@@ -118,10 +118,7 @@ def tune(
     *,
     trials: int = 40,
     objective: str = "all",
-    how: str = "auto",
-    min_interactions: int = 5,
-    k_core: int = 0,
-    split_seed: int = 0,
+    split: SplitConfig = SplitConfig(),
     seed: int = 0,
     device: str = "auto",
 ) -> Tuning:
@@ -149,16 +146,16 @@ def tune(
     stores = stores_of(features)
     if MODELS[model].visual and not stores:
         raise VbprError(f"--model {model} needs --features FILE; make one with vbpr extract")
-    split = prepare(data, stores, how=how, min_interactions=min_interactions, k_core=k_core, seed=split_seed)
-    if not split.validation.nnz:
-        raise VbprError(f"the split ({split.rule}) has no validation items to tune on; choose another --split")
-    count = np.bincount(split.train.indices, minlength=len(split.item_ids))
-    if not (count[split.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
+    parts = prepare(data, stores, config=split)
+    if not parts.validation.nnz:
+        raise VbprError(f"the split ({parts.rule}) has no validation items to tune on; choose another --split")
+    count = np.bincount(parts.train.indices, minlength=len(parts.item_ids))
+    if not (count[parts.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
         raise VbprError(f"--objective {objective}: no validation item is; choose another objective")
-    matrix = align(stores, split.item_ids) if MODELS[model].visual else None
+    matrix = align(stores, parts.item_ids) if MODELS[model].visual else None
     base = configure(model, seed=seed, device=device)
     space = fitting(SPACES[model], matrix)
-    asked = [identity_of(split, [s.digest() for s in stores], base.changed(device="")), objective, space]
+    asked = [identity_of(parts, [s.digest() for s in stores], base.changed(device="")), objective, space]
     identity = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
     database = path.with_suffix(".db")
     # A signal between trainings must not tear the study's database.
@@ -166,7 +163,7 @@ def tune(
         study = open_study(database, identity)
         with storing(database):
             while len(finished(study)) < trials:
-                run_trial(study, split, matrix, base, space, objective)
+                run_trial(study, parts, matrix, base, space, objective)
                 write_best(path, study, base)
                 say(study, trials)
                 if stopping():
