@@ -182,6 +182,11 @@ def test_damaged_files_are_refused(tmp_path):
         handle["state"] = np.zeros(3, np.uint8)
     with pytest.raises(VbprError, match="data set state is not as vbpr writes it"):
         FeatureStore(path)
+    path.write_bytes(whole)
+    with h5py.File(path, "r+") as handle:
+        del handle["digest"]  # whoever takes them away would else switch every check off
+    with pytest.raises(VbprError, match="data set digest is not as vbpr writes it"):
+        FeatureStore(path)
 
 
 def test_digest_changes_with_one_number(tmp_path):
@@ -189,7 +194,7 @@ def test_digest_changes_with_one_number(tmp_path):
         finish(tmp_path / name)
     with h5py.File(tmp_path / "c.h5", "r+") as handle:
         handle["features"][4, 1] += 1
-        handle["digest"][:] = 0  # as of a file from before there were digests
+        handle["digest"][:] = 0  # as of a file that was stopped before it wrote them
     a, b, c = (FeatureStore(tmp_path / name).digest() for name in ("a.h5", "b.h5", "c.h5"))
     assert a == b != c
 

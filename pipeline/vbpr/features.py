@@ -27,7 +27,19 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .files import Strings, encoded, joined, locked, open_h5, read_strings, read_text, replacing, reserve, write_text
+from .files import (
+    Strings,
+    encoded,
+    joined,
+    locked,
+    open_h5,
+    places,
+    read_strings,
+    read_text,
+    replacing,
+    reserve,
+    write_text,
+)
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -96,8 +108,6 @@ class FeatureStore:
             shapes = shapes_of(n, self.dim)
             self.offsets, self.size = {}, 0
             for name, (dtype, _) in LAYOUT.items():
-                if name == "digest" and name not in handle:
-                    continue  # of a file from before there were digests
                 data = handle.get(name)
                 # The size on the disk is looked at before anything is allocated: a shape can be forged.
                 if (
@@ -118,7 +128,7 @@ class FeatureStore:
         self.state = self._read("state", shapes)
         self.reason = self._read("reason", shapes)
         self.signature = self._read("signature", shapes)
-        self.digests = self._read("digest", shapes) if "digest" in self.offsets else None
+        self.digests = self._read("digest", shapes)
         if self.state.max() > FAILED or (self.reason[self.state == FAILED] >= len(self.provenance["reasons"])).any():
             raise VbprError(f"{self.path} is damaged: a row's state is unknown; delete it and run vbpr extract again")
         self._descriptor = -1
@@ -167,11 +177,8 @@ class FeatureStore:
 
     def find(self, item_ids: Strings) -> Array:
         """(n,) int64: the row of each item, -1 where the file has none (no image, or one that failed)."""
-        order = np.argsort(self.item_ids, kind="stable")
-        at = np.minimum(np.searchsorted(self.item_ids, item_ids, sorter=order), len(self) - 1)
-        found = order[at]
-        usable = (self.item_ids[found] == item_ids) & (self.state[found] == DONE)
-        return np.where(usable, found, -1)
+        found = places(self.item_ids, item_ids)
+        return np.where(self.state[found] == DONE, found, -1)
 
     def rows(self, item_ids: Strings) -> Array:
         """(n, D) float16 features of these items, by id.
@@ -254,7 +261,7 @@ class FeatureStore:
 
     def _sealed(self) -> list[int]:
         """Blocks that have a digest: those without a pending row, and for an instant one whose rows become pending."""
-        return [] if self.digests is None else np.flatnonzero(self.digests.any(1)).tolist()
+        return np.flatnonzero(self.digests.any(1)).tolist()
 
     def _whole(self) -> Array:
         """(blocks,) bool: which blocks have no pending row."""
@@ -265,7 +272,7 @@ class FeatureStore:
         return self.features[slice(*self._span(block))]
 
     def _changed(self, block: int, rows: Array) -> bool:
-        if self._digest_of(block, rows) == self.digests[block].tobytes():  # type: ignore[index]
+        if self._digest_of(block, rows) == self.digests[block].tobytes():
             return False
         a, b = self._span(block)
         if self.state[a:b].all():
@@ -331,7 +338,7 @@ class FeatureStore:
                         f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
                         "not, delete the file or choose another with --out"
                     )
-            same = old is not None and old.digests is not None and old.holds(item_ids, signatures)
+            same = old is not None and old.holds(item_ids, signatures)
             if old is not None and same and old.provenance["data"] == provenance["data"]:
                 store = old
             else:
@@ -428,13 +435,10 @@ class FeatureStore:
                 pwrite(descriptor, np.zeros(shapes["digest"], np.uint8), offsets["digest"])
                 state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
                 if old is not None:
-                    order = np.argsort(old.item_ids, kind="stable")
-                    at = np.minimum(np.searchsorted(old.item_ids, item_ids, sorter=order), max(0, len(old) - 1))
-                    source = order[at] if len(old) else np.zeros(n, np.int64)
-                    sound = np.ones(len(old), bool)
+                    source, sound = places(old.item_ids, item_ids), np.ones(len(old), bool)
                     for a, b in old.verify():  # rot is not carried over, let alone given a new digest
                         sound[a:b] = False
-                    same = (old.item_ids[source] == item_ids) & (old.signature[source] == signatures) & sound[source]
+                    same = (source >= 0) & (old.signature[source] == signatures) & sound[source]
                     names = list(provenance["reasons"])
                     codes = [names.index(r) if r in names else len(names) - 1 for r in old.provenance["reasons"]]
                     state[same] = old.state[source[same]]
@@ -534,21 +538,21 @@ class FeatureStore:
 
     def _unseal(self, blocks: Array) -> None:
         for block in blocks:
-            if self.digests[block].any():  # type: ignore[index]
+            if self.digests[block].any():
                 self._put("digest", int(block), np.zeros((1, DIGEST), np.uint8))
 
     def _seal(self, blocks: Array) -> None:
         """Write the digest of those of these blocks that are complete and have none."""
         for block in map(int, blocks):
             a, b = self._span(block)
-            if (self.state[a:b] != PENDING).all() and not self.digests[block].any():  # type: ignore[index]
+            if (self.state[a:b] != PENDING).all() and not self.digests[block].any():
                 self._put("digest", block, np.frombuffer(self._digest_of(block, self._rows(block)), np.uint8)[None])
 
     def _put(self, name: str, at: int, values: Array) -> None:
         """Write values of a small data set from row `at` on: to the file, then to its copy in memory."""
         copy = {"state": self.state, "reason": self.reason, "digest": self.digests}[name]
         pwrite(self._descriptor, values, self.offsets[name] + values[0].nbytes * at)
-        copy[at : at + len(values)] = values  # type: ignore[index]
+        copy[at : at + len(values)] = values
 
     def _check_place(self) -> None:
         """

@@ -25,6 +25,13 @@ from .errors import VbprError, errno_in, first_line, some
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
 
 
+def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """(n,) int64: where each id that is wanted stands among distinct ids, -1 where it does not."""
+    order = np.argsort(ids, kind="stable")
+    found = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return np.where(ids[found] == wanted, found, -1)
+
+
 def sync(path: Path) -> None:
     """Make a file's bytes, or a folder's names, durable."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -27,6 +27,7 @@ from ..checkpoint import read_checkpoint, write_checkpoint
 from ..device import full_float32
 from ..errors import VbprError
 from ..factors import Factors
+from ..files import places
 from ..images import ImageSource, Preprocessing
 from ..interactions import Split
 from ..pixels import GREY, PixelCache
@@ -225,10 +226,8 @@ class Pictures:
 
     def __init__(self, path: Path, source: ImageSource, split: Split, how: Preprocessing, device: torch.device) -> None:
         self.cache, self.device = PixelCache.build(path, source, how), device
-        order = np.argsort(source.item_ids, kind="stable")
-        at = np.minimum(np.searchsorted(source.item_ids, split.item_ids, sorter=order), len(source) - 1)
-        self.row = order[at]
-        self.pictured = (source.item_ids[self.row] == split.item_ids) & self.cache.usable[self.row]
+        self.row = places(source.item_ids, split.item_ids)
+        self.pictured = (self.row >= 0) & self.cache.usable[self.row]
         if not self.pictured.any():
             raise VbprError(f"{source.name} has a picture of none of the {len(split.item_ids):,} items; check --data")
         self.mean = torch.tensor(how.mean, device=device).view(1, 3, 1, 1) * 255
