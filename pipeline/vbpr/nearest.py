@@ -37,7 +37,7 @@ from .files import (
     write_text,
 )
 from .images import BadImage, Pixels, prepare
-from .progress import Progress
+from .progress import Progress, console
 
 Array = np.ndarray[Any, Any]
 
@@ -47,7 +47,7 @@ FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
 AXES, CANDIDATES = 128, 10  # wider vectors are searched over so many axes; candidates compared by all, times k
 RECALL, SAMPLE = 0.99, 512  # approximate indexes search as hard as this recall@10 on so many items needs
 PQ_ITEMS = 16  # the codes of IVF-PQ are learnt from at least so many, one for each value of 4 bits
-BLOCK = 2**16  # vectors added to lists at a time: as many as FAISS itself takes, so that the bits are the same
+BLOCK = 2**16  # vectors added at a time: to lists, as many as FAISS itself takes, so that the bits are the same
 ROWS = 4096  # of features read at a time
 SUBSET = 50_000  # fewer allowed items than this are compared one by one: exact, and fast enough
 GPU_WORK, GPU_K = 10**11, 2048  # of fewer products, the CPU is done while a GPU starts; FAISS's own limit there
@@ -397,12 +397,10 @@ def fill(index: Any, vectors: Array, kind: str) -> None:
     if kind == "flat":
         index.add(vectors)
         return
-    # A graph takes them in an order of its own: in blocks it would be another graph.
-    step = len(vectors) if kind == "hnsw" else BLOCK
     with Progress("index", len(vectors), "vectors") as bar:
-        for a in range(0, len(vectors), step):
-            index.add(vectors[a : a + step])
-            bar.advance(len(vectors[a : a + step]))
+        for a in range(0, len(vectors), BLOCK):
+            index.add(vectors[a : a + BLOCK])
+            bar.advance(len(vectors[a : a + BLOCK]))
 
 
 def sampled(n: int, count: int, seed: int = 0) -> Array:
@@ -436,7 +434,9 @@ def ivfpq(vectors: Array) -> Any:
     bits = 8 if n >= 10_000 else 4
     base = faiss.index_factory(axes, f"IVF{lists},PQ{codes}x{bits}", faiss.METRIC_INNER_PRODUCT)
     index = refined(base if dim == axes else over_axes(base, vectors), dim)
-    index.train(vectors[sampled(n, max(20_000, 40 * lists))])
+    some = vectors[sampled(n, max(20_000, 40 * lists))]
+    console.print(f"index: learning {lists:,} lists and their codes from {len(some):,} vectors")
+    index.train(some)
     return index
 
 
