@@ -372,7 +372,7 @@ def encoded(
     encoder: Any,
     how: Preprocessing,
     pending: Array,
-    threads: int | None,
+    threads: int,
     stopping: Callable[[], bool] = lambda: False,
     odd: list[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[int, int]]:
@@ -382,7 +382,6 @@ def encoded(
     thread writes the one that is ready. Told to stop, it finishes the batches that the encoder has. `odd`: see
     `Extraction`.
     """
-    workers = threads or len(os.sched_getaffinity(0))
 
     def decode(batch: Batch, part: Array) -> None:
         for at in part:
@@ -404,7 +403,7 @@ def encoded(
         store.fail(batch.rows[bad], [batch.reasons[i] for i in bad])
         return len(batch.good), len(bad)
 
-    with ThreadPoolExecutor(workers, "decode") as pool:
+    with ThreadPoolExecutor(threads, "decode") as pool:
         decoding: deque[Batch] = deque()
         encoding: deque[Batch] = deque()
         size = encoder.batch
@@ -415,7 +414,7 @@ def encoded(
                 rows, places = step
                 pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
                 batch = Batch(rows, places, pixels, [""] * len(rows), [])
-                parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * workers))
+                parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * threads))
                 batch.decoding = [pool.submit(decode, batch, part) for part in parts]
                 decoding.append(batch)
 

@@ -525,7 +525,7 @@ class PhotoEncoder:
             raise VbprError(BLIND)
         if weights is not None and len(recorded) > 1:
             raise VbprError("--weights fits a model on one feature file; this one has several")
-        self.batch, self.parts = batch, []
+        self.parts = []
         for made in recorded:
             file = weights if weights is not None else made.get("weights_file")
             if file is not None and not Path(file).exists():

@@ -18,7 +18,7 @@ from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
 from .progress import Progress
 from .stopping import Stopped, stop_signals
 
-PENDING, DONE, FAILED = 0, 1, 2
+DONE, FAILED = 1, 2
 GREY = 127  # what stands for an image that cannot be used
 BLOCK = 256
 
@@ -29,16 +29,13 @@ class PixelCache:
     Attributes:
         rows: (N, size, size, 3) uint8, in the order of the source; grey where `usable` is False.
         usable: (N,) bool.
-        failures: (item id, reason) of each image that could not be used.
     """
 
-    def __init__(self, rows: Pixels, usable: np.ndarray[Any, np.dtype[np.bool_]], failures: list[tuple[str, str]]):
-        self.rows, self.usable, self.failures = rows, usable, failures
+    def __init__(self, rows: Pixels, usable: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
+        self.rows, self.usable = rows, usable
 
     @classmethod
-    def build(
-        cls, path: Path | str, source: ImageSource, how: Preprocessing, threads: int | None = None
-    ) -> "PixelCache":
+    def build(cls, path: Path | str, source: ImageSource, how: Preprocessing) -> "PixelCache":
         """Open the cache at `path`, after decoding what it lacks; one of other images or another size is made anew.
 
         Raises:
@@ -60,11 +57,11 @@ class PixelCache:
                     temporary.write_text(json.dumps({"images": identity.hexdigest(), "size": how.size, "count": n}))
             rows = np.memmap(path, np.uint8, "r+", 0, (n, how.size, how.size, 3))
             state = np.memmap(path, np.uint8, "r+", n * each, (n,))
-            failures = fill(rows, state, source, how, threads, path)
+            fill(rows, state, source, how, path)
         usable = np.asarray(state == DONE)
         if not usable.any():
             raise VbprError(f"none of the {n:,} images of {source.name} could be used; give --data readable images")
-        return cls(np.memmap(path, np.uint8, "r", 0, (n, how.size, how.size, 3)), usable, failures)
+        return cls(np.memmap(path, np.uint8, "r", 0, (n, how.size, how.size, 3)), usable)
 
 
 def allocate(path: Path, size: int) -> None:
@@ -79,33 +76,26 @@ def allocate(path: Path, size: int) -> None:
         ) from error
 
 
-def fill(
-    rows: Any, state: Any, source: ImageSource, how: Preprocessing, threads: int | None, path: Path
-) -> list[tuple[str, str]]:
-    """Decode the images that are not yet there; returns what could not be."""
-    failures: list[tuple[str, str]] = []
+def fill(rows: Any, state: Any, source: ImageSource, how: Preprocessing, path: Path) -> None:
+    """Decode the images that are not yet there."""
 
-    def decode(i: int) -> tuple[int, Pixels | str]:
+    def decode(i: int) -> tuple[int, Pixels | None]:
         try:
             return i, prepare(source.read(i), how)
-        except BadImage as error:
-            return i, str(error)
+        except BadImage:
+            return i, None
 
     pending = np.flatnonzero(np.asarray(state) != DONE)  # failed ones are tried again: it costs little
     with (
         Progress(f"decode at {how.size} px", len(pending), "images") as bar,
-        ThreadPoolExecutor(threads or min(16, len(os.sched_getaffinity(0)))) as pool,
+        ThreadPoolExecutor(min(16, len(os.sched_getaffinity(0)))) as pool,
         stop_signals() as stopping,
     ):
         for a in range(0, len(pending), BLOCK):
             block, bad = pending[a : a + BLOCK], []
             for i, pixels in pool.map(decode, block.tolist()):
-                if isinstance(pixels, str):
-                    rows[i] = GREY
-                    bad.append(i)
-                    failures.append((str(source.item_ids[i]), pixels))
-                else:
-                    rows[i] = pixels
+                rows[i] = GREY if pixels is None else pixels
+                bad += [i] if pixels is None else []
             rows.flush()
             state[block] = DONE
             state[bad] = FAILED
@@ -113,7 +103,6 @@ def fill(
             bar.advance(len(block))
             if stopping():
                 raise Stopped(f"stopped with {path} part full; run the same command again to resume")
-    return failures
 
 
 __all__ = ["PixelCache"]

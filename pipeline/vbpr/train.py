@@ -104,7 +104,7 @@ class Training:
     """What a run did: the factors and where they lie, seconds, items that a feature file lacks (they get the mean)."""
 
     factors: Factors
-    path: Path | None
+    path: Path
     seconds: float
     without_features: list[str]
 

@@ -27,7 +27,6 @@ class Model:
 
     Attributes:
         build: (configuration, checkpoint path or None) -> something with `fit`.
-        about: one line for tables and help.
         defaults: where this model departs from TrainConfig's defaults.
         visual: whether it reads features.
         images: whether it reads the pictures themselves: its `images` is set before `fit`.
@@ -35,7 +34,6 @@ class Model:
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
-    about: str
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
     visual: bool = True
     images: bool = False
@@ -57,58 +55,62 @@ PUBLISHED: dict[str, Any] = {
 }
 
 MODELS: dict[str, Model] = {
-    "visual": Model(BPR, "two-stage visual ranker: BPR of a head on frozen features", {"popularity_share": 0.4}),
+    # two-stage visual ranker: BPR of a head on frozen features
+    "visual": Model(BPR, {"popularity_share": 0.4}),
+    # VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias
     "vbpr": Model(
         VBPR,
-        "VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias",
         {"factors": 64, "item_bias": True, "popularity_share": 0.4},
     ),
+    # our best: visual, item-item and latent rankers blended in units of their deviation
     "hybrid": Model(
         Hybrid,
-        "our best: visual, item-item and latent rankers blended in units of their deviation",
         {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
     ),
+    # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
     "bprmf": Model(
         BPR,
-        "BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives",
         BPRMF,
         visual=False,
         reads=LATENT_READS,
     ),
+    # implicit's ALS (Hu et al. 2008)
     "als": Model(
         Implicit,
-        "implicit's ALS (Hu et al. 2008)",
         {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 8.0},
         visual=False,
         reads=frozenset({"factors", "epochs", "seed"}),
     ),
+    # implicit's BPR: negatives by popularity, so that popular items are held down
     "bpr": Model(
         Implicit,
-        "implicit's BPR: negatives by popularity, so that popular items are held down",
         {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
         visual=False,
         reads=frozenset({"factors", "epochs", "lr", "seed"}),
     ),
+    # EASE (Steck, 2019): item-item closed form, its leading rank
     "ease": Model(
         EASE,
-        "EASE (Steck, 2019): item-item closed form, its leading rank",
         {"dim": 0, "factors": 256, "reg_items": 400.0},
         visual=False,
         reads=frozenset({"factors", "seed"}),
     ),
+    # GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions
     "spectral": Model(
         Spectral,
-        "GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions",
         {"dim": 0, "factors": 64},
         visual=False,
         reads=frozenset({"factors", "seed"}),
     ),
-    "popularity": Model(Popularity, "train interactions of each item", visual=False, reads=frozenset()),
-    "knn": Model(VisualKNN, "mean cosine to the features of the user's history", reads=frozenset()),
-    "random": Model(Random, "chance", visual=False, reads=frozenset({"seed"})),
+    # train interactions of each item
+    "popularity": Model(Popularity, visual=False, reads=frozenset()),
+    # mean cosine to the features of the user's history
+    "knn": Model(VisualKNN, reads=frozenset()),
+    # chance
+    "random": Model(Random, visual=False, reads=frozenset({"seed"})),
+    # DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU
     "dvbpr": Model(
         DVBPR,
-        "DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU",
         PUBLISHED,
         visual=False,
         images=True,
