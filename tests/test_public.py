@@ -1,5 +1,6 @@
 """What the outside relies on: names, the wheel's contents, and a command line that starts at once."""
 
+import ast
 import importlib
 import os
 import shutil
@@ -56,12 +57,26 @@ def test_functions_stay_functions_after_their_modules_are_imported(name):
 
 
 def test_every_module_pins_its_names():
+    """A module's `__all__` holds what there is, and all that its siblings import from it."""
+    pinned, wanted = {}, {}
     for path in (ROOT / "pipeline" / "vbpr").rglob("*.py"):
         name = ".".join(path.relative_to(ROOT / "pipeline").with_suffix("").parts).removesuffix(".__init__")
         if name.endswith("__main__"):
             continue
         module = importlib.import_module(name)
-        assert all(hasattr(module, public) for public in getattr(module, "__all__", [])), name
+        pinned[name] = getattr(module, "__all__", None)
+        assert all(hasattr(module, public) for public in pinned[name] or []), name
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                base = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+                wanted.setdefault(f"{base}.{node.module}", set()).update(alias.name for alias in node.names)
+    missing = {
+        name: sorted(n for n in names - set(pinned[name]) if f"{name}.{n}" not in pinned)
+        for name, names in wanted.items()
+        if pinned.get(name) is not None
+    }
+    assert not {name: names for name, names in missing.items() if names}
 
 
 def test_help_starts_at_once_and_without_torch():

@@ -460,5 +460,6 @@ __all__ = [
     "ReportEncoder",
     "check_training",
     "load_encoder",
+    "told_by",
     "train_autoencoder",
 ]

@@ -686,11 +686,4 @@ def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> 
     return engine
 
 
-__all__ = [
-    "BACKBONES",
-    "Backbone",
-    "Encoder",
-    "Scaled",
-    "load_backbone",
-    "read_weights",
-]
+__all__ = ["BACKBONES", "Backbone", "Encoder", "Scaled", "load_backbone", "pick_engine", "read_weights"]

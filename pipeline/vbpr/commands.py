@@ -512,8 +512,8 @@ def recommend(
         save_grid(
             grid,
             [
-                Row(f"{heading} ({len(old)})", old[:20], captions(old, photos.titles(old))[:20]),
-                Row(f"recommended by {factors.about.get('title')}", ids, captions(ids, names)),
+                Row(f"{heading} ({len(old)})", old[:20]),
+                Row(f"recommended by {factors.about.get('title')}", ids),
             ],
             photos,
         )
@@ -611,8 +611,8 @@ def similar(
         save_grid(
             grid,
             [
-                Row("query", queries, captions(queries, photos.titles(queries))),
-                Row("nearest", ids, captions(ids, names)),
+                Row("query", queries),
+                Row("nearest", ids),
             ],
             photos,
         )
@@ -830,7 +830,3 @@ def demo(
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
     if weights and not image:
         raise VbprError("--weights are of the backbone that encodes --image; leave them out")
-
-
-def captions(ids: list[str], names: list[str]) -> list[str]:
-    return [f"{i} {name}".strip() for i, name in zip(ids, names, strict=True)]

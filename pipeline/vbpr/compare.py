@@ -498,4 +498,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
         canvas.save(temporary, "PNG")
 
 
-__all__ = ["Method", "Options", "compare", "holm", "methods_of", "paired_tests", "sampled_auc"]
+__all__ = [
+    "PUBLISHED_PROTOCOLS",
+    "Method",
+    "Options",
+    "compare",
+    "heading",
+    "holm",
+    "methods_of",
+    "paired_tests",
+    "sampled_auc",
+    "table_of",
+    "verdicts",
+]

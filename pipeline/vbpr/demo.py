@@ -100,16 +100,16 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
         took = model.train.indices[model.train.indptr[user] : model.train.indptr[user + 1]]
         best, _ = model.recommend(int(user), 10)
         rows = [
-            Row(f"{model.user_ids[user]} (simulated) took", *named(photos, model.item_ids[took][:10])),
-            Row("recommended", *named(photos, model.item_ids[best])),
+            Row(f"{model.user_ids[user]} (simulated) took", model.item_ids[took][:10].tolist()),
+            Row("recommended", model.item_ids[best].tolist()),
         ]
         figures.append((f"{model.user_ids[user]}.png", f"{model.user_ids[user]} (simulated)", rows))
     near, raw = Nearest.of(out / "lite0.model.h5"), Nearest.of(features)
     for item in rng.choice(raw.item_ids, 2, replace=False):
-        rows = [Row("item", *named(photos, [str(item)]))]
+        rows = [Row("item", [str(item)])]
         for words, index in (("nearest by taste (the model's item vectors)", near), ("nearest by raw features", raw)):
             found = [i for i, _ in index.search(index.query_item(str(item)), 10, leave_out=str(item))]
-            rows.append(Row(words, *named(photos, found)))
+            rows.append(Row(words, found))
         figures.append((f"similar-{item}.png", f"Items like {item}", rows))
     sections = []
     for name, title, rows in figures:
@@ -119,7 +119,7 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=85)
         encoded = base64.b64encode(buffer.getvalue()).decode()
-        description = "; ".join(f"{row.heading}: {', '.join(row.captions)}" for row in rows)
+        description = "; ".join(f"{row.heading}: {', '.join(photos.captions(row.item_ids))}" for row in rows)
         sections.append(
             f'<h2>{html.escape(title)}</h2><img alt="{html.escape(description)}" '
             f'src="data:image/jpeg;base64,{encoded}">'
@@ -128,11 +128,6 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
     with replacing(page) as temporary:
         temporary.write_text(PAGE.format(table=table(summaries), sections="\n".join(sections)), encoding="utf-8")
     return page
-
-
-def named(photos: Photos, item_ids: Any) -> tuple[list[str], list[str]]:
-    ids = [str(i) for i in item_ids]
-    return ids, [f"{i} {title}".strip() for i, title in zip(ids, photos.titles(ids), strict=True)]
 
 
 def table(summaries: list[dict[str, Any]]) -> str:

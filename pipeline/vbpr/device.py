@@ -81,4 +81,4 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-__all__ = ["cpu_has", "full_float32", "multiplies_bfloat16", "pick_device", "seeded"]
+__all__ = ["cpu_has", "fault", "full_float32", "multiplies_bfloat16", "pick_device", "seeded"]

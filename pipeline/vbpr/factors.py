@@ -515,4 +515,4 @@ def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
     return np.array(at, np.int64)
 
 
-__all__ = ["Factors", "Head", "best", "first_curve", "unit_rows"]
+__all__ = ["BLIND", "Array", "Factors", "Head", "best", "first_curve", "index_of", "indices_of", "unit_rows"]

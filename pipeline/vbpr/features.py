@@ -688,4 +688,4 @@ def stores_of(features: Iterable[Path | str | FeatureStore]) -> list[FeatureStor
     return [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in features]
 
 
-__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "describe", "stores_of"]
+__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "Rows", "describe", "stores_of"]

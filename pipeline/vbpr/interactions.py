@@ -561,6 +561,7 @@ __all__ = [
     "UNFIT",
     "Interactions",
     "Split",
+    "SplitConfig",
     "refuse_twins",
     "rows_of",
 ]

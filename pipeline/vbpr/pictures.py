@@ -25,11 +25,10 @@ LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a grid: a heading, and items with a caption each."""
+    """A row of a grid: a heading, and items."""
 
     heading: str
     item_ids: Sequence[str]
-    captions: Sequence[str] = ()
 
 
 class Photos:
@@ -83,6 +82,10 @@ class Photos:
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:
         return titles(self.data.items(), item_ids)
 
+    def captions(self, item_ids: Sequence[str]) -> list[str]:
+        """Each item's id and title."""
+        return [f"{i} {title}".strip() for i, title in zip(item_ids, self.titles(item_ids), strict=True)]
+
 
 def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
     """Draw rows of items, wrapped at `columns`, each under its heading."""
@@ -99,11 +102,10 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
     for row, count in zip(rows, lines, strict=True):
         draw.text((GAP, y), row.heading, "black", large)
         y += 2 * LINE
-        for n, item_id in enumerate(row.item_ids):
+        for n, (item_id, caption) in enumerate(zip(row.item_ids, photos.captions(row.item_ids), strict=True)):
             x, top = GAP + n % widest * (CELL + GAP), y + n // widest * cell
             photo = ImageOps.contain(photos.get(item_id), (CELL, CELL), Image.Resampling.LANCZOS)
             canvas.paste(photo, (x + (CELL - photo.width) // 2, top + (CELL - photo.height) // 2))
-            caption = row.captions[n] if n < len(row.captions) else item_id
             for i, line in enumerate(textwrap.wrap(caption, 24, max_lines=3, placeholder="…")):
                 draw.text((x, top + CELL + 2 + i * LINE), line, "#444444", small)
         y += count * cell + GAP

@@ -105,4 +105,4 @@ def fill(rows: Any, state: Any, source: ImageSource, how: Preprocessing, path: P
                 raise Stopped(f"stopped with {path} part full; run the same command again to resume")
 
 
-__all__ = ["PixelCache"]
+__all__ = ["GREY", "PixelCache"]

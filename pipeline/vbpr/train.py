@@ -221,4 +221,4 @@ def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: b
     return total.hexdigest()
 
 
-__all__ = ["Training", "align", "fit", "prepare", "train"]
+__all__ = ["Training", "align", "fit", "identity_of", "made_from", "pictures_in", "prepare", "train"]
