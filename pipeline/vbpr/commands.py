@@ -593,7 +593,7 @@ def similar(
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
     mask = allow(near.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
     if unseen_by is not None:
-        mask = near.unseen(file, unseen_by, mask)
+        mask = near.not_taken(file, unseen_by, mask)
     if items is not None and out is not None:
         asked = read_ids(items)
         rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)

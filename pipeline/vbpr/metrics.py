@@ -33,9 +33,9 @@ class Ranks:
 
     Attributes:
         users, items: (H,) positions.
-        above, ties: (H,) int64: unseen items that score higher than it, or the same.
-        candidates: (H,) int64: unseen items it competes with.
-        rank: (H,) float64, 1 is best: its place among unseen and held-out items, ties counted one half.
+        candidates: (H,) int64: items that the user has not taken: what it competes with.
+        above, ties: (H,) int64: those among them that score higher than it, or the same.
+        rank: (H,) float64, 1 is best: its place among them and held-out items, ties counted one half.
     """
 
     users: Array
@@ -168,7 +168,7 @@ class Block:
         return score[:, : len(row)].diagonal()[: chunk.stop - chunk.start].clone()
 
     def compare(self, target: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Count what scores above each pair's target, and not below it, among unseen items, and both among held ones.
+        """Count what scores above each pair's target, and not below it, among items not taken, and both among held ones.
 
         Returns:
             Each pair's score as this pass computed it, and the counts, all (pairs,).

@@ -269,7 +269,7 @@ class Nearest:
                 out.append([(str(self.item_ids[i]), s) for i, s in pairs if i >= 0 and i != own][:k])
         return out
 
-    def unseen(self, model: Path | str, user_id: str, allowed: Array | None = None) -> Array:
+    def not_taken(self, model: Path | str, user_id: str, allowed: Array | None = None) -> Array:
         """(n,) bool: the items, of those allowed, that a user of the model has not.
 
         Raises:

@@ -22,7 +22,7 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
     """A line a model and part of its items: all, cold, unseen."""
     data = {summary["data"] for summary in summaries}
     of = f" of {data.pop()}" if len(data) == 1 and all(data) else ""
-    table = Table(title=f"{held} items{of}, exact over all unseen items", title_justify="left")
+    table = Table(title=f"{held} items{of}, exact over all items not taken", title_justify="left")
     for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     for summary in summaries:
