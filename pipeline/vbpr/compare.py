@@ -4,8 +4,8 @@
 
 A method is an entry of MODELS, `dvbpr-efficient`, or the name of a backbone: its features under the model `visual`.
 One split for all; exact AUC over every item that a user has not taken; intervals and paired tests by bootstrap over
-users, with Holm's correction over the pairs of methods. A finished cell (data set, method, seed) is kept, and not computed
-again.
+users, with Holm's correction over the pairs of methods. A finished cell (data set, method, seed) is kept and not
+computed again.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ PROTOCOL = (
 )
 PUBLISHED_PROTOCOLS = {
     "sampled-100": "share of 100 random items not taken that score strictly lower (DVBPR's code)",
-    "sampled-1": "one random item not taken, a user, strictly lower (the report); standard error about .4 / sqrt(users)",
+    "sampled-1": "one random item not taken, strictly lower (the report); standard error about .4 / sqrt(users)",
     "best-epoch-on-test": "exact AUC of the epoch that the test items themselves chose (the report): too high",
 }
 
@@ -301,7 +301,7 @@ CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "
 
 
 def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:
-    """The published estimates: the share of `count` random items not taken that score strictly below the held-out one."""
+    """The published estimates: of `count` random items not taken, the share that scores strictly below the held-out one."""
     rng = np.random.default_rng(seed)
     held, seen = factors.test.tocoo(), factors.seen
     n_items, total = len(factors.item_ids), 0.0

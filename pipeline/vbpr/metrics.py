@@ -168,7 +168,7 @@ class Block:
         return score[:, : len(row)].diagonal()[: chunk.stop - chunk.start].clone()
 
     def compare(self, target: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Count what scores above each pair's target, and not below it, among items not taken, and both among held ones.
+        """Count what is above each pair's target, and not below it, among items not taken, and both among held ones.
 
         Returns:
             Each pair's score as this pass computed it, and the counts, all (pairs,).
