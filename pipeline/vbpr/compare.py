@@ -301,7 +301,7 @@ CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "
 
 
 def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:
-    """The published estimates: of `count` random items not taken, the share that scores strictly below the held-out one."""
+    """The published estimates: the share of `count` random items not taken that is strictly below the held-out one."""
     rng = np.random.default_rng(seed)
     held, seen = factors.test.tocoo(), factors.seen
     n_items, total = len(factors.item_ids), 0.0
