@@ -75,7 +75,7 @@ def test_weights_from_a_file_are_found_again_and_must_be_the_same(tmp_path):
     near = Nearest.of(tmp_path / "f.h5")
     assert near.search(near.query_features(encode_photo(photo, near.backbone)), 1)[0][0] == "item-03"
     recorded = Nearest.of(tmp_path / "m.model.h5").backbone
-    assert encode_photo(photo, recorded).shape == (1, near.encode.mean.size)
+    assert encode_photo(photo, recorded).shape == (1, FeatureStore(tmp_path / "f.h5").dim)
     moved = weights.rename(tmp_path / "moved.safetensors")
     with pytest.raises(VbprError, match=r"w\.safetensors, which is not there; give that file with --weights"):
         encode_photo(photo, recorded)

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 
 from .errors import VbprError
-from .factors import BLIND, Factors, Head, index_of, indices_of, unit_rows
+from .factors import BLIND, Factors, index_of, indices_of, unit_rows
 from .features import FeatureStore
 from .files import (
     Strings,
@@ -61,8 +61,8 @@ class Nearest:
     Attributes:
         item_ids: (n,) strings of the indexed items. index: FAISS's.
         backbone: what is needed to encode a photo: name, weights, preprocessing of each feature file; or empty.
-        encode: how features of a photo become a query; None where photos cannot be asked for.
-        raw: whether it is over raw features.
+        encode: (n, D) float32 features, in whose place it may write -> (n, K) vectors like the indexed ones; None
+            where photos cannot be asked for.
         data: the data set's name, and added: folders of items added since, for pictures and titles.
         kind: flat, hnsw or ivfpq. metric: cosine or inner. effort: efSearch of hnsw, nprobe of ivfpq.
         reason: why this kind, in words. recall: recall@10 against exact search, measured when it was built.
@@ -72,8 +72,7 @@ class Nearest:
     item_ids: Strings
     index: Any
     backbone: list[dict[str, Any]]
-    encode: Head | None
-    raw: bool
+    encode: Callable[[Array], Array] | None
     data: str
     added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     kind: str = "flat"
@@ -200,8 +199,7 @@ class Nearest:
         """(n, D) features, as the backbone gives them -> (n, K) queries."""
         if self.encode is None:
             raise VbprError(BLIND)
-        features = np.asarray(features, np.float32)
-        vectors = features - self.encode.mean if self.raw else self.encode(features)[0]
+        vectors = self.encode(np.array(features, np.float32))
         return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
 
     def query_photos(self, features: Array) -> Array:
@@ -275,7 +273,7 @@ class Nearest:
         Raises:
             VbprError: a feature file, which knows no users; or an unknown user.
         """
-        if self.raw:
+        if kind_of(model) == "features":
             raise VbprError(f"{model} is a feature file and knows no users; give a model file with --unseen-by")
         factors = Factors.load(model)
         mask = np.ones(len(self.item_ids), bool) if allowed is None else allowed.copy()
@@ -288,9 +286,7 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
     if kind_of(path) == "features":
         store = FeatureStore(path)
         rows, about = store.done, of_features(store)
-        vectors = np.asarray(store.features[rows], np.float32)
-        vectors -= about["encode"].mean
-        return store.item_ids[rows], vectors, about
+        return store.item_ids[rows], about["encode"](np.asarray(store.features[rows], np.float32)), about
     factors = Factors.load(path)
     if not factors.items.shape[1]:
         raise VbprError(
@@ -301,25 +297,28 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
 
 
 def of_model(factors: Factors) -> dict[str, Any]:
-    about = factors.about
+    about, head = factors.about, factors.head
     return {
         "backbone": about.get("features", []),
-        "encode": factors.head,
-        "raw": False,
+        "encode": head and (lambda features: head(features)[0]),
         "data": about.get("data", ""),
         "added": about.get("added", []),
     }
 
 
 def of_features(store: FeatureStore) -> dict[str, Any]:
-    rows, total, zero = store.done, np.zeros(store.dim), np.zeros(store.dim, np.float32)
+    """Raw features, about their mean."""
+    rows, total = store.done, np.zeros(store.dim)
     if not len(rows):
         raise VbprError(f"{store.path} has features of no item; run vbpr extract again")
     for a in range(0, len(rows), ROWS):
         total += store.features[rows[a : a + ROWS]].sum(0, dtype=np.float64)
-    head = Head((total / len(rows)).astype(np.float32), zero + 1, np.zeros((0, store.dim), np.float32), zero)
-    backbone = [store.provenance | {"path": str(store.path)}]
-    return {"backbone": backbone, "encode": head, "raw": True, "data": store.provenance["data"]}
+    mean = (total / len(rows)).astype(np.float32)
+    return {
+        "backbone": [store.provenance | {"path": str(store.path)}],
+        "encode": lambda features: np.subtract(features, mean, out=features),
+        "data": store.provenance["data"],
+    }
 
 
 def index_path(path: Path | str) -> Path:
