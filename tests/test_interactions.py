@@ -421,6 +421,15 @@ def test_splits_that_the_file_cannot_give_are_refused(how, words):
         Split.make(x, SplitConfig(how))
 
 
+@pytest.mark.parametrize("rule", ["global-time", "file"])
+def test_an_option_that_a_split_does_not_look_at_is_refused(rule):
+    x = Interactions.of(["u"] * 20, range(20), times=range(20), splits=[0] * 18 + [1, 2])
+    assert Split.make(x, SplitConfig(rule, k_core=1)).test.nnz
+    with pytest.raises(VbprError, match=f"--min-interactions does nothing for --split {rule}; .*--k-core"):
+        Split.make(x, SplitConfig(rule, min_interactions=6))
+    assert Split.make(x, SplitConfig(min_interactions=6)).rule == "the file's own split column"  # chosen for the user
+
+
 def test_no_interactions_are_refused():
     with pytest.raises(VbprError, match="no interactions"):
         Interactions.of([], [])

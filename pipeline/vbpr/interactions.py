@@ -232,6 +232,8 @@ class Split:
             how = "random" if interactions.splits is None else "file"
         if how not in SPLIT_RULES:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
+        if config.rule in ("global-time", "file") and config.min_interactions != SplitConfig.min_interactions:
+            raise VbprError(f"--min-interactions does nothing for --split {how}; leave it out, or give --k-core")
         if config.k_core:
             interactions, prefix = interactions.k_core(config.k_core), f"{config.k_core}-core; "
         if how in ("random", "time"):
