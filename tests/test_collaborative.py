@@ -127,8 +127,8 @@ def test_hybrid_without_one_side_is_the_other(split, features):
 
 
 def test_hybrid_keeps_ease_to_the_items_that_sell(split, features, monkeypatch):
-    """Beyond EASE_ITEMS the catalogue is too large for a square matrix."""
-    monkeypatch.setattr("vbpr.models.hybrid.EASE_ITEMS", 5)
+    """Beyond MOST_BOUGHT the catalogue is too large for a square matrix."""
+    monkeypatch.setattr("vbpr.models.hybrid.MOST_BOUGHT", 5)
     part = Hybrid(configure("hybrid", **SMALL)).parts(split, features, [])["ease"]
     kept = part.items.any(1)
     assert kept.sum() == 5

@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 # Scores of a block, half a megabyte: they and their comparison stay in a core's own cache while they are counted.
 USER_BLOCK, ITEM_BLOCK, WIDTH = 256, 512, 64
-COUNTED, PARTS = 64, 1 << 21  # so many blocks' counts, or numbers, are kept apart before they are added up
+COUNTED, NUMBERS = 64, 1 << 21  # so many blocks' counts, or numbers, are kept apart before they are added up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Block:
         """
         total = torch.zeros(2, len(target), dtype=torch.long, device=self.device)
         lost = torch.zeros_like(total[0])
-        apart = max(1, min(COUNTED, PARTS // len(target)))
+        apart = max(1, min(COUNTED, NUMBERS // len(target)))
         parts = torch.zeros(2, apart, len(target), dtype=target.dtype, device=self.device)
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)

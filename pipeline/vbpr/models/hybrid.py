@@ -26,7 +26,7 @@ from .vbpr import blend, part, whole
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
 EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
-EASE_ITEMS = 15_000  # the most bought: an (I, I) matrix of 0.9 GB; the others live by the other parts
+MOST_BOUGHT = 15_000  # items in EASE: an (I, I) matrix of 0.9 GB; the others live by the other parts
 
 
 class Hybrid:
@@ -55,7 +55,7 @@ class Hybrid:
             parts["visual"] = part(visual, self.checkpoint, "visual", split, features, faults)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
-            among = np.sort(np.argsort(-split.item_counts, kind="stable")[:EASE_ITEMS])
+            among = np.sort(np.argsort(-split.item_counts, kind="stable")[:MOST_BOUGHT])
             parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
             own = {**BPRMF, "factors": c.factors, "batch": c.batch}
