@@ -1,5 +1,6 @@
 """The command line: each command on the checkerboard, and every error that a user can make."""
 
+import gzip
 import json
 import os
 import re
@@ -118,6 +119,31 @@ def test_titles_alone_list_no_images(cli, board_model, monkeypatch):
 # ---------------------------------------------------------------------------------------------- errors
 
 
+def test_pipes_and_devices_are_not_read(refused, cli, board_model, board_features, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for asked in (
+        ("similar", board_model, "--image"),
+        ("recommend", board_model, "--image"),
+        ("similar", board_model, "--item", "red-00", "--allowed"),
+        ("train", "--features", board_features, "--out", tmp_path / "m.h5", "--config"),
+    ):
+        for path in (pipe, "/dev/zero"):  # which would be waited for, and never end
+            assert f"{path} cannot be read (not a regular file)" in refused(*asked, path)
+    end, begin = os.pipe()
+    os.write(begin, b"red-01\n")
+    os.close(begin)
+    assert "red-01" in cli("similar", board_model, "--item", "red-00", "--allowed", f"/dev/fd/{end}")[1]  # <(command)
+    os.close(end)
+
+
+def test_the_same_features_twice_are_refused(refused, board_features, tmp_path):
+    (tmp_path / "link.h5").symlink_to(board_features)
+    assert "link.h5 is given twice" in refused(
+        "train", "--features", board_features, "--features", tmp_path / "link.h5"
+    )
+
+
 def test_what_cannot_be_written_is_refused_before_the_work(refused, board_model, tmp_path, monkeypatch):
     for module in ("vbpr.nearest.Nearest.open", "vbpr.factors.Factors.load"):
         monkeypatch.setattr(module, lambda *_: pytest.fail("work was done"))
@@ -135,6 +161,21 @@ def test_missing_column(refused, tmp_path):
     (tmp_path / "interactions.csv").write_text("user_id,thing\na,b\n")
     message = refused("train", "--model", "popularity", "--data", tmp_path, "--out", tmp_path / "m.h5")
     assert "interactions.csv has no item_id column; it has user_id, thing" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"user_id;item_id\na;b\n", r"put commas (.csv) or tabs (.tsv) for ';'"),
+        (b"user_id\titem_id\na\tb\n", r"put commas (.csv) or tabs (.tsv) for '\t'"),
+        ("user_id,item_id\na,b\n".encode("utf-16"), "interactions.csv is not UTF-8 text, or packed"),
+        (gzip.compress(b"user_id,item_id\na,b\n"), "interactions.csv is not UTF-8 text, or packed"),
+        (b"user_id,\x1b[31mX\x1b]0;evil\x07\n1,2\n", r"it has user_id, \x1b[31mX\x1b]0;evil\x07; rename one"),
+    ],
+)
+def test_what_is_no_table_of_commas(refused, tmp_path, content, said):
+    (tmp_path / "interactions.csv").write_bytes(content)
+    assert said in refused("train", "--model", "popularity", "--data", tmp_path, "--out", tmp_path / "m.h5")
 
 
 def test_empty_file(refused, tmp_path):

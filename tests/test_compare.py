@@ -90,6 +90,21 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
     assert compare([converted], names, tmp_path, small) == result
 
 
+@pytest.mark.parametrize(
+    ("names", "options", "said"),
+    [
+        (["popularity", "inceptoin"], {}, "did you mean inception"),
+        (["popularity", "lite0"], {"weights": {"lite0": Path("/gone")}}, "/gone is no file"),
+        (["popularity", "cae"], {"cae": {"recipe": "best"}}, "--recipe best"),
+        (["popularity", "dvbpr"], {"dvbpr": {"image_size": 100}}, "multiple of 32"),
+    ],
+)
+def test_what_a_later_method_lacks_is_said_before_the_first_is_trained(converted, tmp_path, names, options, said):
+    with pytest.raises(VbprError, match=said):
+        compare([converted], names, tmp_path, Options(device="cpu", **options))
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_published_protocols_are_added_to_finished_cells(converted, small, tmp_path, monkeypatch):
     names, fitted = ["cae", "knn"], []
     compare([converted], names, tmp_path, dataclasses.replace(small, published=False))

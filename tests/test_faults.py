@@ -24,7 +24,7 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import PROVENANCE
+from conftest import PROVENANCE, run_python
 from vbpr import VbprError
 from vbpr.commands import app
 from vbpr.datasets import Dataset
@@ -904,6 +904,32 @@ def test_a_lock_takes_away_its_own_leftovers_and_nobody_elses(tmp_path):
     with locked(tmp_path / "f"):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.parametrize("room", [8_000, 16_000, 30_000])
+@pytest.mark.parametrize("what", ["model", "index"])
+def test_a_model_or_an_index_without_room_is_an_error_not_a_crash(board_model, tmp_path, what, room):
+    """HDF5 that runs out of room in the middle prints tracebacks, and takes the process with it when it closes."""
+    code = f"""
+import resource, sys
+from vbpr import Factors, Nearest, VbprError
+saved = Factors.load({str(board_model)!r}) if {what == "model"} else Nearest.of({str(board_model)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, -1))
+try:
+    saved.save({str(tmp_path / "x.h5")!r})
+except VbprError as error:
+    sys.exit(str(error))
+"""
+    done = run_python("-c", code)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "x.h5 could not be written (File too large)" in done.stderr and not list(tmp_path.iterdir())
+
+
+@root
+def test_training_where_no_inode_is_left_begins_no_work(board, board_features, tmp_path):
+    with mounted(tmp_path / "small", "size=4m,nr_inodes=2") as disk:
+        code, error = cli("train", "--features", board_features, "--data", board, "--out", disk / "m.h5")
+        assert code == 2 and "is not writable" in error and "train visual" not in error
 
 
 def test_a_disk_that_fails_while_a_file_is_closed_is_said(folder, tmp_path, monkeypatch):

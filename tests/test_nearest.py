@@ -1,5 +1,7 @@
 """Nearest items against a brute-force cosine, by item and by photo."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -61,6 +63,16 @@ def test_other_weights_and_unusable_photos_are_refused(board_model, tmp_path):
 def test_unknown_items_suggest_near_ones(board_model):
     with pytest.raises(VbprError, match="did you mean red-07"):
         Nearest.of(board_model).query_item("red-7")
+
+
+def test_features_that_have_changed_on_the_disk_have_no_neighbours(board_features, tmp_path):
+    path = tmp_path / "f.h5"
+    data = bytearray(Path(board_features).read_bytes())
+    store = FeatureStore(board_features)
+    data[store.offsets["features"] + 1] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(VbprError, match=r"f\.h5 has changed since it was written"):
+        Nearest.of(path)
 
 
 def test_weights_from_a_file_are_found_again_and_must_be_the_same(tmp_path):

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError, near
-from .files import Strings, replacing
+from .files import Strings, read_bytes, replacing
 
 Array = np.ndarray[Any, Any]
+LONGEST_LIST = 2**31  # bytes of a file of ids
 
 
 def read_ids(path: Path | str) -> list[str]:
@@ -22,12 +23,12 @@ def read_ids(path: Path | str) -> list[str]:
         VbprError: no such file, no text, or no id in it.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")  # an id may hold what Unicode calls a line's end
+        text = read_bytes(path, LONGEST_LIST).decode("utf-8-sig")
     except OSError as error:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a text file with one id a line") from error
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is not UTF-8 text; give a text file with one id a line") from error
-    ids = [line.strip() for line in lines if line.strip()]
+    ids = [line.strip() for line in text.split("\n") if line.strip()]  # an id may hold what Unicode calls a line's end
     if not ids:
         raise VbprError(f"{path} holds no ids; give a text file with one id a line")
     return ids

@@ -199,7 +199,7 @@ def read_weights(path: Path) -> State:
         VbprError: no such file, not of tensors only, or with values that are not finite.
     """
     if not path.is_file():
-        raise VbprError(f"{path} does not exist; --weights takes a .safetensors file, or a .pt of tensors only")
+        raise VbprError(f"{path} is no file; --weights takes a .safetensors file, or a .pt of tensors only")
     try:
         if path.suffix == ".safetensors":
             state: Any = safetensors.torch.load_file(path)

@@ -34,6 +34,7 @@ from .files import artifact_name, check_target, locked, read_json, replacing
 from .interactions import Split, SplitConfig
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
+from .models.dvbpr import build
 from .progress import console
 from .stopping import Stopped, stop_signals
 from .train import align, fit, identity_of, made_from, pictures_in
@@ -109,6 +110,7 @@ def compare(
     """
     options, folder, methods = options or Options(), Path(out), methods_of(names)
     pick_device(options.device)  # a GPU that is not there is said before the first method runs
+    check_methods(data_sets, methods, folder, options)
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}
     with stop_signals() as stopping:  # the flag of all that runs inside: none of it goes on when one was stopped
         for data in data_sets:
@@ -118,6 +120,35 @@ def compare(
             temporary.write_text(text, encoding="utf-8")
     draw(result, folder / "compare.png")
     return result
+
+
+def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: Path, options: Options) -> None:
+    """Have a wrong name or weights that are not there said now, and not after the methods before have trained.
+
+    Raises:
+        VbprError: what a method needs and has not used yet cannot be had.
+    """
+    from .autoencoder import identity_for
+    from .backbones import load_backbone
+
+    def lacks(file: str) -> bool:
+        return not all((folder / slug(data) / file).exists() for data in data_sets)
+
+    for name in dict.fromkeys(method.backbone for method in methods if method.backbone):
+        weights, untrained = weights_of(name, options)
+        if name == "cae" and weights is None:
+            identity_for(**{"recipe": "improved", "epochs": None, "image_size": None} | options.cae)
+        elif lacks(f"{artifact_name(name)}.h5"):
+            load_backbone(name, weights, untrained)
+    for method in methods:
+        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.json"):
+            build(config_of(method, options, None))
+
+
+def weights_of(backbone: str, options: Options) -> tuple[Path | None, bool]:
+    """The weights file of a backbone, and whether it is to be untrained."""
+    weights = options.weights.get(backbone)
+    return weights, options.random_weights and weights is None and backbone != "cae"
 
 
 PROTOCOL = (
@@ -193,8 +224,7 @@ def features_of(
     if not method.backbone:
         return None, {"seconds": 0.0, "images": 0}
     name = method.backbone
-    path, weights = folder / f"{artifact_name(name)}.h5", options.weights.get(name)
-    untrained = options.random_weights and weights is None and name != "cae"
+    path, (weights, untrained) = folder / f"{artifact_name(name)}.h5", weights_of(name, options)
     with spending(path.with_suffix(".spent.json"), {"images": 0}) as spent:
         done = extract(
             data, name, path, weights=weights, random_weights=untrained, device=options.device, cae=options.cae

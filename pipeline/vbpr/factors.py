@@ -12,12 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 
 from .errors import VbprError, near
-from .files import Strings, damaged, open_h5, read_strings, read_text, replacing, write_strings, write_text
+from .files import (
+    Strings,
+    damaged,
+    open_h5,
+    read_strings,
+    read_text,
+    replacing,
+    replacing_h5,
+    write_strings,
+    write_text,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -317,9 +326,12 @@ class Factors:
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
-        with replacing(path, "model") as temporary, h5py.File(temporary, "w") as handle:
-            write_text(handle, "vbpr", "model")
-            write_text(handle, "about", json.dumps(self.about))
+        about, parts = json.dumps(self.about), (self.train, self.validation, self.test)
+        arrays = [self.users, self.items, self.bias, self.user_ids, self.item_ids]
+        arrays += [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
+        size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
+        with replacing_h5(path, "model", size) as handle:
+            write_text(handle, "about", about)
             for name in ("users", "items", "bias"):
                 handle.create_dataset(name, data=getattr(self, name).astype("<f4"))
             write_strings(handle, "user_ids", self.user_ids)

@@ -684,8 +684,16 @@ def describe(provenance: Mapping[str, Any]) -> str:
 
 
 def stores_of(features: Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
-    """Feature files, or stores that are open already, as stores."""
-    return [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in features]
+    """Feature files, or stores that are open already, as stores.
+
+    Raises:
+        VbprError: one that cannot be opened, or is there twice.
+    """
+    stores = [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in features]
+    for n, store in enumerate(stores):
+        if store.path.resolve() in [other.path.resolve() for other in stores[:n]]:
+            raise VbprError(f"--features {store.path} is given twice; leave one out")
+    return stores
 
 
 __all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "Rows", "describe", "stores_of"]

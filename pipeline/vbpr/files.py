@@ -207,6 +207,24 @@ def release(handle: IO[bytes], lock: Path) -> None:
             lock.unlink()
 
 
+def read_bytes(path: Path | str, most: int) -> bytes:
+    """What is in a regular file, or comes out of a shell's `<(command)`.
+
+    Raises:
+        OSError: it cannot be read, is a device or a pipe that nobody may ever write to, or has more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as handle:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISREG(mode) or (stat.S_ISFIFO(mode) and str(Path(path).parent) in ("/dev/fd", "/proc/self/fd"))):
+            raise OSError(errno.EINVAL, "not a regular file")
+        os.set_blocking(descriptor, True)
+        data = handle.read(most + 1)
+        if len(data) > most:
+            raise OSError(errno.EFBIG, f"more than {most:,} bytes")
+        return data
+
+
 def reserve(path: Path, size: int) -> None:
     """See that `size` bytes can be had where `path` is going to be: HDF5 may crash when it meets a full disk.
 
@@ -219,6 +237,20 @@ def reserve(path: Path, size: int) -> None:
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing_h5(path: Path | str, kind: str, size: int) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file of ours, in place of `path` on success; see `replacing` and `reserve`.
+
+    Args:
+        size: bytes that will be written, about.
+    """
+    with replacing(path, kind) as temporary:
+        reserve(temporary, size)
+        with h5py.File(temporary, "w") as handle:
+            write_text(handle, "vbpr", kind)
+            yield handle
 
 
 def artifact_name(backbone: str) -> str:
@@ -398,10 +430,12 @@ __all__ = [
     "locked",
     "open_h5",
     "places",
+    "read_bytes",
     "read_json",
     "read_strings",
     "read_text",
     "replacing",
+    "replacing_h5",
     "reserve",
     "sync",
     "write_strings",

@@ -30,7 +30,21 @@ from .files import Strings
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+EXTENSIONS = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".avif",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+}
 MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
 MAX_BYTES = 256 * 2**20
 MAX_SCANS = 100  # of a JPEG: programs write about ten; each is a pass over all pixels, for a hundred bytes

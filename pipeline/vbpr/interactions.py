@@ -383,7 +383,12 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         if name is not None:
             found[role] = name
         elif role in ("user_id", "item_id"):
-            raise VbprError(f"{path} has no {role} column; it has {some(names, len(names), 8)}; rename one to {role}")
+            shown = some([repr(name)[1:-1] for name in names], len(names), 8)
+            if any(sign in "".join(names) for sign in "\0\ufffd"):
+                raise VbprError(f"{path} is not UTF-8 text, or packed; unpack it and save it as UTF-8")
+            sign = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
+            mend = f"rename one to {role}" if sign is None else f"put commas (.csv) or tabs (.tsv) for {sign!r}"
+            raise VbprError(f"{path} has no {role} column; it has {shown}; {mend}")
     refuse_twins(path, [name for name in names if name in found.values()])
     return found
 

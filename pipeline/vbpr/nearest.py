@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from .errors import VbprError
@@ -30,13 +29,14 @@ from .files import (
     digest,
     kind_of,
     open_h5,
+    read_bytes,
     read_strings,
     read_text,
-    replacing,
+    replacing_h5,
     write_strings,
     write_text,
 )
-from .images import BadImage, Pixels, prepare
+from .images import MAX_BYTES, BadImage, Pixels, prepare
 from .progress import Progress, console
 
 Array = np.ndarray[Any, Any]
@@ -141,8 +141,7 @@ class Nearest:
 
         about = {key: getattr(self, key) for key in ("kind", "metric", "effort", "reason", "recall", "source")}
         data = faiss.serialize_index(self.index)
-        with replacing(path, "index") as temporary, h5py.File(temporary, "w") as handle:
-            write_text(handle, "vbpr", "index")
+        with replacing_h5(path, "index", data.nbytes + self.item_ids.nbytes) as handle:
             write_text(handle, "about", json.dumps(about))
             write_text(handle, "digest", digest_of(data, self.item_ids, about))
             handle.create_dataset("faiss", data=data)
@@ -285,6 +284,7 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
     """(n,) ids, (n, K) vectors, and what Nearest keeps of the file."""
     if kind_of(path) == "features":
         store = FeatureStore(path)
+        store.check(store.verify())
         rows, about = store.done, of_features(store)
         return store.item_ids[rows], about["encode"](np.asarray(store.features[rows], np.float32)), about
     factors = Factors.load(path)
@@ -576,12 +576,16 @@ def encode_photos(
     Raises:
         VbprError: a file cannot be read or used.
     """
-    encoder, rows = PhotoEncoder(backbones, weights), []
+    photos, rows = [], []
     for path in paths:
         try:
-            rows.append(encoder([Path(path).read_bytes()]))
+            photos.append(read_bytes(path, MAX_BYTES))
         except OSError as error:
             raise VbprError(f"{path} cannot be read ({error.strerror}); give --image a photo") from error
+    encoder = PhotoEncoder(backbones, weights)
+    for path, photo in zip(paths, photos, strict=True):
+        try:
+            rows.append(encoder([photo]))
         except BadImage as error:
             raise VbprError(f"{path} cannot be used: {error}; give --image a photo") from error
     return np.concatenate(rows)

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .datasets import Dataset, titles
 from .errors import VbprError
-from .files import Strings, replacing
-from .images import BadImage, ImageSource, load, open_images
+from .files import Strings, read_bytes, replacing
+from .images import MAX_BYTES, BadImage, ImageSource, load, open_images
 
 CELL, GAP, LINE = 140, 10, 14
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes
@@ -55,7 +55,7 @@ class Photos:
     def add(self, path: Path | str) -> None:
         """Let a photo file be shown, under its path as id."""
         with contextlib.suppress(OSError, BadImage):
-            self.extra[str(path)] = load(Path(path).read_bytes())
+            self.extra[str(path)] = load(read_bytes(path, MAX_BYTES))
 
     def get(self, item_id: str) -> Image.Image:
         return self.extra.get(item_id) or self.photo(item_id) or Image.new("RGB", (CELL, CELL), "#dddddd")

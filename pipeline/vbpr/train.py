@@ -184,6 +184,7 @@ def train(
     numbers = f"{device.type} {config.torch_dtype(device)}"
     identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config)
     with locked(path):
+        check_target(path, "model")  # with the lock there, is there an inode left?
         checkpoint = path.with_name(f".{path.name}.checkpoint")
         config, diverged = config.changed(identity=identity), None
         try:

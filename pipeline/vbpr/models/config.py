@@ -9,6 +9,7 @@ import torch
 
 from ..device import multiplies_bfloat16, pick_device
 from ..errors import VbprError, near
+from ..files import read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,7 @@ def called(name: str) -> str:
     return name if name in FILE_ONLY else f"--{name.replace('_', '-')}"
 
 
+LONGEST_FILE = 2**20  # bytes of a file of options
 FILE_FIELDS = {f.name: f.type for f in dataclasses.fields(TrainConfig) if f.name not in ("identity", "device")}
 KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
@@ -163,7 +165,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
         VbprError: no such file, not a JSON object, an unknown field, or a value of another type.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(read_bytes(path, LONGEST_FILE))
     except OSError as error:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a file that vbpr tune wrote") from error
     except (ValueError, RecursionError) as error:
