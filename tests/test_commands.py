@@ -192,6 +192,14 @@ def test_unknown_user_and_item(refused, board_model):
     assert "did you mean red-02" in refused("similar", board_model, "--item", "red-2")
 
 
+@pytest.mark.parametrize(("before", "mend"), [(" ", "take the spaces off its ids"), ("other-", "or give its --data")])
+def test_features_of_other_ids(refused, board_features, tmp_path, before, mend):
+    rows = [f"{user},{before}{item}" for user, item in board_pairs()]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id, item_id", *rows]))
+    message = refused("train", "--features", board_features, "--data", tmp_path, "--out", tmp_path / "m.h5")
+    assert "features for only 0 of the 20 items" in message and mend in message
+
+
 def test_features_that_lack_items(refused, board_features, tmp_path):
     images = board_items() | {"extra": board_items()["red-00"]}
     folder = write_catalogue(tmp_path / "d", images, [*board_pairs(), ("A00", "extra")])

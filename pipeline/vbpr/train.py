@@ -71,10 +71,11 @@ def prepare(
         catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
         absent = np.setdiff1d(item_ids, store.item_ids)
         if len(absent) > len(item_ids) / 2:
+            spaced = np.isin(np.char.strip(absent), store.item_ids).any()
+            mend = "take the spaces off its ids" if spaced else "extract that data set's images, or give its --data"
             raise VbprError(
                 f"{store.path} was made from {store.provenance['data']} and has features for only "
-                f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {data.name}; extract that data "
-                "set's images, or give its --data"
+                f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {data.name}; {mend}"
             )
         if len(absent):
             try:
