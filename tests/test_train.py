@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,8 @@ def test_features_are_aligned_by_id(board_features, tmp_path):
 
 
 def test_two_feature_files_are_put_side_by_side(board, board_features, tmp_path):
-    done = run(board, [board_features, board_features], tmp_path / "m.h5", epochs=2)
+    other = shutil.copy(board_features, tmp_path / "other.h5")
+    done = run(board, [board_features, other], tmp_path / "m.h5", epochs=2)
     assert done.factors.head.mean.shape == (2 * FeatureStore(board_features).dim,)
     assert len(done.factors.about["features"]) == 2
 

@@ -61,7 +61,7 @@ def learner(monkeypatch):
             users = truth @ items * self.config.lr + rng.standard_normal((len(truth), 64))
             return factors_of(split, users, items)
 
-    monkeypatch.setitem(registry.MODELS, "learner", registry.Model(Learner, "", visual=False))
+    monkeypatch.setitem(registry.MODELS, "learner", registry.Model(Learner, visual=False))
     monkeypatch.setitem(SPACES, "learner", {"lr": (1e-3, 1.0)})
     return tried
 

@@ -459,6 +459,7 @@ __all__ = [
     "ReportDecoder",
     "ReportEncoder",
     "check_training",
+    "identity_for",
     "load_encoder",
     "told_by",
     "train_autoencoder",

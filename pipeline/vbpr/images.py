@@ -700,6 +700,7 @@ def sliver(image: Image.Image, ratio: int = 64) -> Image.Image:
 
 __all__ = [
     "IMAGE_READERS",
+    "MAX_BYTES",
     "PASSING",
     "REASONS",
     "BadImage",

@@ -366,4 +366,12 @@ class Run:
         bar.advance(self.step)
 
 
-__all__ = ["CNNF", "DVBPR", "FineTuned", "dropped", "penalised", "penalty"]
+__all__ = [
+    "CNNF",
+    "DVBPR",
+    "FineTuned",
+    "build",
+    "dropped",
+    "penalised",
+    "penalty",
+]
