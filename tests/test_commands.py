@@ -1,6 +1,7 @@
 """The command line: each command on the checkerboard, and every error that a user can make."""
 
 import gzip
+import inspect
 import json
 import os
 import re
@@ -15,7 +16,10 @@ from PIL import Image
 import vbpr.sample
 from conftest import ROOT, TINY, board_items, board_pairs, environment, run_python, write_catalogue
 from vbpr import Factors, FeatureStore, VbprError
+from vbpr.commands import train
 from vbpr.datasets import Dataset
+from vbpr.files import read_bytes
+from vbpr.models.config import FILE_ONLY, called
 
 
 @pytest.mark.slow
@@ -117,6 +121,21 @@ def test_titles_alone_list_no_images(cli, board_model, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- errors
+
+
+def test_a_field_is_called_by_its_option_where_it_has_one():
+    options = inspect.signature(train).parameters
+    assert not [name for name in FILE_ONLY if name in options]
+    assert {called(name) for name in ("dim", "reg_head", "axes")} == {"--dim", "--reg-head", "axes"}
+
+
+def test_a_file_that_is_longer_than_it_says_or_has_nothing_to_say(tmp_path):
+    assert read_bytes("/proc/self/status", 2**20).startswith(b"Name:")  # 0 bytes, it says
+    for path, most in (("/proc/self/status", 10), (tmp_path / "sparse", 2**20)):
+        (tmp_path / "sparse").touch()
+        os.truncate(tmp_path / "sparse", 2**33)
+        with pytest.raises(OSError, match=f"more than {most:,} bytes"):
+            read_bytes(path, most)
 
 
 def test_pipes_and_devices_are_not_read(refused, cli, board_model, board_features, tmp_path):

@@ -412,6 +412,13 @@ def test_which_names_are_looked_at():
     assert not any(map(is_image_name, ["a", ".jpg", ".hidden.jpg", "a.txt", "a.jpg.txt", "jpg", "a.mp4"]))
 
 
+def test_no_crop_squashes_the_whole_image():
+    image = photo((60, 20))
+    how = Preprocessing(32, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, squash=True)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(prepare(encoded(image), how), expected)
+
+
 @pytest.mark.parametrize("size", [(48, 40), (40, 48), (500, 20), (33, 33)])
 @pytest.mark.parametrize("crop", [0.875, 0.95, 1.0])
 @pytest.mark.parametrize("squash", [False, True])

@@ -229,7 +229,9 @@ def train_autoencoder(
     return path
 
 
-def identity_for(recipe: str, epochs: int | None, image_size: int | None, seed: int = 0) -> dict[str, Any]:
+def identity_for(
+    recipe: str = "improved", epochs: int | None = None, image_size: int | None = None, seed: int = 0
+) -> dict[str, Any]:
     """What decides the weights, but for the images; None stands for the recipe's own.
 
     Raises:
@@ -242,19 +244,15 @@ def identity_for(recipe: str, epochs: int | None, image_size: int | None, seed: 
     return {"recipe": recipe, "size": size, "epochs": epochs or r.epochs, "seed": seed}
 
 
-def check_training(
-    path: Path,
-    used_by: Path,
-    recipe: str = "improved",
-    epochs: int | None = None,
-    image_size: int | None = None,
-    seed: int = 0,
-) -> None:
+def check_training(path: Path, used_by: Path, **how: Any) -> None:
     """
+    Args:
+        how: see `identity_for`.
+
     Raises:
         VbprError: the autoencoder that a feature file was made with was trained otherwise.
     """
-    there, wanted = identity_of(path), identity_for(recipe, epochs, image_size, seed)
+    there, wanted = identity_of(path), identity_for(**how)
     if there != wanted:
         old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
         raise VbprError(

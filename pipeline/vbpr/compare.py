@@ -137,7 +137,7 @@ def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: P
     for name in dict.fromkeys(method.backbone for method in methods if method.backbone):
         weights, untrained = weights_of(name, options)
         if name == "cae" and weights is None:
-            identity_for(**{"recipe": "improved", "epochs": None, "image_size": None} | options.cae)
+            identity_for(**options.cae)
         elif lacks(f"{artifact_name(name)}.h5"):
             load_backbone(name, weights, untrained)
     for method in methods:

@@ -213,16 +213,23 @@ def read_bytes(path: Path | str, most: int) -> bytes:
     Raises:
         OSError: it cannot be read, is a device or a pipe that nobody may ever write to, or has more than `most` bytes.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO that nobody writes to must not hang the run
     with os.fdopen(descriptor, "rb") as handle:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or (stat.S_ISFIFO(mode) and str(Path(path).parent) in ("/dev/fd", "/proc/self/fd"))):
-            raise OSError(errno.EINVAL, "not a regular file")
-        os.set_blocking(descriptor, True)
-        data = handle.read(most + 1)
-        if len(data) > most:
-            raise OSError(errno.EFBIG, f"more than {most:,} bytes")
-        return data
+        status, pieces, size = os.fstat(descriptor), [], 0
+        if stat.S_ISFIFO(status.st_mode) and str(Path(path).parent) in ("/dev/fd", "/proc/self/fd"):
+            os.set_blocking(descriptor, True)
+        elif not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.ENODEV, "not a regular file")
+        step = max(2**16, min(most, status.st_size) + 1)
+        while max(size, status.st_size) <= most:
+            piece = handle.read(step)
+            if piece is None:  # a file of the system that has nothing to say now
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            pieces.append(piece)
+            size += len(piece)
+            if len(piece) < step and size <= most:
+                return b"".join(pieces)
+        raise OSError(errno.EFBIG, f"more than {most:,} bytes")
 
 
 def reserve(path: Path, size: int) -> None:

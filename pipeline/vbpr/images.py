@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import re
-import stat
 import struct
 import tarfile
 import threading
@@ -26,25 +25,12 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL import features as codecs
 
 from .errors import VbprError, some
-from .files import Strings
+from .files import Strings, read_bytes
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
-EXTENSIONS = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".avif",
-    ".png",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-}
+EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif"}
+EXTENSIONS |= {".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 MAX_PIXELS = 64_000_000  # one image decoded: 192 MB; a larger one is taken for a decompression bomb
 MAX_BYTES = 256 * 2**20
 MAX_SCANS = 100  # of a JPEG: programs write about ten; each is a pass over all pixels, for a hundred bytes
@@ -157,20 +143,8 @@ class FolderImages(Members):
         super().__init__(str(folder), found)
 
     def read(self, i: int) -> bytes:
-        path = self.members[i][0]
         try:
-            # O_NONBLOCK: a FIFO that nobody writes to must not hang the run.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-            with os.fdopen(descriptor, "rb") as handle:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise BadImage("not a regular file")
-                if status.st_size > MAX_BYTES:
-                    raise BadImage("over the cap on bytes")
-                data = handle.read(status.st_size + 1)  # no more, should it grow
-                if data is None:  # a file of the system that has nothing to say now
-                    raise BadImage("unreadable")
-                return data
+            return read_bytes(self.members[i][0], MAX_BYTES)
         except MemoryError as error:
             raise BadImage("unreadable") from error
         except OSError as error:
@@ -195,6 +169,7 @@ REASONS_OF_OS = {
     errno.EISDIR: "not a regular file",
     errno.ENXIO: "not a regular file",  # a socket, or a device without a driver
     errno.ENODEV: "not a regular file",
+    errno.EFBIG: "over the cap on bytes",
 }
 
 

@@ -366,12 +366,4 @@ class Run:
         bar.advance(self.step)
 
 
-__all__ = [
-    "CNNF",
-    "DVBPR",
-    "FineTuned",
-    "build",
-    "dropped",
-    "penalised",
-    "penalty",
-]
+__all__ = ["CNNF", "DVBPR", "FineTuned", "build", "dropped", "penalised", "penalty"]
