@@ -50,12 +50,14 @@ def test_the_index_is_refreshed_with_the_model(model, images):
 def test_known_items_are_skipped_and_counted_or_refused_and_bad_images_named(model, images, capsys):
     shutil.copy(images / "twin.png", images / "item-00.png")
     (images / "broken.jpg").write_bytes(b"\xff\xd8 no")
+    (images / "phone.heic").write_bytes(b"")
     kept = model.read_bytes()
     assert run("add-items", model, images, "--duplicates", "refuse") == 2
     assert "item-00" in capsys.readouterr().err and model.read_bytes() == kept
     assert run("add-items", model, images) == 0
     out = capsys.readouterr().out
     assert "2 items added" in out and "1 (item-00)" in out and "broken" in out
+    assert "passed over 1 files that are not named like images (1 .heic)" in out
     (images / "broken.jpg").unlink()
     assert add_items(model, images).item_ids == []
     assert len(Factors.load(model).item_ids) == 32

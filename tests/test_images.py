@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -410,6 +411,22 @@ def test_which_names_are_looked_at():
     names = ["a.jpg", "b.JPEG", "c.jpe", "d.jfif", "e.avif", "f.png", "g.webp", "h.gif", "i.tif", "j.TIFF", "x/k.bmp"]
     assert all(map(is_image_name, [*names, "l.ppm", "m.pgm", "n.v2.png"]))
     assert not any(map(is_image_name, ["a", ".jpg", ".hidden.jpg", "a.txt", "a.jpg.txt", "jpg", "a.mp4"]))
+
+
+@pytest.mark.parametrize("how", ["folder", "tar", "zip"])
+def test_files_that_are_not_named_like_images_are_counted(tmp_path, how):
+    files = {"a.png": 1, "deep/b.HEIC": 2, "c.heic": 3, "README": 4, "notes.txt": 5, ".DS_Store": 6, "deep/.x.png": 7}
+    folder = tmp_path / "images"
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    if how == "folder":
+        (folder / "linked").symlink_to(folder / "deep")
+    else:
+        shutil.make_archive(str(folder), how, folder)
+        shutil.rmtree(folder)
+    linked = {"links to folders": 1} if how == "folder" else {}
+    assert open_images(tmp_path).others == {".heic": 2, "no ending": 1, ".txt": 1} | linked
 
 
 def test_no_crop_squashes_the_whole_image():

@@ -4,6 +4,7 @@ add_items("artifacts/inc.model.h5", "new-images")
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What a run did: ids added, ids that the model had already, failures (item id, reason), and the index's fate."""
+    """What a run did: ids added, ids that the model had already, failures (item id, reason), the index's fate, and files
+    passed over because they are not named like an image, by ending."""
 
     item_ids: list[str]
     skipped: list[str]
     failures: list[tuple[str, str]]
     index: str
+    others: Mapping[str, int]
 
 
 def add_items(
@@ -72,7 +75,7 @@ def add_items(
             )
         todo = np.flatnonzero(~old)
         if not len(todo):
-            return Added([], skipped, [], state)
+            return Added([], skipped, [], state, source.others)
         encoder = PhotoEncoder(
             factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
         )
@@ -96,7 +99,7 @@ def add_items(
                 "give a folder of readable images"
             )
         if not ids:  # those that can be used came in an earlier run
-            return Added([], skipped, failures, state)
+            return Added([], skipped, failures, state, source.others)
         vectors, bias = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         names = np.array(ids, np.str_)
         added = [*factors.about.get("added", []), {"folder": str(Path(folder).resolve()), "items": len(ids)}]
@@ -105,7 +108,7 @@ def add_items(
         if index is not None:
             index.extended(names, vectors, digest(path)).save(saved)
             state = str(saved)
-    return Added(ids, skipped, failures, state)
+    return Added(ids, skipped, failures, state, source.others)
 
 
 def prepared(source: ImageSource, i: int, encoder: PhotoEncoder) -> list[Pixels] | str:

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -218,6 +218,7 @@ def extract(
     if done.odd:
         odd = some((f"{item!r:.100} is {size}" for item, size in done.odd), len(done.odd))
         print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
+    tell_others(done.others)
     tell_next("train", "--features", done.path)
 
 
@@ -323,6 +324,14 @@ def train(
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
         print(f"best epoch: {best['epoch']} of {curve[-1]['epoch']}{auc}")
     tell_next("evaluate", out)
+
+
+def tell_others(others: Mapping[str, int]) -> None:
+    """Which files a folder or archive of images holds that were not looked at."""
+    if others:
+        kinds = sorted((-count, repr(ending)[1:-1]) for ending, count in others.items())
+        first = some((f"{-count:,} {ending}" for count, ending in kinds), len(kinds))
+        print(f"passed over {sum(others.values()):,} files that are not named like images ({first})")
 
 
 def tell_next(*words: str | Path) -> None:
@@ -643,6 +652,7 @@ def add_items(
     if done.failures:
         first = some((i for i, _ in done.failures), len(done.failures))
         print(f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first})")
+    tell_others(done.others)
     if done.index:
         print(f"index: {done.index} has them too")
 

@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,9 @@ class Extraction:
         items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
         dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
             a folder without permission, an empty file) but whose features, made before, are kept. odd: (item id,
-            "W x H") of images, among those written now, that are so small or narrow that they say little. rank: which
-            of several processes this is; all but the first (0) know what they have written themselves only.
+            "W x H") of images, among those written now, that are so small or narrow that they say little. others: files
+            passed over because they are not named like an image, by ending. rank: which of several processes this
+            is; all but the first (0) know what they have written themselves only.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Extraction:
     dropped: int = 0
     away: list[str] = dataclasses.field(default_factory=list)
     odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    others: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rank: int = 0
 
 
@@ -346,7 +348,7 @@ def checked(
             f"{len(bad):,} of {len(store):,} images of {source.name} could not be used ({summary(bad)}; first: "
             f"{bad[0][0]!r}), more than --max-bad {max_bad:g}; mend them or raise it"
         )
-    return Extraction(store.path, len(store), written, failures, rate, away=away)
+    return Extraction(store.path, len(store), written, failures, rate, away=away, others=source.others)
 
 
 @dataclasses.dataclass

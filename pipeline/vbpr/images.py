@@ -16,8 +16,9 @@ import tarfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,10 +71,12 @@ class ImageSource(Protocol):
     """Encoded images of a catalogue, in one fixed order.
 
     `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content);
-    0 where there is nothing to look at: no such file, a folder without permission, no bytes.
+    0 where there is nothing to look at: no such file, a folder without permission, no bytes. `others`: files that are
+    not named like an image, by ending (".heic": 3), and so passed over.
     """
 
     name: str
+    others: Mapping[str, int]
 
     @property
     def item_ids(self) -> Strings: ...
@@ -96,18 +99,25 @@ def is_image_name(name: str) -> bool:
     return not base.startswith(".") and "." in base and "." + base.rsplit(".", 1)[1].lower() in EXTENSIONS
 
 
+def endings(names: Iterable[str]) -> Counter[str]:
+    """How many files are not named like an image, by the ending of their names; hidden ones are left out."""
+    bases = (name.rsplit("/", 1)[-1] for name in names if not is_image_name(name))
+    return Counter(PurePath(base).suffix.lower() or "no ending" for base in bases if base and base[0] != ".")
+
+
 class Members:
     """What every source shares: names sorted by item id, one image an item."""
 
-    def __init__(self, name: str, members: list[tuple[str, Any]]) -> None:
+    def __init__(self, name: str, members: list[tuple[str, Any]], others: Counter[str]) -> None:
         """
         Args:
             members: (path inside the source, whatever `read` needs) of each image.
+            others: see `ImageSource`.
 
         Raises:
             VbprError: two images claim one item id.
         """
-        self.name = name
+        self.name, self.others = name, others
         members.sort(key=lambda member: item_id_of(member[0]))
         ids = [item_id_of(path) for path, _ in members]
         for item in ids:  # they are kept in columns as wide as the longest, which end at a NUL
@@ -131,16 +141,19 @@ class FolderImages(Members):
 
     def __init__(self, folder: Path) -> None:
         found: list[tuple[str, Any]] = []
+        others: Counter[str] = Counter()
         unreadable: list[str] = []
         try:
             for base, below, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
                 # A folder called x.jpg is taken down too, to be reported: `read` refuses what is no regular file.
                 found += [(os.path.join(base, f), None) for f in files + below if is_image_name(f)]  # noqa: PTH118
+                others += endings(files)
+                others["links to folders"] += sum(os.path.islink(os.path.join(base, f)) for f in below)  # noqa: PTH114, PTH118
         except RecursionError as error:
             raise VbprError(f"{folder} has folders that lie too deep in each other; move the images up") from error
         if unreadable:
             raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
-        super().__init__(str(folder), found)
+        super().__init__(str(folder), found, +others)
 
     def read(self, i: int) -> bytes:
         try:
@@ -181,6 +194,7 @@ class TarImages(Members):
 
     def __init__(self, tars: list[Path]) -> None:
         found: list[tuple[str, Any]] = []
+        others: Counter[str] = Counter()
         seen: set[str] = set()
         self.stamps = {tar: stamp(tar.stat()) for tar in tars}
         for tar in tars:
@@ -201,6 +215,8 @@ class TarImages(Members):
                         seen.add(member.name)
                         if is_image_name(member.name):
                             found.append((member.name, (tar, member.offset_data, member.size, member.mtime)))
+                        else:
+                            others += endings([member.name])
                     archive.fileobj.seek(archive.offset)
                     if archive.fileobj.read(512) != bytes(512):  # tarfile takes a damaged header for the end
                         raise tarfile.ReadError(f"cut off or damaged at byte {archive.offset:,}")
@@ -208,7 +224,7 @@ class TarImages(Members):
                 raise VbprError(
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
                 ) from error
-        super().__init__(str(tars[0]) if len(tars) == 1 else f"{tars[0].parent} ({len(tars)} tars)", found)
+        super().__init__(str(tars[0]) if len(tars) == 1 else f"{tars[0].parent} ({len(tars)} tars)", found, others)
 
     def read(self, i: int) -> bytes:
         tar, offset, size, _ = self.members[i][1]
@@ -237,14 +253,16 @@ class ZipImages(Members):
     def __init__(self, path: Path) -> None:
         try:
             self.archive = zipfile.ZipFile(path)
-            infos = [info for info in self.archive.infolist() if is_image_name(info.filename)]
+            listed = self.archive.infolist()
+            infos = [info for info in listed if is_image_name(info.filename)]
             self.path, self.stamp = path, stamp(os.fstat(self.archive.fp.fileno()))  # type: ignore[union-attr]
         except (zipfile.BadZipFile, OSError, *FORGED) as error:
             raise VbprError(f"{path} is not a readable zip ({error}); make it again") from error
         for info in infos:
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # Python does not bound the others
                 raise VbprError(f"{path}: {info.filename!r} is neither stored nor deflated; make it again with zip -r")
-        super().__init__(str(path), [(info.filename, info) for info in infos])
+        others = endings(info.filename for info in listed)
+        super().__init__(str(path), [(info.filename, info) for info in infos], others)
         self.lock = threading.Lock()
 
     def read(self, i: int) -> bytes:
