@@ -14,7 +14,7 @@ from PIL import Image
 from conftest import board_items
 from vbpr.autoencoder import (
     RECIPES,
-    Encoder,
+    ImprovedEncoder,
     ReportDecoder,
     ReportEncoder,
     identity_of,
@@ -109,7 +109,7 @@ def test_the_reports_recipe_collapses_and_the_improved_one_does_not():
     torch.manual_seed(0)
     with torch.inference_mode():
         published = ReportEncoder().eval()(pixels).clone()
-        improved = Encoder(64).eval()(F.interpolate(pixels, size=64)).clone()
+        improved = ImprovedEncoder(64).eval()(F.interpolate(pixels, size=64)).clone()
     assert (published - 1 / 147).abs().max() < 1e-3  # nearly the same for every picture
     floor = 128 * np.log(2)
     loss, largest = ranker_loss(published, whole_table=True)
@@ -125,7 +125,10 @@ def test_it_learns_and_is_loaded_as_a_backbone(tmp_path):
     made = identity_of(path)
     assert made == {"recipe": "improved", "size": 32, "epochs": 6, "seed": 0}
     backbone = load_backbone("cae", path)
-    assert backbone.preprocessing.size == 32 and backbone.dim == 256 + 2 * sum(Encoder.widths) + 4 * Encoder.widths[3]
+    assert (
+        backbone.preprocessing.size == 32
+        and backbone.dim == 256 + 2 * sum(ImprovedEncoder.widths) + 4 * ImprovedEncoder.widths[3]
+    )
     picture = np.asarray(Image.open(tmp_path / "cae.png"), float)
     assert picture.shape == (64, 32 * 6, 3)  # six images are held out
     flat = np.abs(picture[:32] - picture[:32].mean()).mean()
@@ -239,11 +242,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
 def test_the_report_recipe_sees_32_images_only(tmp_path, monkeypatch):
     """Its first fault: training never gets beyond the first batch, whatever the catalogue holds."""
     seen = set()
-    from vbpr.autoencoder import Training
+    from vbpr.autoencoder import Trainer
 
-    monkeypatch.setattr(Training, "learn", lambda self, rows: seen.update(rows.tolist()) or torch.zeros(()))
-    monkeypatch.setattr(Training, "held_loss", lambda self: 0.0)
-    monkeypatch.setattr(Training, "draw", lambda self, path: None)
+    monkeypatch.setattr(Trainer, "learn", lambda self, rows: seen.update(rows.tolist()) or torch.zeros(()))
+    monkeypatch.setattr(Trainer, "held_loss", lambda self: 0.0)
+    monkeypatch.setattr(Trainer, "draw", lambda self, path: None)
     train_autoencoder(Drawn(100), tmp_path / "cae.safetensors", recipe="report")
     assert len(seen) == 32
 

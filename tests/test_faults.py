@@ -932,6 +932,15 @@ def test_training_where_no_inode_is_left_begins_no_work(board, board_features, t
         assert code == 2 and "is not writable" in error and "train visual" not in error
 
 
+def test_a_name_that_leaves_no_room_for_the_checkpoints_begins_no_work(board, board_features, folder, tmp_path):
+    name = "m" * 225
+    code, error = cli("train", "--features", board_features, "--data", board, "--out", tmp_path / f"{name}.h5")
+    assert code == 2 and "File name too long" in error and "--out" in error and "train visual" not in error
+    code, error = cli("extract", "--backbone", "cae", "--data", folder, "--out", tmp_path / f"{name}.h5")
+    assert code == 2 and "File name too long" in error and "train cae" not in error
+    assert not list(tmp_path.glob("*m.h5"))
+
+
 def test_a_disk_that_fails_while_a_file_is_closed_is_said(folder, tmp_path, monkeypatch):
     """File systems over a network tell of faults there."""
     out = tmp_path / "f.h5"

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from .checkpoint import read_checkpoint, write_checkpoint
+from .checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
 from .device import multiplies_bfloat16, seeded
 from .errors import VbprError
 from .files import check_target, locked, replacing
@@ -58,7 +58,7 @@ class ReportDecoder(nn.Sequential):
         super().__init__(*layers, nn.Conv2d(16, 3, 3, padding=1), nn.Sigmoid())
 
 
-class Encoder(nn.Module):
+class ImprovedEncoder(nn.Module):
     """(n, 3, size, size) -> (n, D): five stages of stride 2; the features are the code, each stage's statistics,
     and the fourth stage's map in quarters, which tells above from below."""
 
@@ -94,14 +94,14 @@ class Encoder(nn.Module):
         return torch.cat([self.bottleneck(x.flatten(1)), *parts], 1)
 
 
-class Decoder(nn.Module):
+class ImprovedDecoder(nn.Module):
     """(n, code) -> (n, 3, size, size) in [-1, 1]: nearest-neighbour upsampling and convolutions."""
 
     widths = (96, 48, 24, 12)
 
     def __init__(self, size: int = 64, code: int = 256) -> None:
         super().__init__()
-        self.side, first = size // 32, Encoder.widths[-1]
+        self.side, first = size // 32, ImprovedEncoder.widths[-1]
         self.open = nn.Linear(code, first * self.side**2)
         layers: list[nn.Module] = []
         for c, w in zip((first, *self.widths), self.widths, strict=False):
@@ -146,8 +146,8 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "improved": Recipe(
-        lambda size: (Encoder(size), Decoder(size)),
-        Encoder.encode,
+        lambda size: (ImprovedEncoder(size), ImprovedDecoder(size)),
+        ImprovedEncoder.encode,
         improved_loss,
         size=64,
         epochs=8,
@@ -213,17 +213,18 @@ def train_autoencoder(
     r, size = recipe_of(recipe), identity["size"]
     made = identity | {"data": data or source.name}
     check_target(path)
+    check_target(checkpoint_of(path))
     if path.exists() and made.items() <= told_by(path).items():
         return path
     with locked(path):
         how = preprocessing_of(recipe, size)
         cache_path = path.with_name(f".{path.stem}.{size}.pixels")
         cache = PixelCache.build(cache_path, source, how)
-        training = Training(r, size, identity["epochs"], cache, device or torch.device("cpu"), seed, made, path)
-        training.run()
-        training.save_weights()
-        training.draw(path.with_suffix(".png"))
-        training.checkpoint.unlink(missing_ok=True)
+        trainer = Trainer(r, size, identity["epochs"], cache, device or torch.device("cpu"), seed, made, path)
+        trainer.run()
+        trainer.save_weights()
+        trainer.draw(path.with_suffix(".png"))
+        trainer.checkpoint.unlink(missing_ok=True)
         for leftover in (cache_path, cache_path.with_name(cache_path.name + ".json")):
             leftover.unlink(missing_ok=True)
     return path
@@ -282,7 +283,7 @@ def identity_of(path: Path) -> dict[str, Any]:
 IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}
 
 
-class Training:
+class Trainer:
     """One training run: the networks, Adam, the order of images, and the checkpoint."""
 
     def __init__(
@@ -298,7 +299,7 @@ class Training:
     ) -> None:
         self.r, self.size, self.epochs, self.cache, self.device = recipe, size, epochs, cache, device
         self.identity, self.path = identity, path
-        self.checkpoint = path.with_name(f".{path.name}.checkpoint")
+        self.checkpoint = checkpoint_of(path)
         with seeded(seed):
             encoder, decoder = recipe.build(size)
         self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
@@ -442,7 +443,7 @@ def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
         VbprError: the file is not an autoencoder's.
     """
     if path is None:
-        return Encoder(), "improved", RECIPES["improved"].size
+        return ImprovedEncoder(), "improved", RECIPES["improved"].size
     if not path.is_file():
         raise VbprError(f"{path} does not exist; leave --weights out to train an autoencoder on your images")
     told = identity_of(path)
@@ -453,7 +454,7 @@ def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
 
 __all__ = [
     "RECIPES",
-    "Encoder",
+    "ImprovedEncoder",
     "ReportDecoder",
     "ReportEncoder",
     "check_training",

@@ -16,6 +16,11 @@ from torch import Tensor
 from .files import replacing
 
 
+def checkpoint_of(path: Path) -> Path:
+    """Where the training of what is going to be `path` keeps its state."""
+    return path.with_name(f".{path.name}.checkpoint")
+
+
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], identity: Any, **about: Any) -> None:
     """Write tensors, and JSON values about them, under the identity of the run (a JSON value)."""
     whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -45,4 +50,4 @@ def discard(path: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-__all__ = ["discard", "read_checkpoint", "write_checkpoint"]
+__all__ = ["checkpoint_of", "discard", "read_checkpoint", "write_checkpoint"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import discard
+from .checkpoint import checkpoint_of, discard
 from .datasets import Dataset
 from .errors import VbprError, some
 from .factors import Factors
@@ -170,8 +170,9 @@ def train(
         VbprError: the features are missing, unfinished or of another data set; the configuration is impossible.
         Stopped: Ctrl-C or SIGTERM.
     """
-    path = Path(out)
+    path, checkpoint = Path(out), checkpoint_of(Path(out))
     check_target(path, "model")
+    check_target(checkpoint.with_name(f"{checkpoint.name}-latent-10"))  # of a model's part: the longest name there is
     stores = stores_of(features)
     visual = MODELS[config.model].visual
     if visual and not stores:
@@ -186,7 +187,6 @@ def train(
     identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config)
     with locked(path):
         check_target(path, "model")  # with the lock there, is there an inode left?
-        checkpoint = path.with_name(f".{path.name}.checkpoint")
         config, diverged = config.changed(identity=identity), None
         try:
             factors = fit(parts, matrix, config, checkpoint, images)
