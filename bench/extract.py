@@ -28,12 +28,14 @@ from common import machine, median
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vbpr.backbones import Backbone, Encoder, load_backbone
+from vbpr.backbones import Backbone, load_backbone
 from vbpr.datasets import Dataset
+from vbpr.decode import Preprocessing, prepare, prepare_any
 from vbpr.device import full_float32, multiplies_bfloat16, pick_device
+from vbpr.engines import Encoder
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
-from vbpr.images import Preprocessing, open_images, prepare, prepare_any
+from vbpr.images import open_images
 
 
 def make_photos(folder: Path, count: int) -> None:

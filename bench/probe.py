@@ -15,9 +15,11 @@ import numpy as np
 from common import machine, table
 
 from vbpr.autoencoder import train_autoencoder
-from vbpr.backbones import Encoder, load_backbone
+from vbpr.backbones import load_backbone
 from vbpr.datasets import Dataset
-from vbpr.images import BadImage, ImageSource, Preprocessing, prepare
+from vbpr.decode import Preprocessing, prepare
+from vbpr.engines import Encoder
+from vbpr.images import BadImage, ImageSource
 
 THUMBNAIL = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, squash=True)
 

@@ -1,11 +1,6 @@
 """Backbones: weights found by name and shape, features independent of the batch, faults named."""
 
-import os
 import socket
-import subprocess
-import sys
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -19,11 +14,11 @@ from timm.data import create_transform, resolve_data_config
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.backbones import Encoder, hub, preprocessing_of, read_weights, renamed
+from vbpr.backbones import hub, preprocessing_of, read_weights, renamed
+from vbpr.decode import prepare
 from vbpr.device import pick_device
+from vbpr.engines import Encoder
 from vbpr.files import artifact_name
-from vbpr.graphs import in_float32, in_halves, pool_later, tiles
-from vbpr.images import prepare
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 
@@ -50,161 +45,6 @@ def test_contract_of_every_backbone(name):
     np.testing.assert_allclose(whole, one_by_one, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
     assert not backbone.module.training and not any(p.requires_grad for p in backbone.module.parameters())
     assert backbone.weights == "random" and artifact_name(name).isidentifier()
-
-
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
-@pytest.mark.parametrize("batch", [1, 6, 16])
-def test_features_do_not_depend_on_batch_or_engine(engine, batch):
-    if engine == "openvino":
-        pytest.importorskip("openvino")
-    backbone = load_backbone(TINY, random_weights=True)
-    pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
-    with torch.inference_mode():  # the eager network on pixels scaled by hand
-        expected = backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
-    found = Encoder(backbone, "cpu", "exact", engine, batch)(pixels)
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
-
-
-@pytest.mark.parametrize(("cores", "world", "pinned"), [(1, "1", True), (64, "1", False), (1, "2", False)])
-def test_streams_are_pinned_where_no_other_is_pinned_too(monkeypatch, cores, world, pinned):
-    pytest.importorskip("openvino")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, world)
-    runner = Encoder(load_backbone(TINY, random_weights=True), "cpu", engine="openvino", batch=2).runner
-    assert runner.requests[0].get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned
-
-
-def test_fast_precision_is_near():
-    backbone = load_backbone(TINY, random_weights=True)
-    pixels = np.stack([prepare(data, backbone.preprocessing) for data in board_items().values()])
-    exact, fast = (Encoder(backbone, "cpu", p, "torch")(pixels) for p in ("exact", "fast"))
-    assert 0 < np.linalg.norm(fast - exact) / np.linalg.norm(exact) < 0.05
-
-
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch.jit.trace's
-@pytest.mark.parametrize(
-    ("pool", "convolution", "moved"),
-    [
-        ({}, {}, 1),
-        ({"ceil_mode": True}, {}, 1),
-        ({"kernel_size": 2, "padding": 0}, {}, 0),  # before it the convolution would have more places
-        ({"stride": 2}, {}, 0),
-        ({"count_include_pad": False}, {}, 0),  # at the border the weights of the mean differ
-        ({}, {"out_channels": 12}, 0),
-        ({}, {"kernel_size": 3}, 0),
-        ({}, {"padding": 1}, 0),
-        ({}, {"stride": 2}, 0),
-        ({}, {"groups": 2}, 0),
-    ],
-)
-def test_average_pools_go_behind_convolutions_where_nothing_but_the_time_changes(pool, convolution, moved):
-    openvino = pytest.importorskip("openvino")
-    model = torch.nn.Sequential(
-        torch.nn.AvgPool2d(**{"kernel_size": 3, "stride": 1, "padding": 1} | pool),
-        torch.nn.Conv2d(**{"in_channels": 8, "out_channels": 4, "kernel_size": 1} | convolution),
-        torch.nn.ReLU(),
-    ).eval()
-    x = torch.randn(2, 8, 9, 7)
-    with torch.inference_mode():
-        expected = model(x)
-    graph = converted(model, x)
-    assert pool_later(graph) == moved
-    found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
-
-
-class Branches(torch.nn.Module):
-    """Two convolutions of one map, joined, pooled and taken further, as InceptionV3 has them."""
-
-    def __init__(self, groups=1, channels=96):
-        super().__init__()
-        self.a = torch.nn.Conv2d(channels, 64, 3, padding=1)
-        self.b = torch.nn.Conv2d(channels, 128, (7, 1), padding=(3, 0), bias=False)
-        self.norm = torch.nn.BatchNorm2d(128)
-        self.c = torch.nn.Conv2d(192, 128, 3, stride=2, groups=groups)
-        self.norm.running_mean.normal_()
-        self.norm.running_var.uniform_(0.5, 2)
-
-    def forward(self, x):
-        joined = torch.cat([self.a(x).relu(), self.norm(self.b(x)).relu()], 1)
-        return self.c(torch.nn.functional.max_pool2d(joined, 3, 1)).relu().mean((2, 3))
-
-
-def converted(model, x):
-    import openvino
-
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tracing is deprecated
-        return openvino.convert_model(torch.jit.trace(model.eval(), x), input=[x.shape])
-
-
-def test_products_of_halves_are_those_of_the_whole():
-    """To float32's precision on any machine, and on units for bfloat16 where there are some."""
-    pytest.importorskip("openvino")
-    model, x = Branches(), torch.randn(4, 96, 19, 17) * 3
-    graph = converted(model, x)
-    halves = in_halves(graph)
-    with torch.inference_mode():
-        expected = model.double()(x.double()).numpy()
-    for kind in ["f32", "bf16"] if tiles() else ["f32"]:
-        found, wide = in_a_thread(halves, kind, x)
-        assert wide or kind == "f32"
-        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-        assert error < 3e-5, kind  # of bfloat16 alone: 3e-3
-    found, wide = in_a_thread(graph, "f32", x)
-    assert len(graph.outputs) == 1 and not wide
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_nothing_of_what_is_encoded_is_reported_to_anyone(tmp_path):
-    """OpenVINO would send word of each import and conversion, and leave an identity in the home folder."""
-    pytest.importorskip("openvino")
-    code = (
-        "import sys, numpy as np; from vbpr.backbones import Encoder, load_backbone\n"
-        f"encode = Encoder(load_backbone({TINY!r}, random_weights=True), 'cpu', engine='openvino', batch=2)\n"
-        "encode(np.zeros((2, encode.size, encode.size, 3), np.uint8))\n"
-        "print([name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module])"
-    )
-    nowhere = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=nowhere | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, sorted(tmp_path.iterdir())) == ("[]\n", [])
-
-
-def in_a_thread(graph, kind, x):
-    """What a graph makes of x, and `in_float32`.
-
-    OpenVINO leaves AMX's tiles in use in the thread that calls it: a signal there then wants more of a stack than the
-    one that faulthandler, and so pytest, gives signals in the main thread.
-    """
-
-    def run():
-        import openvino
-
-        compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": kind})
-        return compiled([x.numpy()])[0], in_float32(compiled)
-
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(run).result()
-
-
-@pytest.mark.parametrize(
-    "model",
-    [
-        Branches(groups=2),
-        Branches(channels=8),
-        torch.nn.Sequential(Branches(), torch.nn.Linear(128, 8)),
-        torch.nn.ReLU(),
-    ],
-    ids=["groups", "too little to multiply", "another product", "nothing to multiply"],
-)
-def test_networks_that_stay_whole(model):
-    pytest.importorskip("openvino")
-    x = torch.randn(1, 8 if getattr(model, "a", None) and model.a.in_channels == 8 else 96, 19, 17)
-    assert in_halves(converted(model, x)) is None
 
 
 @pytest.mark.slow

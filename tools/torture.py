@@ -77,7 +77,7 @@ def torture(
     Raises:
         AssertionError: a file lost rows, could not be resumed, or differs from the undisturbed one in any bit.
     """
-    from vbpr import backbones, extract  # noqa: F401  the imports that the children inherit
+    from vbpr import engines, extract  # noqa: F401  the imports that the children inherit
     from vbpr.features import FeatureStore
 
     rng = random.Random(seed)

@@ -25,8 +25,8 @@ BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What a run did: ids added, ids that the model had already, failures (item id, reason), the index's fate, and files
-    passed over because they are not named like an image, by ending."""
+    """What a run did: ids added, ids that the model had already, failures (item id, reason), the index's fate, and
+    files passed over because they are not named like an image, by ending."""
 
     item_ids: list[str]
     skipped: list[str]

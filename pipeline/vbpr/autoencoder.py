@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
+from .decode import Preprocessing
 from .device import multiplies_bfloat16, seeded
 from .errors import VbprError
 from .files import check_target, locked, replacing
-from .images import ImageSource, Preprocessing
+from .images import ImageSource
 from .pixels import PixelCache
 from .progress import Progress
 from .stopping import Stopped, stop_signals

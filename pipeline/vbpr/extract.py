@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from .datasets import Dataset
+from .decode import Preprocessing, prepare
 from .errors import VbprError
 from .features import DONE, FeatureStore, describe
 from .files import artifact_name, check_target
-from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, Preprocessing, is_image_name, prepare
+from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, is_image_name
 from .progress import Progress
 from .stopping import Stopped, stop_signals
 from .world import EVERY, World
@@ -107,8 +108,9 @@ def extract(
                 else Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
             )
         check_target(path, "features")
-        from .backbones import Encoder, load_backbone, pick_engine
+        from .backbones import load_backbone
         from .device import multiplies_bfloat16, pick_device
+        from .engines import Encoder, pick_engine
 
         processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
         if precision == "fast" and not multiplies_bfloat16(processor):

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from .decode import prepare
 from .errors import VbprError
 from .factors import BLIND, Factors, index_of, indices_of, unit_rows
 from .features import FeatureStore
@@ -36,7 +37,7 @@ from .files import (
     write_strings,
     write_text,
 )
-from .images import MAX_BYTES, BadImage, Pixels, prepare
+from .images import MAX_BYTES, BadImage, Pixels
 from .progress import Progress, console
 
 Array = np.ndarray[Any, Any]
@@ -518,7 +519,8 @@ class PhotoEncoder:
         Raises:
             VbprError: nothing recorded, or its weights are gone or not those any more.
         """
-        from .backbones import Encoder, load_backbone
+        from .backbones import load_backbone
+        from .engines import Encoder
 
         if not recorded:
             raise VbprError(BLIND)

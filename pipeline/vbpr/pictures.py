@@ -15,9 +15,10 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .datasets import Dataset, titles
+from .decode import load
 from .errors import VbprError
 from .files import Strings, read_bytes, replacing
-from .images import MAX_BYTES, BadImage, ImageSource, load, open_images
+from .images import MAX_BYTES, BadImage, ImageSource, open_images
 
 CELL, GAP, LINE = 140, 10, 14
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes

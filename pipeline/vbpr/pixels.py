@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .decode import Preprocessing, prepare
 from .errors import VbprError
 from .files import check_target, locked, read_json, replacing
-from .images import BadImage, ImageSource, Pixels, Preprocessing, prepare
+from .images import BadImage, ImageSource, Pixels
 from .progress import Progress
 from .stopping import Stopped, stop_signals
 

@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint, write_checkpoint
+from ..decode import Preprocessing
 from ..device import full_float32
 from ..errors import VbprError
 from ..factors import Factors
 from ..files import places
-from ..images import ImageSource, Preprocessing
+from ..images import ImageSource
 from ..interactions import Split
 from ..pixels import GREY, PixelCache
 from ..progress import Progress
