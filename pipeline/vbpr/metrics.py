@@ -135,19 +135,20 @@ class Block:
         self.item = held.indices[self.at].astype(np.int64)
         self.chunks = [slice(a, min(a + len(rows), len(order))) for a in range(0, len(order), len(rows))]
         part = observed[rows]
+        part.sort_indices()
         row = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
         order = np.argsort(part.indices, kind="stable")  # so that an item block's entries lie together
         self.seen_item = part.indices[order].astype(np.int64)
         self.seen_row = torch.from_numpy(row[order]).to(self.device)
         self.seen_at = torch.from_numpy(self.seen_item).to(self.device)
-        keys = row[order] * len(items) + self.seen_item
-        by_key = np.argsort(keys, kind="stable")
-        self.itself = by_key[np.searchsorted(keys, self.row * len(items) + self.item, sorter=by_key)]
+        # By user: what each has seen, among the entries that are sorted by item.
+        self.by_row = np.empty_like(order)
+        self.by_row[order] = np.arange(len(order))
+        keys = row * len(items) + part.indices
+        self.itself = self.by_row[np.searchsorted(keys, self.row * len(items) + self.item)]
         is_held = np.zeros(len(keys), np.int64)
         is_held[self.itself] = 1
         self.seen_held = torch.from_numpy(is_held).to(self.device)
-        # By user: what each has seen, among the entries that are sorted by item.
-        self.by_row = np.argsort(row[order], kind="stable")
         self.seen_count = np.diff(part.indptr)
         self.seen_start = part.indptr[:-1]
 

@@ -120,7 +120,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
     if weight is not None:
         z = torch.mm(lhs, rj.T).sub_((lhs * ri).sum(1, keepdim=True))
         if batch.excluded is not None:
-            z[batch.excluded] = -torch.inf
+            z.index_put_(batch.excluded, z.new_full((), -torch.inf))  # a number's copy to a GPU would be waited for
         loss, g = shared_loss(z, weight, c.loss, len(q.shrink))
         positive = g.sum(1, keepdim=True)
         d_left, d_i, d_j = g @ rj - positive * ri, -positive * lhs, g.T @ lhs
