@@ -181,8 +181,10 @@ class OpenvinoRunner:
         shape = (self.part, backbone.preprocessing.size, backbone.preprocessing.size, 3)
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")
-            # traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds
-            traced = torch.jit.trace(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8), check_trace=False)  # type: ignore[no-untyped-call]
+            # Traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds. And as a
+            # function, its weights constants: of a module, torch first makes another in TorchScript, for a second.
+            scaled, example = Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8)
+            traced = torch.jit.trace(lambda pixels: scaled(pixels), example, check_trace=False)  # type: ignore[no-untyped-call]
             model = ov.convert_model(traced, input=[shape])
         threads = torch.get_num_threads()
         how = {
