@@ -33,19 +33,59 @@ def test_parts_are_by_train_count():
     assert 0 < len(metrics.ranks["unseen"].items) < len(metrics.ranks["cold"].items) < len(test)
 
 
-def test_summary_holds_means_and_an_interval_around_them():
-    summary = evaluate(known()).summary()
-    part = summary["all"]
-    assert part["users"] == 30 and part["auc_interval"][0] < part["auc"] < part["auc_interval"][1]
-    assert {"auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map", "coverage@10"} <= part.keys()
+def several(seed=0, users=40, items=60):
+    """Random factors, one validation item and three test items a user."""
+    rng = np.random.default_rng(seed)
+    parts = np.zeros((3, users, items), np.float32)
+    for u in range(users):
+        order = rng.permutation(items)
+        parts[0, u, order[:6]], parts[1, u, order[6]], parts[2, u, order[7:10]] = 1, 1, 1
+    factors = (rng.standard_normal(s).astype(np.float32) for s in ((users, 4), (items, 4), items))
+    return Factors(*factors, np.arange(users).astype(str), np.arange(items).astype(str), *map(sp.csr_matrix, parts))
+
+
+def test_summary_is_what_its_names_say():
+    """By hand, user by user: of those who have test items, nothing that they took competes."""
+    factors = several()
+    found = {name: [] for name in ("auc", "auc_strict", "ndcg@3", "recall@7", "hr@3", "mrr", "map")}
+    for u in range(40):
+        scores, held = factors.scores(np.array([u]))[0], set(factors.test[u].indices.tolist())
+        others = [i for i in range(60) if i not in held and not factors.seen[u, i]]
+        assert len(others) == 50
+        auc = np.mean([[scores[h] > scores[i] for i in others] for h in held])
+        order = sorted([*held, *others], key=lambda i: -scores[i])
+        hits = np.array([i in held for i in order])
+        places = np.flatnonzero(hits) + 1
+        gain = 1 / np.log2(np.arange(2, 5))
+        found["auc"].append(auc)
+        found["auc_strict"].append(auc)
+        found["ndcg@3"].append((hits[:3] * gain).sum() / gain.sum())
+        found["recall@7"].append(hits[:7].sum() / 3)
+        found["hr@3"].append(hits[:3].any())
+        found["mrr"].append(1 / places[0])
+        found["map"].append(np.mean([(n + 1) / place for n, place in enumerate(places)]))
+    told = evaluate(factors).summary(3, 7)["all"]
+    assert told["users"] == 40 and len({round(float(np.mean(v)), 6) for v in found.values()}) == 6
+    for name, values in found.items():
+        assert told[name] == pytest.approx(np.mean(values)), name
+    assert told["auc_interval"] == pytest.approx(interval(np.array(found["auc"])))
+    assert told["auc_interval"][0] < told["auc"] < told["auc_interval"][1]
+    assert told["coverage@10"] == evaluate(factors).coverage
+
+
+def test_ties_count_half_for_the_auc_and_nothing_for_the_strict_one():
+    factors = several()
+    alike = dataclasses.replace(factors, items=np.zeros_like(factors.items), bias=np.zeros_like(factors.bias))
+    told = evaluate(alike).summary()["all"]
+    assert (told["auc"], told["auc_strict"]) == (0.5, 0)
 
 
 def test_interval_is_the_normal_one_for_many_users():
     values = np.random.default_rng(0).random(4000)
     half = 1.96 * values.std() / np.sqrt(len(values))
-    low, high = interval(values)
-    assert low == pytest.approx(values.mean() - half, abs=half / 5)
-    assert high == pytest.approx(values.mean() + half, abs=half / 5)
+    low, high = interval(values, 8000)
+    assert low == pytest.approx(values.mean() - half, abs=half / 15)
+    assert high == pytest.approx(values.mean() + half, abs=half / 15)
 
 
 def test_coverage_counts_what_anyone_is_shown():
