@@ -4,14 +4,17 @@ import ctypes
 import errno
 import mmap
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from conftest import TINY, board_items, board_pairs
 from vbpr import MODELS, Factors, Interactions, Split, SplitConfig, VbprError, configure, evaluate
-from vbpr.models import prepared
+from vbpr.models import bpr, prepared
+from vbpr.models.adam import Adam
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
 
@@ -289,6 +292,81 @@ def test_projection_is_one_linear_map_of_length_one(features, whiten):
 def test_every_option_of_training_still_learns_colours(split, features, options):
     config = small("visual", **{"dim": 3, "lr": 0.05} | options)
     assert evaluate(fit(split, features, config)).summary()["all"]["auc"] > 0.9
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_the_rate_falls_to_zero_or_stays(split, features, monkeypatch, schedule):
+    rates, step = [], Adam.step
+    monkeypatch.setattr(Adam, "step", lambda self, p, grads, lr: (rates.append(lr), step(self, p, grads, lr)))
+    fit(split, features, small("visual", epochs=5, lr=0.02, schedule=schedule, patience=0))
+    assert len(rates) % 5 == 0 and len(rates) > 5
+    left = 1 - np.arange(len(rates)) / len(rates) if schedule == "linear" else 1
+    np.testing.assert_allclose(rates, 0.02 * left * np.ones(len(rates)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "epochs", "best"),
+    [
+        ([0.5, 0.7, 0.6, 0.6, 0.6], {"patience": 2}, [1, 2, 3, 4], 2),
+        ([0.5, 0.7, 0.7, 0.7, 0.7], {"patience": 3}, [1, 2, 3, 4, 5], 2),  # no gain: the first of equal ones is kept
+        ([0.5, 0.4, 0.3, 0.2, 0.1], {"patience": 0}, [1, 2, 3, 4, 5], 1),
+        ([0.5, 0.4, 0.6], {"patience": 2, "eval_every": 2}, [2, 4, 5], 5),  # the last epoch counts, whatever its number
+        ([0.6, 0.5, 0.4], {"patience": 1, "eval_every": 2}, [2, 4], 2),
+        ([None] * 5, {"patience": 0}, [1, 2, 3, 4, 5], 5),  # without validation: the latest
+    ],
+)
+def test_validation_chooses_the_epoch_and_ends_training(split, features, monkeypatch, told, options, epochs, best):
+    """The parameters that are kept are those that stood when the best validation was made."""
+    answers, seen = iter(told), []
+
+    def auc(self, users, items, bias):
+        seen.append(users.clone())
+        return next(answers)
+
+    monkeypatch.setattr(bpr.CurveSample, "auc", auc)
+    factors = fit(split, features, small("visual", epochs=5, **options))
+    curve = factors.about["curve"]
+    assert [point["epoch"] for point in curve] == epochs
+    assert [point.get("auc") for point in curve] == told[: len(epochs)]
+    np.testing.assert_allclose(factors.users, seen[epochs.index(best)].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_are_minutes_apart(split, features, tmp_path, monkeypatch):
+    clock, saved = [0.0], []
+    monkeypatch.setattr(bpr.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(bpr, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
+    take = bpr.State.take
+    monkeypatch.setattr(bpr.State, "take", lambda self, *told: (clock.__setitem__(0, clock[0] + 50), take(self, *told)))
+    config = small("visual", epochs=6, checkpoint_minutes=1.5, patience=0)
+    fit(split, features, config, tmp_path / "c")
+    assert saved == [2, 4, 6]  # at 100, 200 and 300 seconds
+
+
+def test_what_is_sampled_is_the_configurations(split, features, monkeypatch):
+    given, make = [], bpr.TripletSampler
+    monkeypatch.setattr(bpr, "TripletSampler", lambda *args, **how: (given.append(how), make(*args, **how))[1])
+    wanted = {"positives": "users", "negatives": "popularity", "popularity_share": 0.25}
+    fit(split, features, small("visual", epochs=1, **wanted))
+    assert given == [wanted]
+
+
+def test_bias_of_looks_and_of_an_items_own_count_both(split, features):
+    """Of the model that validation saw, and of the one that is kept."""
+    factors = fit(split, features, small("visual", epochs=8, item_bias=True, visual_bias=True, patience=0))
+    looks = factors.head(features.matrix)[1]
+    own = factors.bias - looks
+    assert looks.std() > 1e-3 and own[split.item_counts > 0].std() > 1e-3
+    np.testing.assert_allclose(own[split.item_counts == 0], 0, atol=1e-5)
+    best = max(point["auc"] for point in factors.about["curve"])
+    assert evaluate(factors, "validation").summary()["all"]["auc"] == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(("users", "items", "taken"), [(6000, 10, 5000), (300, 10, 300), (2000, 400_000, 750)])
+def test_the_curves_users_are_as_many_as_they_may_cost(users, items, taken):
+    one = sp.csr_matrix((np.ones(users), np.zeros(users, int), np.arange(users + 1)), shape=(users, items))
+    sample = bpr.CurveSample(SimpleNamespace(train=one, validation=one, observed=one))
+    assert len(sample.users) == len(np.unique(sample.users)) == sample.held.shape[0] == taken
+    assert taken == users or sample.users.tolist() != list(range(taken))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
