@@ -8,7 +8,7 @@ import vbpr.nearest
 import vbpr.progress
 from small import made
 from test_recommend import run
-from vbpr import Nearest, VbprError
+from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
 from vbpr.nearest import among, build, choose, index_path, unit_rows
 
 
@@ -219,3 +219,76 @@ def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch, when):
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy, raising=False)
     monkeypatch.setattr(vbpr.nearest, "GPU_WORK", 100 * vectors.size)
     assert near.search_many(vectors[:100], 1)[0].ravel().tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("block", [1, 7, 4096])
+def test_many_items_have_the_neighbours_that_each_has_alone(block):
+    vectors = clustered(60)
+    near, asked = near_of(vectors, "flat"), ["3", "59", "0", "17", "18", "44", "5", "6"]
+    scores = vectors @ vectors.T
+    np.fill_diagonal(scores, -np.inf)
+    found = near.search_items(asked, 4, block=block)
+    assert [[item for item, _ in row] for row in found] == [
+        np.argsort(-scores[int(item)])[:4].astype(str).tolist() for item in asked
+    ]
+    for item, row in zip(asked, found, strict=True):
+        assert [score for _, score in row] == pytest.approx(np.sort(scores[int(item)])[::-1][:4], abs=1e-6)
+    assert len(near.search(vectors[:1], 4, leave_out=[str(i) for i in np.argsort(scores[0])[:3]])) == 4
+
+
+def test_inner_products_keep_lengths(model):
+    """Of items, of several together, of photos and of items that come later."""
+    near, factors = Nearest.of(model, metric="inner"), Factors.load(model)
+    items = factors.items.astype(np.float64)
+    assert np.linalg.norm(items, axis=1).std() > 1e-3
+
+    def wanted(query):
+        return np.sort(items @ query)[::-1][:5]
+
+    for ids, at in ((["item-04"], [4]), (["item-04", "item-07"], [4, 7])):
+        found = near.search(near.query_item(*ids), 5)
+        np.testing.assert_allclose([score for _, score in found], wanted(items[at].mean(0)), rtol=1e-4)
+    features = FeatureStore(made() / "small.h5").features[[4, 7]]
+    np.testing.assert_allclose(near.query_features(features), items[[4, 7]], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(near.query_photos(features)[0], items[[4, 7]].mean(0), rtol=1e-3, atol=1e-3)
+    near = near.extended(np.array(["long"]), 3 * factors.items[:1], "digest")
+    np.testing.assert_allclose(near.rows(np.array([30]))[0], 3 * items[0], rtol=1e-6)
+    with pytest.raises(VbprError, match="--metric euclid is not known"):
+        Nearest.of(model, metric="euclid")
+
+
+def test_what_a_user_has_is_not_among_what_may_be_answered(model):
+    near, factors = Nearest.of(model), Factors.load(model)
+    taken = factors.seen_by(5)
+    assert len(taken) == 6
+    wanted = np.ones(30, bool)
+    wanted[taken] = False
+    np.testing.assert_array_equal(near.not_taken(model, "user/05"), wanted)
+    half = np.arange(30) < 15
+    np.testing.assert_array_equal(near.not_taken(model, "user/05", half), wanted & half)
+    assert half.sum() == 15  # the caller's own is left alone
+
+
+def test_images_that_failed_have_no_neighbours_and_no_part_in_the_mean(tmp_path):
+    shutil.copytree(made() / "data", tmp_path / "data")
+    (tmp_path / "data" / "images" / "item-03.png").write_bytes(b"no image")
+    extract(Dataset.resolve(tmp_path / "data"), "test_resnet", tmp_path / "f.h5", random_weights=True, engine="torch")
+    near, store = Nearest.of(tmp_path / "f.h5"), FeatureStore(tmp_path / "f.h5")
+    assert near.item_ids.tolist() == [item for item in store.item_ids if item != "item-03"]
+    rows = store.features[store.done].astype(np.float64)
+    np.testing.assert_allclose(near.vectors, unit_rows(rows - rows.mean(0)), atol=1e-4)
+
+
+def test_other_ids_in_an_index_are_an_alteration(model):
+    path = index_path(model)
+    Nearest.of(model).save(path)
+    with h5py.File(path, "r+") as handle:
+        handle["item_ids"][0] = b"item-99"
+    with pytest.raises(VbprError, match="damaged or was altered"):
+        Nearest.open(model)
+
+
+def test_a_model_without_item_vectors_has_no_neighbours(tmp_path):
+    train(Dataset.resolve(made() / "data"), [], configure("popularity"), tmp_path / "p.model.h5")
+    with pytest.raises(VbprError, match="has no item vectors to compare"):
+        Nearest.of(tmp_path / "p.model.h5")

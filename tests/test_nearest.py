@@ -95,3 +95,14 @@ def test_weights_from_a_file_are_found_again_and_must_be_the_same(tmp_path):
     other.rename(weights)
     with pytest.raises(VbprError, match="give those weights with --weights"):
         encode_photo(photo, recorded)
+
+
+def test_a_photo_goes_through_what_the_features_went_through(board_model, board):
+    """Its preprocessing and precision, too; and one file of weights is not of two backbones."""
+    recorded, photo = Nearest.of(board_model).backbone[0], next((board / "images").glob("*/red-07.png"))
+    exact, fast = (encode_photo(photo, [recorded | {"precision": p}]) for p in ("exact", "fast"))
+    assert 0 < np.linalg.norm(fast - exact) < 0.05 * np.linalg.norm(exact)
+    with pytest.raises(VbprError, match="the features came from"):
+        encode_photo(photo, [recorded | {"preprocessing": recorded["preprocessing"].replace("160 px", "161 px")}])
+    with pytest.raises(VbprError, match="this one has several"):
+        encode_photo(photo, [recorded, recorded], photo)
