@@ -14,7 +14,7 @@ import numpy as np
 from .factors import Factors
 from .features import FeatureStore, stores_of
 from .interactions import Interactions, Split, SplitConfig
-from .models import MODELS, configure
+from .models import MODELS, configure, refuse_idle
 from .train import align, fit, made_from
 
 
@@ -26,6 +26,7 @@ class Visual:
     def __init__(self, preset: str = "default", **config: Any) -> None:
         self.configure = functools.partial(configure, self.model, preset, **config)
         self.configure()  # what is impossible is said here
+        refuse_idle(self.model, config)
 
     def fit(
         self,
@@ -42,8 +43,7 @@ class Visual:
         Raises:
             VbprError: features are needed and missing or unfinished, or the configuration is impossible.
         """
-        files = [features] if isinstance(features, Path | str | FeatureStore) else list(features)
-        stores = [store.finished() for store in stores_of(files)]
+        stores = [store.finished() for store in stores_of(features)]
         if isinstance(interactions, Split):
             split = interactions
         else:

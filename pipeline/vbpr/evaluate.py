@@ -88,8 +88,10 @@ def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metr
         held: test or validation.
 
     Raises:
-        VbprError: the model's split has no such part.
+        VbprError: there is no such part, or it is empty in the model's split.
     """
+    if held not in ("test", "validation"):
+        raise VbprError(f"--held {held} is not known; choose test or validation")
     part: sp.csr_matrix = getattr(factors, held)
     if not part.nnz:
         raise VbprError(f"this model's split has no {held} items; train with another --split")

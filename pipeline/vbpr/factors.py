@@ -113,6 +113,8 @@ class Factors:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("user_ids", "item_ids"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
         shape = (len(self.user_ids), len(self.item_ids))
         if (
             self.users.ndim != 2
@@ -171,7 +173,7 @@ class Factors:
             seen: whether items that the user took may come back.
             allowed, diversity: see `choose`.
         """
-        at = self.user_index(user) if isinstance(user, str) else user
+        at = self.user_index(user) if isinstance(user, str) else int(positions(user, len(self.user_ids), "user"))
         return self.choose(
             self.users[at], k, exclude=None if seen else self.seen_by(at), allowed=allowed, diversity=diversity
         )
@@ -191,10 +193,13 @@ class Factors:
             exclude: positions that must not come back.
             allowed: (I,) bool, the items that may; None for all.
             diversity: 0 ranks by score alone; towards 1, items like those already chosen step back (`diversified`).
+
+        Raises:
+            VbprError: `allowed` is no such mask.
         """
         scores = self.items @ taste + self.bias
         if allowed is not None:
-            scores[~allowed] = -np.inf
+            scores[~mask_of(allowed, len(scores))] = -np.inf
         if exclude is not None:
             scores[exclude] = -np.inf
         top = best(scores, k if not diversity else max(POOL, 10 * k))
@@ -215,10 +220,16 @@ class Factors:
         """The same for many users at once: (n, k) positions and scores; -1 and -inf where there is nothing left.
 
         Args:
-            users: positions; None for everyone.
+            users: positions, or a mask; None for everyone.
             block: scores held at a time (4 bytes each, twice).
+
+        Raises:
+            VbprError: there is no such user, `allowed` is no mask, or k is not positive.
         """
-        users = np.arange(len(self.user_ids)) if users is None else np.asarray(users)
+        users = np.arange(len(self.user_ids)) if users is None else positions(users, len(self.user_ids), "user")
+        if k < 1:
+            raise VbprError(f"k is {k}; it must be at least 1")
+        allowed = None if allowed is None else mask_of(allowed, len(self.item_ids))
         n, width = len(self.item_ids), min(k, len(self.item_ids))
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
         columns, taken, step = (
@@ -278,13 +289,15 @@ class Factors:
     def similar_items(self, item: int | str, k: int = 10) -> tuple[Array, Array]:
         """The k items of highest cosine to an item (position or id), exactly: positions and cosines, best first.
 
+        None to an item of which the model knows nothing.
+
         For large catalogues, photos and filters there is `Nearest`.
         """
-        at = self.item_index(item) if isinstance(item, str) else item
+        at = self.item_index(item) if isinstance(item, str) else int(positions(item, len(self.item_ids), "item"))
         length = np.maximum(np.linalg.norm(self.items, axis=1), 1e-12)
         cosine = (self.items @ self.items[at]) / (length * length[at])
         cosine[at] = -np.inf
-        top = best(cosine, min(k, len(cosine) - 1))
+        top = best(cosine, min(k, len(cosine) - 1) if length[at] > 1e-12 else 0)
         return top, cosine[top]
 
     def extended(self, item_ids: Strings, vectors: Array, bias: Array) -> "Factors":
@@ -360,7 +373,8 @@ class Factors:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        users, k = np.arange(len(self.user_ids)) if users is None else np.asarray(users), min(k, len(self.item_ids))
+        users = np.arange(len(self.user_ids)) if users is None else positions(users, len(self.user_ids), "user")
+        k = min(k, len(self.item_ids))
         names, written = pa.array(self.item_ids.tolist(), pa.string()), 0
         schema = pa.schema(
             [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
@@ -514,7 +528,36 @@ def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Arra
     return np.array(chosen, np.int64)
 
 
+def positions(at: Any, n: int, what: str) -> Array:
+    """Positions, or a mask, as int64 positions; one whole number gives one.
+
+    Raises:
+        VbprError: there is no such position.
+    """
+    found = np.asarray(at)
+    if found.dtype == bool:
+        return np.flatnonzero(mask_of(found, n))
+    if found.size and (found.dtype.kind not in "iu" or not 0 <= found.min() <= found.max() < n):
+        raise VbprError(f"{what}s are asked for by position, 0 to {n - 1:,}; ids are looked up by {what}_indices")
+    return found.astype(np.int64)
+
+
+def mask_of(allowed: Any, n: int) -> Array:
+    """
+    Raises:
+        VbprError: it is not (n,) bool.
+    """
+    mask = np.asarray(allowed)
+    if mask.dtype != bool or mask.shape != (n,):
+        raise VbprError(
+            f"a mask of {n:,} true or false is needed, one each; this is {mask.dtype} of shape {mask.shape} (of "
+            "positions: mask = np.zeros(n, bool); mask[positions] = True)"
+        )
+    return mask
+
+
 def index_of(ids: Strings, wanted: str, what: str) -> int:
+    wanted = str(wanted)
     found = np.flatnonzero(ids == wanted)
     if not len(found):
         raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
@@ -522,9 +565,10 @@ def index_of(ids: Strings, wanted: str, what: str) -> int:
 
 
 def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
+    wanted = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
     place = {name: n for n, name in enumerate(ids.tolist())} if len(wanted) > 8 else {}
     at = [place[name] if name in place else index_of(ids, name, what) for name in wanted]
     return np.array(at, np.int64)
 
 
-__all__ = ["BLIND", "Array", "Factors", "Head", "best", "first_curve", "index_of", "indices_of", "unit_rows"]
+__all__ = ["BLIND", "Array", "Factors", "Head", "best", "first_curve", "index_of", "indices_of", "mask_of", "unit_rows"]

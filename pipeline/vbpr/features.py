@@ -1,6 +1,6 @@
 """The feature file: one row a catalogue item, written so that a kill loses at most the batch in flight.
 
-    with FeatureStore.create("artifacts/inc.h5", source_ids, signatures, dim=2048, provenance={...}) as store:
+    with FeatureStore.create("artifacts/inc.h5", source_ids, signatures, dim=2048, provenance=told) as store:
         store.write(rows, features)         # float16 rows, then their state: a row is done or it is not
     FeatureStore("artifacts/inc.h5").rows(item_ids)
 
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .errors import VbprError
+from .errors import VbprError, some
 from .files import (
     Strings,
     encoded,
@@ -313,14 +313,21 @@ class FeatureStore:
             item_ids: (N,) distinct strings.
             signatures: (N,) uint64; a row whose image's signature has changed is pending again, but for 0: see
                 `remembered`.
-            provenance: JSON values; `fingerprint` in it must be the same for a file to be resumed.
+            provenance: JSON values; what `PROVENANCE` lists, and anything else. `fingerprint` in it must be the same
+                for a file to be resumed; `reasons` are those that `fail` gives, the last one standing for any other.
             verify: check the digests of a file that is resumed; rows of a block that has changed are pending again.
 
         Raises:
             VbprError: in use by another process, made by another model, damaged, no space, or fewer than half of a
-                finished catalogue are left.
+                finished catalogue are left; ids that are not distinct, or a provenance that lacks something.
         """
-        path = Path(path).resolve()
+        path, item_ids, signatures = Path(path).resolve(), np.asarray(item_ids, np.str_), np.asarray(signatures)
+        distinct = len(np.unique(item_ids)) == len(item_ids) > 0
+        if not distinct or signatures.shape != item_ids.shape or dim < 1:
+            raise VbprError(f"{path}: a feature file is of distinct items, with a signature each, and rows of numbers")
+        lacking = [name for name, kind in PROVENANCE.items() if not isinstance(provenance.get(name), kind)]
+        if lacking or not provenance["reasons"]:
+            raise VbprError(f"{path}: its provenance must tell {some(lacking or ['reasons'], len(lacking) or 1, 9)}")
         with locked(path) as admit:
             old = cls(path) if path.exists() else None
             gone = np.zeros(0, bool)
@@ -462,11 +469,14 @@ class FeatureStore:
         """Write features (n, D) at these rows, durably, then mark the rows done.
 
         Raises:
-            VbprError: a value is not finite, or overflows float16; or the disk is full or fails, in which case
-                nothing already done is lost.
+            VbprError: they are of another shape; a value is not finite, or overflows float16; or the disk is full or
+                fails, in which case nothing already done is lost.
         """
+        rows = self._checked(rows)
         with np.errstate(over="ignore"):
             half = np.ascontiguousarray(features, "<f2")
+        if half.shape != (len(rows), self.dim):
+            raise VbprError(f"{self.path} takes ({len(rows)}, {self.dim}) features at so many rows; got {half.shape}")
         if not np.isfinite(half).all():
             bad = rows[~np.isfinite(half).all(1)][0]
             raise VbprError(
@@ -483,6 +493,7 @@ class FeatureStore:
 
     def fail(self, rows: Array, reasons: list[str]) -> None:
         """Mark rows whose image cannot be used, with the reason of each (one of `provenance["reasons"]`)."""
+        rows = self._checked(rows)
         known = self.provenance["reasons"]
         codes = np.array([known.index(r) if r in known else len(known) - 1 for r in reasons], np.uint8)
         with self._writing():
@@ -509,6 +520,12 @@ class FeatureStore:
     def holds(self, item_ids: Strings, signatures: Array) -> bool:
         """Whether this file is of exactly these images."""
         return np.array_equal(self.item_ids, item_ids) and np.array_equal(self.signature, signatures)
+
+    def _checked(self, rows: Array) -> Array:
+        rows = np.asarray(rows, np.int64)
+        if rows.ndim != 1 or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self)):
+            raise VbprError(f"{self.path} has rows 0 to {len(self) - 1:,}; others were to be written")
+        return rows
 
     def _commit(self, rows: Array, half: Array | None, state: int) -> None:
         rows = np.asarray(rows)
@@ -683,13 +700,14 @@ def describe(provenance: Mapping[str, Any]) -> str:
     return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
 
 
-def stores_of(features: Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
-    """Feature files, or stores that are open already, as stores.
+def stores_of(features: Path | str | FeatureStore | Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
+    """A feature file or several, or stores that are open already, as stores.
 
     Raises:
         VbprError: one that cannot be opened, or is there twice.
     """
-    stores = [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in features]
+    files = [features] if isinstance(features, Path | str | FeatureStore) else features
+    stores = [file if isinstance(file, FeatureStore) else FeatureStore(file) for file in files]
     for n, store in enumerate(stores):
         if store.path.resolve() in [other.path.resolve() for other in stores[:n]]:
             raise VbprError(f"--features {store.path} is given twice; leave one out")

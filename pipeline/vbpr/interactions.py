@@ -1,6 +1,6 @@
 """Who took what: the validated user-item matrix, its readers, and its split into train, validation and test.
 
-split = Split.leave_one_out(Interactions.read("data/interactions.csv"), seed=0)
+split = Split.make(Interactions.read("data/interactions.csv"), SplitConfig(seed=0))
 """
 
 import csv
@@ -79,14 +79,28 @@ class Interactions:
 
     @classmethod
     def of(cls, users: Any, items: Any, times: Any = None, splits: Any = None) -> "Interactions":
-        """Build from one entry an event: ids (anything that `str` names), optional seconds and split codes."""
-        user_ids, u = np.unique(np.asarray(users, dtype=np.str_), return_inverse=True)
-        item_ids, i = np.unique(np.asarray(items, dtype=np.str_), return_inverse=True)
+        """Build from one entry an event.
+
+        Args:
+            users, items: ids, or anything that `str` names.
+            times: seconds, or NumPy's dates. splits: the codes of `Interactions.splits`.
+
+        Raises:
+            VbprError: there are none, columns differ in length, or one has a value that is none.
+        """
+        user_ids, u = np.unique(given_ids("user", users), return_inverse=True)
+        item_ids, i = np.unique(given_ids("item", items), return_inverse=True)
         if not len(u):
             raise VbprError("there are no interactions; each needs a user and an item")
+        key = np.zeros(len(u), np.int64)
+        when = key.astype(np.float64) if times is None else given_times(times)
+        part = key.astype(np.uint8) if splits is None else given_splits(splits)
+        if not len(u) == len(i) == len(when) == len(part):
+            raise VbprError(
+                f"{len(u):,} users, {len(i):,} items, {len(when):,} times and {len(part):,} splits were given; each "
+                "event has one of each"
+            )
         key = u.astype(np.int64) * len(item_ids) + i
-        when = np.zeros(len(key)) if times is None else np.asarray(times, np.float64)
-        part = np.zeros(len(key), np.uint8) if splits is None else np.asarray(splits, np.uint8)
         order = np.lexsort((when, part, key))  # train before test, then the earliest
         first = order[np.unique(key[order], return_index=True)[1]]
         return cls(
@@ -153,11 +167,83 @@ class Interactions:
         return self.select(keep)
 
 
+def given_ids(what: str, values: Any) -> Strings:
+    """A column of ids as strings.
+
+    Raises:
+        VbprError: it is no column, or an entry is missing, empty, or holds a NUL, which NumPy takes for padding.
+    """
+    column = np.asarray(values)
+    if column.ndim != 1:
+        raise VbprError(f"{what} ids have {column.ndim} dimensions; give one id an event")
+    strings = column.astype(np.str_)
+    bad = strings == ""
+    if column.dtype.kind in "fO":
+        bad |= np.array([is_no_id(value) for value in column.tolist()], bool)
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise VbprError(f"event {at:,} has {column[at]!r} for its {what} id; give it one, or leave the event out")
+    return strings
+
+
+def is_no_id(value: Any) -> bool:
+    return "\0" in value if isinstance(value, str) else str(value) in ("None", "nan", "<NA>", "NaT")
+
+
+def given_times(values: Any) -> Array:
+    """A column of seconds or dates as seconds.
+
+    Raises:
+        VbprError: an entry is neither.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind == "M":
+        column = np.where(np.isnat(column), np.nan, column.astype("datetime64[us]").astype(np.int64) / 1e6)
+    try:
+        seconds = column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise VbprError(f"times cannot be read ({first_line(error)}); give seconds, or NumPy's datetime64") from error
+    if not np.isfinite(seconds).all():
+        at = int(np.argmin(np.isfinite(seconds)))
+        raise VbprError(f"event {at:,} has no time; give it one, or leave the event out")
+    return seconds
+
+
+def given_splits(values: Any) -> Array:
+    """A column of the codes of `SPLITS`.
+
+    Raises:
+        VbprError: an entry is none.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind not in "iub" or not np.isin(column, [0, 1, 2]).all():
+        raise VbprError("splits are the codes 0 (train), 1 (validation) and 2 (test), and others were given")
+    return column.astype(np.uint8)
+
+
 def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
     """A (U, I) float32 matrix of ones, columns sorted in each row."""
     matrix = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
     matrix.sort_indices()
     return matrix
+
+
+PARTS = ("train", "validation", "test")
+
+
+def ones(matrix: Any) -> sp.csr_matrix:
+    """Any matrix as CSR of float32 ones where it is not 0, columns sorted; itself, if it is that."""
+    if (
+        isinstance(matrix, sp.csr_matrix)
+        and matrix.dtype == np.float32
+        and matrix.has_canonical_format
+        and (matrix.data == 1).all()
+    ):
+        return matrix
+    matrix = sp.csr_matrix(matrix, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +264,15 @@ class SplitConfig:
     k_core: int = 0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for option, value, least in (
+            ("--min-interactions", self.min_interactions, 1),
+            ("--k-core", self.k_core, 0),
+            ("--split-seed", self.seed, 0),
+        ):
+            if value < least:
+                raise VbprError(f"{option} is {value}; it must be at least {least}")
+
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Split:
@@ -185,9 +280,13 @@ class Split:
 
     Attributes:
         user_ids, item_ids: (U,), (I,) strings; the catalogue may hold items that nobody took.
-        train, validation, test: what the model learns from, what chooses its epoch, what is asked once.
+        train, validation, test: what the model learns from, what chooses its epoch, what is asked once. Given as any
+            matrix of SciPy's or NumPy's, they are CSR here: whatever is not 0 is a 1, columns sorted.
         rule: how it was made, in words.
         dropped_users: users left out because they have too few interactions.
+
+    Raises:
+        VbprError: a matrix of another shape, or a pair in two of them.
     """
 
     user_ids: Strings
@@ -198,8 +297,26 @@ class Split:
     rule: str = ""
     dropped_users: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("user_ids", "item_ids"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
+        shape = len(self.user_ids), len(self.item_ids)
+        for name in PARTS:
+            matrix = ones(getattr(self, name))
+            if matrix.shape != shape:
+                raise VbprError(f"{name} is a matrix of {matrix.shape} for {shape[0]:,} users and {shape[1]:,} items")
+            object.__setattr__(self, name, matrix)
+        for one, other in itertools.combinations(PARTS, 2):
+            both = getattr(self, one).multiply(getattr(self, other)).tocoo()
+            if both.nnz:
+                user, item = self.user_ids[both.row[0]], self.item_ids[both.col[0]]
+                raise VbprError(
+                    f"{both.nnz:,} interactions are in {one} and in {other} (first: user {user}, item {item}); leave "
+                    "each in one"
+                )
+
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in ("train", "validation", "test"))
+        parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in PARTS)
         return f"Split({len(self.user_ids):,} users, {len(self.item_ids):,} items, {parts}; {self.rule})"
 
     @property

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from .decode import prepare
-from .errors import VbprError
-from .factors import BLIND, Factors, index_of, indices_of, unit_rows
+from .errors import VbprError, some
+from .factors import BLIND, Factors, index_of, indices_of, mask_of, unit_rows
 from .features import FeatureStore
 from .files import (
     Strings,
@@ -191,8 +191,15 @@ class Nearest:
         return self.rows(np.arange(len(self.item_ids)))
 
     def query_item(self, *item_ids: str) -> Array:
-        """(1, K) the vector of an item, or the mean of several; unknown ids raise VbprError with near ones."""
-        found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids]))
+        """(1, K) the vector of an item, or the mean of several.
+
+        Raises:
+            VbprError: unknown ids (the message names near ones), or an item of which the model knows nothing.
+        """
+        found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids], np.int64))
+        blank = [str(item_id) for item_id, row in zip(item_ids, found, strict=True) if not row.any()]
+        if blank or not item_ids:
+            raise VbprError(f"{some(blank, len(blank)) or 'no item'} has no vector to compare: {UNKNOWN}")
         return self._combined(found)
 
     def query_features(self, features: Array) -> Array:
@@ -234,7 +241,11 @@ class Nearest:
         import faiss
 
         queries = np.ascontiguousarray(queries, np.float32)
-        k = min(k, len(self.item_ids))
+        if queries.ndim != 2 or queries.shape[1] != self.index.d:
+            raise VbprError(f"queries are vectors of {self.index.d} numbers, (q, {self.index.d}); got {queries.shape}")
+        if k < 1:
+            raise VbprError(f"k is {k}; it must be at least 1")
+        k, allowed = min(k, len(self.item_ids)), None if allowed is None else mask_of(allowed, len(self.item_ids))
         wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:
             large = queries.size * len(self.item_ids) >= GPU_WORK
@@ -258,10 +269,15 @@ class Nearest:
     def search_items(
         self, item_ids: Sequence[str], k: int = 10, allowed: Array | None = None, block: int = 4096
     ) -> list[list[tuple[str, float]]]:
-        """Of each of many items, the k nearest others: ids and scores, best first."""
+        """Of each of many items, the k nearest others: ids and scores, best first.
+
+        None for an item of which the model knows nothing.
+        """
         at, out = indices_of(self.item_ids, item_ids, "item"), []
         for a in range(0, len(at), block):
-            found, scores = self.search_many(self.rows(at[a : a + block]), k + 1, allowed)
+            vectors = self.rows(at[a : a + block])
+            found, scores = self.search_many(vectors, k + 1, allowed)
+            found[~vectors.any(1)] = -1
             for own, row, values in zip(at[a : a + block], found, scores, strict=True):
                 pairs = zip(row.tolist(), values.tolist(), strict=True)
                 out.append([(str(self.item_ids[i]), s) for i, s in pairs if i >= 0 and i != own][:k])
@@ -320,6 +336,9 @@ def of_features(store: FeatureStore) -> dict[str, Any]:
         "encode": lambda features: np.subtract(features, mean, out=features),
         "data": store.provenance["data"],
     }
+
+
+UNKNOWN = "it has no image, and nobody took it; ask by --image, or for an item that has either"
 
 
 def index_path(path: Path | str) -> Path:
@@ -524,11 +543,14 @@ class PhotoEncoder:
 
         if not recorded:
             raise VbprError(BLIND)
-        if weights is not None and len(recorded) > 1:
-            raise VbprError("--weights fits a model on one feature file; this one has several")
+        lost = [made for made in recorded if (f := made.get("weights_file")) is not None and not Path(f).exists()]
+        moved = recorded if len(recorded) == 1 else lost  # whose weights are given now
+        if weights is not None and len(moved) != 1:
+            named = " and ".join(made["backbone"] for made in moved or recorded)
+            raise VbprError(f"--weights FILE takes the place of one file that has moved; here it might be of {named}")
         self.parts = []
         for made in recorded:
-            file = weights if weights is not None else made.get("weights_file")
+            file = weights if weights is not None and made is moved[0] else made.get("weights_file")
             if file is not None and not Path(file).exists():
                 raise VbprError(
                     f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "

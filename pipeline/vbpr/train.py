@@ -156,7 +156,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
 
 def train(
     data: Dataset,
-    features: Sequence[Path | str | FeatureStore],
+    features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore],
     config: TrainConfig,
     out: Path | str,
     split: SplitConfig = SplitConfig(),
@@ -164,7 +164,7 @@ def train(
     """Fit a model and write its file; a killed run resumes from its checkpoint.
 
     Args:
-        features: feature files or opened stores; several are put side by side.
+        features: a feature file or opened store; several are put side by side.
 
     Raises:
         VbprError: the features are missing, unfinished or of another data set; the configuration is impossible.

@@ -112,7 +112,7 @@ class Tuning:
 
 def tune(
     data: Dataset,
-    features: Sequence[Path | str | FeatureStore],
+    features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore],
     model: str,
     out: Path | str,
     *,

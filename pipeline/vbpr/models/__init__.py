@@ -158,6 +158,9 @@ def configure(
     Raises:
         VbprError: an unknown model or preset, a bad file, or a value out of range.
     """
+    unknown = next((name for name in given if name not in FIELDS), None)
+    if unknown is not None:
+        raise VbprError(f"{unknown} is no option of training{near(unknown, FIELDS)}; leave it out")
     written = {} if file is None else read_config(file)
     named = written.pop("model", "visual")
     model = model or named

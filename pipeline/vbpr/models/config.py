@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..device import multiplies_bfloat16, pick_device
@@ -84,6 +85,13 @@ class TrainConfig:
     images_per_step: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, (kinds, words) = getattr(self, field.name), KINDS[field.type]
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, field.name, value)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise VbprError(f"{called(field.name)} is {value!r}; it must be {words}")
         for name, least in (
             ("dim", 0),
             ("factors", 0),
