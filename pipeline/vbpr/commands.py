@@ -110,7 +110,7 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         elif json_out is not None:
             from .files import check_target
 
-            check_target(json_out, option="--json")
+            check_target(json_out, "JSON", "--json")
         with contextlib.redirect_stdout(console.file if apart else sys.stdout):
             result = command(*args, json_out=json_out, **options)
         if apart:
@@ -118,7 +118,7 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         elif json_out is not None:
             from .files import replacing
 
-            with replacing(json_out) as temporary:
+            with replacing(json_out, "JSON") as temporary:
                 temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
     return run
@@ -322,7 +322,8 @@ def train(
     if curve:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
-        print(f"best epoch: {best['epoch']} of {curve[-1]['epoch']}{auc}")
+        of = " of the visual part" if "part" in best else ""
+        print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}{auc}")
     tell_next("evaluate", out)
 
 
@@ -423,7 +424,7 @@ def evaluate(
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)
-        summaries.append(run(factors, held, device).summary())
+        summaries.append({"file": str(path), **run(factors, held, device).summary()})
         data, rule = (factors.about.get(key, "not on record") for key in ("data", "split"))
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule}")
     print_metrics(summaries, held)
@@ -466,7 +467,7 @@ def recommend(
     import time
 
     from .asking import allowed as allow
-    from .asking import read_ids
+    from .asking import check_answers, read_ids
     from .datasets import Dataset
     from .factors import Factors
     from .pictures import Photos, Row, check_grid, save_grid
@@ -478,11 +479,12 @@ def recommend(
     check_grid(grid)
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
-    columns = dataset.items() if category else {}
+    columns = dataset.items() if category is not None else {}
     mask = allow(factors.item_ids, columns, category, read_ids(allowed) if allowed else None)
     if users is not None or everyone:
         if out is None or out.suffix.lower() != ".parquet":
             raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
+        check_answers(out)
         if diversity or grid or json_out:
             raise VbprError("--users and --all rank by score into --out; ask for one --user to use other options")
         many = None if users is None else factors.user_indices(read_ids(users))

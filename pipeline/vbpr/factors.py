@@ -379,7 +379,11 @@ class Factors:
         schema = pa.schema(
             [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
         )
-        with replacing(path) as temporary, temporary.open("wb") as sink, pq.ParquetWriter(sink, schema) as writer:
+        with (
+            replacing(path, "answers") as temporary,
+            temporary.open("wb") as sink,
+            pq.ParquetWriter(sink, schema) as writer,
+        ):
             for a in range(0, len(users), chunk):
                 some = users[a : a + chunk]
                 items, scores = self.recommend_all(some, k, seen, allowed=allowed)
@@ -411,7 +415,7 @@ class Factors:
                 f"{path}: the ids of {len(self.user_ids):,} users and {len(self.item_ids):,} items are more text than "
                 "safetensors holds (100 MB); use the model file as it is, or write recommendations with to_parquet"
             )
-        with replacing(path) as temporary:
+        with replacing(path, "tensors") as temporary:
             save_file(arrays, temporary, texts)
 
     @classmethod

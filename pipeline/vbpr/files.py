@@ -82,7 +82,7 @@ def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
     """Make the folder of `path`, and refuse what cannot be written, or should not, before any work is done.
 
     Args:
-        kind: of our HDF5 files, what is going to be written (see `open_h5`); "" for any other file.
+        kind: what is going to be written: of our HDF5 files see `open_h5`, of others `PLAIN`; "" for any other file.
         option: by which the user chose the place.
 
     Raises:
@@ -111,9 +111,37 @@ def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
     except VbprError as error:
         if h5py.is_hdf5(path):
             raise VbprError(f"{error}; or delete it, or choose another place with {option}") from error
-        found = "something else" if kind else ""
+        found = (plain_kind(path) if kind in PLAIN else "something else") if kind else ""
     if found != kind:
         raise VbprError(f"{path} is there and holds {found}; choose another place with {option}")
+
+
+PLAIN = ("a page", "JSON", "answers", "tensors", "a picture of ours")
+SOFTWARE = 305  # the tag of a picture that tells what made it
+
+
+def plain_kind(path: Path) -> str:
+    """Which of `PLAIN` a file is, by its content, or "something else"."""
+    with path.open("rb") as handle:
+        start = handle.read(2048)
+    if b"<!doctype html" in start.lower():
+        return "a page"
+    if start.lstrip()[:1] in (b"{", b"["):
+        return "JSON"
+    if start[8:9] == b"{":
+        return "tensors"
+    if start.startswith(b"PAR1"):
+        import pyarrow.parquet
+
+        with contextlib.suppress(ValueError, OSError):
+            start = ",".join(pyarrow.parquet.read_schema(path).names).encode()
+    if re.match(rb"(query|user_id),rank,item_id,", start.replace(b'"', b"")):
+        return "answers"
+    from PIL import Image
+
+    with contextlib.suppress(Exception), Image.open(path) as image:  # whatever Pillow raises of what is no picture
+        return "a picture of ours" if image.getexif().get(SOFTWARE) == "vbpr" else "something else"
+    return "something else"
 
 
 def lock_of(path: Path) -> Path:
@@ -426,6 +454,7 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
 
 
 __all__ = [
+    "SOFTWARE",
     "Strings",
     "artifact_name",
     "check_target",

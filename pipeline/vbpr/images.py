@@ -300,9 +300,12 @@ def holdings(path: Path) -> list[str]:
     return ["images/"] * (folder.is_dir() or folder.is_symlink()) + archives
 
 
-def open_images(path: Path | str) -> ImageSource:
+def open_images(path: Path | str, option: str = "--data") -> ImageSource:
     """Open the images under `path`: a tar, a zip, a folder of images, or a folder with `images/`, `images.tar`,
     `images*.tar` shards or `images.zip`.
+
+    Args:
+        option: by which the user gave it.
 
     Raises:
         VbprError: nothing there, or no image in it.
@@ -315,15 +318,15 @@ def open_images(path: Path | str) -> ImageSource:
         may_be_folder = there in (path, folder)
         if there.exists() and not (there.is_file() or (may_be_folder and there.is_dir())):  # a pipe would be waited for
             what = "a folder" if there.is_dir() else "not a regular file"
-            raise VbprError(f"{there} is {what}; move it away, or give --data what is meant")
+            raise VbprError(f"{there} is {what}; move it away, or give {option} what is meant")
     if len(held) > 1:
-        raise VbprError(f"{path} has {held[0]} and {held[1]}; give --data the one that is meant, or move one away")
+        raise VbprError(f"{path} has {held[0]} and {held[1]}; give {option} the one that is meant, or move one away")
     for reader in IMAGE_READERS.values():
         source = reader(path)
         if source is not None and len(source):
             return source
     if not path.exists():
-        raise VbprError(f"{path} does not exist; give --data a folder of images, a tar or a zip")
+        raise VbprError(f"{path} does not exist; give {option} a folder of images, a tar or a zip")
     raise VbprError(
         f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
         "images*.tar and images.zip"

@@ -338,7 +338,7 @@ def of_features(store: FeatureStore) -> dict[str, Any]:
     }
 
 
-UNKNOWN = "it has no image, and nobody took it; ask by --image, or for an item that has either"
+UNKNOWN = "no image of it was encoded, or nobody took it; ask by a photo, or for another item"
 
 
 def index_path(path: Path | str) -> Path:
@@ -615,4 +615,4 @@ def encode_photos(
     return np.concatenate(rows)
 
 
-__all__ = ["KINDS", "METRICS", "Nearest", "PhotoEncoder", "encode_photo", "encode_photos", "index_path"]
+__all__ = ["KINDS", "METRICS", "UNKNOWN", "Nearest", "PhotoEncoder", "encode_photo", "encode_photos", "index_path"]

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from .datasets import Dataset, titles
 from .decode import load
 from .errors import VbprError
-from .files import Strings, read_bytes, replacing
+from .files import SOFTWARE, Strings, check_target, read_bytes, replacing
 from .images import MAX_BYTES, BadImage, ImageSource, open_images
 
 CELL, GAP, LINE = 140, 10, 14
@@ -119,10 +119,13 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 def check_grid(path: Path | str | None) -> None:
     """
     Raises:
-        VbprError: the name of a grid's file does not tell its format.
+        VbprError: the name of a grid's file does not tell its format, or the place holds something else.
     """
-    if path is not None and Path(path).suffix.lower() not in FORMATS:
+    if path is None:
+        return
+    if Path(path).suffix.lower() not in FORMATS:
         raise VbprError(f"--grid {path}: give a name that ends in {', '.join(FORMATS)}")
+    check_target(Path(path), "a picture of ours", "--grid")
 
 
 def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: int = 10) -> None:
@@ -133,14 +136,16 @@ def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: in
     """
     check_grid(path)
     form = FORMATS[Path(path).suffix.lower()]
-    with replacing(path) as temporary:
+    with replacing(path, "a picture of ours") as temporary:
         picture = grid(rows, photos, columns)
         if max(picture.size) > LARGEST[form]:
             raise VbprError(
                 f"--grid {path}: {picture.width:,} x {picture.height:,} pixels are more than {form} takes; "
                 "give a .png, or fewer items"
             )
-        picture.save(temporary, form)
+        told = Image.Exif()
+        told[SOFTWARE] = "vbpr"  # by which it is known again, and written over where it lies
+        picture.save(temporary, form, exif=told)
 
 
 __all__ = ["Photos", "Row", "check_grid", "grid", "save_grid"]

@@ -57,7 +57,7 @@ def report(
         VbprError: the model file cannot be used or the page not be written.
     """
     path = Path(out) if out is not None else Path(model).with_suffix(".html")
-    check_target(path)
+    check_target(path, "a page")
     factors = Factors.load(model)
     rng = np.random.default_rng(seed)
     dataset = Dataset.behind(factors.about, data)
@@ -79,7 +79,7 @@ def report(
         sections["map"] = page.style_map(rng, map_items) if factors.items.shape[1] and map_items else None
         bar.advance(1, "map")
         html = render(factors, dataset, page, sections)
-        with replacing(path) as temporary:
+        with replacing(path, "a page") as temporary:
             temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
         bar.advance(1, "page")
     return path

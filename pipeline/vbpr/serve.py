@@ -22,7 +22,7 @@ from .datasets import Dataset
 from .errors import VbprError
 from .factors import BLIND, Factors
 from .images import BadImage
-from .nearest import Nearest, PhotoEncoder
+from .nearest import UNKNOWN, Nearest, PhotoEncoder
 from .pictures import Photos
 
 try:
@@ -123,6 +123,8 @@ class Answers:
                 raise VbprError(BLIND)
             self.encoder = PhotoEncoder(about.get("features", []), weights)
         except VbprError as error:
+            if weights is not None:
+                raise
             self.no_photos = str(error)
         self.thumbnail = functools.lru_cache(maxsize=4096)(functools.partial(self.photos.thumbnail, quality=80))
 
@@ -261,7 +263,10 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         at = item_of(item_id)
         vectors_needed()
         assert answers.near is not None
-        return Answer(**answers.similar(answers.near.rows(np.array([at])), k, category, leave_out=at))
+        vector = answers.near.rows(np.array([at]))
+        if not vector.any():
+            raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
+        return Answer(**answers.similar(vector, k, category, leave_out=at))
 
     @app.get("/items/{item_id:path}/photo", response_class=Response)
     def photo(item_id: ItemId, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:

@@ -25,7 +25,9 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
     table = Table(title=f"{held} items{of}, exact over all items not taken", title_justify="left")
     for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
+    names = [summary["model"] for summary in summaries]
     for summary in summaries:
+        name = summary["model"] if names.count(summary["model"]) == 1 else f"{summary['model']}: {summary['file']}"
         for part in ("all", "cold", "unseen"):
             values = summary[part]
             if "auc" in values:
@@ -36,7 +38,7 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
                 ]
             else:
                 cells = ["-"] * (1 + len(SHOWN))
-            table.add_row(summary["model"] if part == "all" else "", part, f"{values['users']:,}", *cells)
+            table.add_row(name if part == "all" else "", part, f"{values['users']:,}", *cells)
     terminal(160).print(table)
 
 

@@ -72,7 +72,12 @@ def prepare(
         absent = np.setdiff1d(item_ids, store.item_ids)
         if len(absent) > len(item_ids) / 2:
             spaced = np.isin(np.char.strip(absent), store.item_ids).any()
-            mend = "take the spaces off its ids" if spaced else "extract that data set's images, or give its --data"
+            alike = f"write both ids alike (here {absent[0]}, there {store.item_ids[0]})"
+            mend = (
+                "take the spaces off its ids"
+                if spaced
+                else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
+            )
             raise VbprError(
                 f"{store.path} was made from {store.provenance['data']} and has features for only "
                 f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {data.name}; {mend}"

@@ -140,7 +140,7 @@ def tune(
     if objective == "unseen" and not MODELS[model].visual:
         raise VbprError(f"--objective unseen: --model {model} cannot score such items; choose another objective")
     path = Path(out)
-    check_target(path)
+    check_target(path, "JSON")
     if path.suffix == ".db":
         raise VbprError(f"--out {path} is the name of the study itself; give the configuration a name in .json")
     stores = stores_of(features)
@@ -163,13 +163,18 @@ def tune(
         study = open_study(database, identity)
         with storing(database):
             while len(finished(study)) < trials:
-                run_trial(study, parts, matrix, base, space, objective)
+                try:
+                    run_trial(study, parts, matrix, base, space, objective)
+                except Stopped as error:
+                    raise Stopped(
+                        f"stopped in trial {len(finished(study)) + 1}; run the same command again to resume"
+                    ) from error
                 write_best(path, study, base)
                 say(study, trials)
                 if stopping():
                     raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
             best = write_best(path, study, base)
-    return Tuning(path, objective, best, [told(trial) for trial in finished(study)])
+    return Tuning(path, objective, best, [told(trial, n) for n, trial in enumerate(finished(study), 1)])
 
 
 def fitting(space: Space, matrix: ItemFeatures | None) -> Space:
@@ -317,25 +322,25 @@ def defaults(space: Space, base: TrainConfig) -> dict[str, Any]:
 def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str, Any]:
     """Write the best configuration so far."""
     best = {"model": base.model, "seed": base.seed, **study.best_params}
-    with replacing(path) as temporary:
+    with replacing(path, "JSON") as temporary:
         temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
     return best
 
 
 def say(study: "optuna.Study", trials: int) -> None:
     """A line on standard error for the trial that has just ended, with the time left."""
-    done = [told(trial) for trial in finished(study)]
+    done = [told(trial, n) for n, trial in enumerate(finished(study), 1)]
     now = done[-1]
     left = sum(t.seconds for t in done) / len(done) * (trials - len(done))
     outcome = f"pruned ({now.why})" if now.value is None else f"{now.value:.4f}"
     console.print(f"trial {len(done)} of {trials}: {outcome}; best {study.best_value:.4f}, {left:,.0f} s left")
 
 
-def told(trial: "optuna.trial.FrozenTrial") -> Trial:
+def told(trial: "optuna.trial.FrozenTrial", number: int) -> Trial:
     pruned = trial.state.name == "PRUNED"
     attrs = trial.user_attrs
     value = None if pruned else trial.value
-    return Trial(trial.number, value, attrs.get("seconds", 0.0), trial.params, attrs.get("why", ""))
+    return Trial(number, value, attrs.get("seconds", 0.0), trial.params, attrs.get("why", ""))
 
 
 __all__ = ["OBJECTIVES", "SPACES", "Trial", "Tuning", "tune"]
