@@ -263,3 +263,49 @@ def test_digest_depends_on_every_byte(tmp_path):
     a.write_bytes(b"x" * 1000)
     b.write_bytes(b"x" * 999 + b"y")
     assert len(digest(a)) == 32 and digest(a) != digest(b)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.array([1, 2, 3]), np.ones(9, int), np.ones(8, bool), ["étoile-1"], np.ones((1, 9), bool)]
+)
+def test_what_is_no_mask_is_refused(wrong):
+    f = make()
+    assert len(f.item_ids) == 9
+    for ask in (lambda: f.recommend(0, 3, allowed=wrong), lambda: f.recommend_all(k=3, allowed=wrong)):
+        with pytest.raises(VbprError, match="a mask of 9 true or false is needed"):
+            ask()
+
+
+def test_positions_outside_are_refused_and_masks_are_positions():
+    f = make()
+    n = len(f.user_ids)
+    for ask in (
+        lambda: f.recommend(-1),
+        lambda: f.recommend(n),
+        lambda: f.recommend_all([-1]),
+        lambda: f.recommend_all([0.5]),
+    ):
+        with pytest.raises(VbprError, match=f"by position, 0 to {n - 1}"):
+            ask()
+    with pytest.raises(VbprError, match="by position, 0 to 8"):
+        f.similar_items(9)
+    with pytest.raises(VbprError, match="k is 0"):
+        f.recommend_all(k=0)
+    chosen = np.arange(n) % 2 == 0
+    np.testing.assert_array_equal(f.recommend_all(chosen, 3)[0], f.recommend_all(np.flatnonzero(chosen), 3)[0])
+    assert f.recommend_all([], 3)[0].shape == (0, 3)
+
+
+def test_ids_may_be_lists_or_numbers():
+    f = make()
+    named = dataclasses.replace(f, user_ids=list(range(len(f.user_ids))), item_ids=list("abcdefghi"))
+    assert named.user_index(1) == 1 and named.item_indices("c").tolist() == [2]
+    np.testing.assert_array_equal(named.recommend("1", 3)[0], f.recommend(1, 3)[0])
+
+
+def test_an_item_of_which_nothing_is_known_has_no_neighbours():
+    f = make()
+    items = f.items.copy()
+    items[3] = 0
+    blank = dataclasses.replace(f, items=items)
+    assert len(blank.similar_items(3)[0]) == 0 and len(blank.similar_items(2, 4)[0]) == 4

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import vbpr.features
+from conftest import PROVENANCE
 from vbpr import FeatureStore, VbprError
 
 IDS = np.array([f"i{n}" for n in range(10)])
@@ -234,3 +235,36 @@ def test_a_disk_that_fails_while_rows_are_read_is_an_error(tmp_path, monkeypatch
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(VbprError, match=r"a\.h5 could not be read \(Input/output error\); mend the disk"):
         store.features[0]
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (6, 1), (6, 3), (12,), (6, 2, 1)])
+def test_features_of_another_shape_are_not_written(tmp_path, shape):
+    ids = np.array(list("abcdef"))
+    with FeatureStore.create(tmp_path / "f.h5", ids, np.arange(6), 2, PROVENANCE) as store:
+        before = (tmp_path / "f.h5").read_bytes()
+        with pytest.raises(VbprError, match=r"takes \(6, 2\) features"):
+            store.write(np.arange(6), np.ones(shape))
+        for rows in ([6], [-1], [[0]]):
+            with pytest.raises(VbprError, match="has rows 0 to 5"):
+                store.write(np.array(rows), np.ones((1, 2)))
+            with pytest.raises(VbprError, match="has rows 0 to 5"):
+                store.fail(np.array(rows), ["other"])
+        assert (tmp_path / "f.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"item_ids": ["a", "a", "b"]}, "distinct items"),
+        ({"item_ids": []}, "distinct items"),
+        ({"signatures": np.arange(2)}, "a signature each"),
+        ({"dim": 0}, "rows of numbers"),
+        ({"provenance": {}}, "must tell backbone, weights, preprocessing, data, fingerprint, reasons"),
+        ({"provenance": PROVENANCE | {"reasons": []}}, "must tell reasons"),
+    ],
+)
+def test_files_of_nothing_or_by_nobody_are_not_made(tmp_path, change, words):
+    given = {"item_ids": ["a", "b", "c"], "signatures": np.arange(3), "dim": 2, "provenance": PROVENANCE} | change
+    with pytest.raises(VbprError, match=words), FeatureStore.create(tmp_path / "f.h5", **given):
+        pass
+    assert not list(tmp_path.iterdir())

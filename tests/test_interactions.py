@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -439,3 +440,66 @@ def test_no_interactions_are_refused():
 def test_a_header_alone_is_no_table(tmp_path, end):
     with pytest.raises(VbprError, match=r"i\.csv has a header but no rows"):
         Interactions.read(write(tmp_path, f"user_id,item_id{end}".encode(), "i.csv"))
+
+
+def test_a_split_of_any_matrices_is_the_split_of_ones():
+    """Counts, stored zeros, columns in any order, other types: what is not 0 was taken."""
+    rng = np.random.default_rng(0)
+    dense = np.zeros((3, 8, 20), int)
+    for user in range(8):
+        order = rng.permutation(20)
+        dense[0, user, order[:5]], dense[1, user, order[5]], dense[2, user, order[6]] = 1, 1, 1
+    users, items = np.arange(8).astype(str), np.arange(20).astype(str)
+    plain = Split(users, items, *(sp.csr_matrix(part.astype(np.float32)) for part in dense))
+    turned = [sp.csr_matrix(part[:, ::-1])[:, np.arange(20)[::-1]] for part in dense]
+    assert not turned[0].has_sorted_indices
+    for others in (turned, list(dense), [sp.coo_matrix(p) for p in dense], [sp.csc_matrix(p * 7) for p in dense]):
+        split = Split(users.tolist(), items.tolist(), *others)
+        for name in ("train", "validation", "test"):
+            found, wanted = getattr(split, name), getattr(plain, name)
+            assert found.dtype == np.float32 and found.has_sorted_indices and (found.data == 1).all()
+            np.testing.assert_array_equal(found.indptr, wanted.indptr)
+            np.testing.assert_array_equal(found.indices, wanted.indices)
+        assert split.user_ids.dtype.kind == split.item_ids.dtype.kind == "U"
+    zeros = sp.csr_matrix((np.array([0.0, 2.0]), [3, 5], [0, 2, *[2] * 7]), shape=(8, 20))
+    assert Split(users, items, zeros, *2 * [sp.csr_matrix((8, 20))]).train.indices.tolist() == [5]
+    with pytest.raises(VbprError, match=r"test is a matrix of \(8, 19\) for 8 users and 20 items"):
+        Split(users, items, dense[0], dense[1], dense[2][:, :19])
+    with pytest.raises(VbprError, match=r"40 interactions are in train and in test \(first: user 0, item"):
+        Split(users, items, dense[0], dense[1], dense[0])
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"users": ["a", None]}, "event 1 has None for its user id"),
+        ({"items": [1.0, np.nan]}, "event 1 has .*nan.* for its item id"),
+        ({"users": ["", "b"]}, "event 0 has .* for its user id"),
+        ({"users": np.array(["a\0", "b"], object)}, "event 0 has"),
+        ({"users": [["a", "b"]]}, "have 2 dimensions"),
+        ({"items": ["x"]}, "2 users, 1 items"),
+        ({"times": [1.0, np.nan]}, "event 1 has no time"),
+        ({"times": ["yesterday", "now"]}, "times cannot be read"),
+        ({"times": np.array(["2020-07-31", "NaT"], "datetime64[s]")}, "event 1 has no time"),
+        ({"times": [1.0]}, "1 times"),
+        ({"splits": [0, 3]}, "0 .train., 1 .validation. and 2 .test."),
+        ({"splits": [0.0, 1.5]}, "0 .train."),
+        ({"splits": ["train", "test"]}, "0 .train."),
+    ],
+)
+def test_events_that_are_none_are_refused(columns, words):
+    with pytest.raises(VbprError, match=words):
+        Interactions.of(**{"users": ["a", "b"], "items": ["x", "y"]} | columns)
+
+
+def test_dates_are_seconds_and_texts_are_ids_whatever_they_say():
+    dates = np.array(["2020-07-31", "1969-12-31T23:59:59.5"], "datetime64[ns]")
+    found = Interactions.of(["nan", "None"], ["007", "1.0"], dates)
+    assert found.user_ids.tolist() == ["None", "nan"] and found.item_ids.tolist() == ["007", "1.0"]
+    assert found.times.tolist() == [-0.5, 1596153600.0]
+
+
+@pytest.mark.parametrize("values", [{"seed": -1}, {"k_core": -1}, {"min_interactions": 0}])
+def test_impossible_ways_to_split_are_refused(values):
+    with pytest.raises(VbprError, match="must be at least"):
+        SplitConfig(**values)

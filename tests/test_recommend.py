@@ -1,6 +1,8 @@
 import dataclasses
+import json
 
 import numpy as np
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
@@ -130,3 +132,66 @@ def test_the_command_answers_one_user_a_file_of_users_and_someone_unknown(tmp_pa
 def test_faults_say_what_to_do(words, said, capsys):
     assert run("recommend", made() / "small.model.h5", *words) == 2
     assert said in capsys.readouterr().err
+
+
+def outputs(model, data, file):
+    """Commands that write into a file, each with a name that its kind of file may have."""
+    return {
+        "answers": (["similar", model, "--items", file / "ids", "--out"], "near.csv"),
+        "everyone": (["recommend", model, "--all", "--out"], "all.parquet"),
+        "figures": (["evaluate", model, "--json"], "figures.json"),
+        "pictures": (["similar", model, "--item", "item-01", "--data", data, "--grid"], "near.png"),
+        "photograph": (["similar", model, "--item", "item-01", "--data", data, "--grid"], "near.jpg"),
+        "page": (["report", model, "--data", data, "--out"], "page.html"),
+    }
+
+
+@pytest.mark.parametrize("what", ["answers", "everyone", "figures", "pictures", "photograph", "page"])
+def test_only_what_a_command_wrote_is_written_over(what, tmp_path, capsys):
+    data = made() / "data"
+    (tmp_path / "ids").write_text("item-01\n")
+    words, name = outputs(made() / "small.model.h5", data, tmp_path)[what]
+    assert run(*words, tmp_path / name) == run(*words, tmp_path / name) == 0
+    capsys.readouterr()
+    table = pyarrow.csv.read_csv(data / "interactions.csv")
+    pyarrow.parquet.write_table(table, tmp_path / "table.parquet")
+    own = [data / "items.csv", data / "images" / "item-01.png", tmp_path / "table.parquet", tmp_path / "ids"]
+    for theirs in own:
+        target = tmp_path / f"own-{name}"
+        target.write_bytes(theirs.read_bytes())
+        assert run(*words, target) == 2
+        assert f"own-{name} is there and holds something else" in capsys.readouterr().err
+        assert target.read_bytes() == theirs.read_bytes()
+
+
+def test_a_model_says_of_which_part_its_best_epoch_is_and_two_of_a_kind_are_told_apart(tmp_path, capsys):
+    model = tmp_path / "two.model.h5"
+    small = ["--data", made() / "data", "--dim", 4, "--epochs", 2]
+    assert (
+        run("train", "--features", made() / "small.h5", "--model", "vbpr", *small, "--factors", 4, "--out", model) == 0
+    )
+    assert "best epoch of the visual part: " in capsys.readouterr().out
+    assert run("train", "--features", made() / "small.h5", *small, "--out", tmp_path / "one.h5") == 0
+    assert "best epoch: " in capsys.readouterr().out
+    assert run("evaluate", tmp_path / "one.h5", made() / "small.model.h5", model, "--json", tmp_path / "e.json") == 0
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'one.h5'}"[:20] in out.replace("\n", "") and "vbpr: " not in out
+    told = json.loads((tmp_path / "e.json").read_text())
+    assert [summary["file"] for summary in told] == [
+        str(p) for p in (tmp_path / "one.h5", made() / "small.model.h5", model)
+    ]
+
+
+def test_an_item_that_nothing_is_known_of_is_said_to_be_so(tmp_path, capsys):
+    factors = Factors.load(made() / "small.model.h5")
+    items = factors.items.copy()
+    items[4] = 0
+    dataclasses.replace(factors, items=items).save(tmp_path / "m.model.h5")
+    assert run("similar", tmp_path / "m.model.h5", "--item", "item-04") == 2
+    assert "item-04 has no vector to compare" in capsys.readouterr().err
+    (tmp_path / "ids").write_text("item-04\nitem-05\n")
+    assert (
+        run("similar", tmp_path / "m.model.h5", "--items", tmp_path / "ids", "-k", 3, "--out", tmp_path / "n.csv") == 0
+    )
+    rows = (tmp_path / "n.csv").read_text().splitlines()[1:]
+    assert len(rows) == 3 and all("item-05" in row for row in rows)
