@@ -99,3 +99,11 @@ def test_a_stale_index_is_refused_before_any_work(model, images):
     factors.save(model)
     with pytest.raises(VbprError, match="not made from"):
         add_items(model, images)
+
+
+def test_faults_are_of_this_command(model, images, tmp_path):
+    with pytest.raises(VbprError, match="does not exist; give IMAGES a folder"):
+        add_items(model, tmp_path / "none")
+    add_items(model, images)
+    with pytest.raises(VbprError, match=r"--weights .*none\.pt is no file"):
+        add_items(model, images, weights=tmp_path / "none.pt")  # though nothing is new

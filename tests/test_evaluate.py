@@ -113,3 +113,9 @@ def test_models_that_cannot_score_unseen_items_leave_that_part_out():
 def test_a_part_that_the_split_lacks_is_refused():
     with pytest.raises(VbprError, match="no validation items"):
         evaluate(known(), "validation")
+
+
+def test_a_part_that_is_none_is_refused():
+    for held in ("tst", "train", "users"):
+        with pytest.raises(VbprError, match=f"--held {held} is not known; choose test or validation"):
+            evaluate(known(), held)

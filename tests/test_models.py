@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import json
 import mmap
 import time
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 import torch
 
 from conftest import TINY, board_items, board_pairs
-from vbpr import MODELS, Factors, Interactions, Split, SplitConfig, VbprError, configure, evaluate
+from vbpr import BPRMF, MODELS, Factors, Interactions, Split, SplitConfig, VbprError, Visual, configure, evaluate
 from vbpr.models import bpr, prepared
 from vbpr.models.adam import Adam
 from vbpr.recommender import ItemFeatures
@@ -507,3 +508,22 @@ def test_features_that_say_nothing_are_refused():
 
 def test_the_largest_seed_is_fit_for_every_model(split, features):
     fit(split, features, small("hybrid", seed=2**31 - 1))
+
+
+def test_options_are_of_their_type_and_of_their_model():
+    config = configure("visual", dim=np.int64(16), lr=np.float32(0.5), item_bias=np.bool_(True))
+    assert json.loads(json.dumps(config.to_json()))["dim"] == 16 and config.lr == 0.5 and config.item_bias is True
+    for values, words in (
+        ({"dim": 3.5}, "--dim is 3.5; it must be a whole number"),
+        ({"epochs": 2.0}, "--epochs is 2.0; it must be a whole number"),
+        ({"dim": "3"}, "--dim is '3'; it must be a whole number"),
+        ({"item_bias": "no"}, "it must be true or false"),
+        ({"lr": True}, "--lr is True; it must be a number"),
+        ({"dims": 3}, r"dims is no option of training \(did you mean dim"),
+    ):
+        with pytest.raises(VbprError, match=words):
+            configure("visual", **values)
+    with pytest.raises(VbprError, match="--image-size does nothing for --model visual"):
+        Visual(image_size=64)
+    with pytest.raises(VbprError, match="--dim does nothing for --model bprmf"):
+        BPRMF(dim=10)

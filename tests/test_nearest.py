@@ -106,3 +106,23 @@ def test_a_photo_goes_through_what_the_features_went_through(board_model, board)
         encode_photo(photo, [recorded | {"preprocessing": recorded["preprocessing"].replace("160 px", "161 px")}])
     with pytest.raises(VbprError, match="here it might be of test_resnet and test_resnet"):
         encode_photo(photo, [recorded, recorded], photo)
+
+
+def test_weights_take_the_place_of_the_file_that_has_moved(tmp_path):
+    """Of a model on two feature files, of which one's weights lie elsewhere now."""
+    data, files = Dataset.resolve(made() / "data"), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        weights = tmp_path / f"{seed}.safetensors"
+        save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), weights)
+        files.append(extract(data, "test_resnet", tmp_path / f"{seed}.h5", weights=weights, engine="torch").path)
+    train(data, files, configure("visual", dim=4, epochs=1), tmp_path / "m.model.h5")
+    recorded, photo = Nearest.of(tmp_path / "m.model.h5").backbone, made() / "data" / "images" / "item-03.png"
+    before = encode_photo(photo, recorded)
+    moved = (tmp_path / "1.safetensors").rename(tmp_path / "moved.safetensors")
+    with pytest.raises(VbprError, match="which is not there; give that file with --weights"):
+        encode_photo(photo, recorded)
+    np.testing.assert_array_equal(encode_photo(photo, recorded, moved), before)
+    (tmp_path / "0.safetensors").unlink()
+    with pytest.raises(VbprError, match="it might be of test_resnet and test_resnet"):
+        encode_photo(photo, recorded, moved)

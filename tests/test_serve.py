@@ -1,6 +1,7 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import io
 
 import numpy as np
@@ -12,6 +13,7 @@ from small import made
 fastapi = pytest.importorskip("fastapi.testclient", reason="the serve extra is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
+from vbpr.errors import VbprError  # noqa: E402
 from vbpr.factors import Factors  # noqa: E402
 from vbpr.serve import Answers, create_app, serve  # noqa: E402
 
@@ -219,3 +221,16 @@ def test_connections_send_at_once(monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as said:
         serve(made() / "small.model.h5", port=0)
     assert "listened" in said.getvalue()
+
+
+def test_an_item_that_nothing_is_known_of_and_weights_that_are_not_there(tmp_path):
+    factors = Factors.load(made() / "small.model.h5")
+    items = factors.items.copy()
+    items[4] = 0
+    dataclasses.replace(factors, items=items).save(tmp_path / "m.model.h5")
+    with fastapi.TestClient(create_app(Answers(tmp_path / "m.model.h5"), hosts=["testserver"])) as client:
+        answer = client.get("/items/item-04/similar")
+        assert answer.status_code == 409 and "no vector to compare" in answer.text
+        assert client.get("/items/item-05/similar").status_code == 200
+    with pytest.raises(VbprError, match="which is not there"):
+        Answers(made() / "small.model.h5", weights=tmp_path / "none.safetensors")

@@ -23,7 +23,7 @@ from vbpr import models as registry
 from vbpr.files import locked
 from vbpr.progress import listening, report
 from vbpr.recommender import factors_of
-from vbpr.stopping import stop_signals
+from vbpr.stopping import Stopped, stop_signals
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}
@@ -338,3 +338,12 @@ def test_later_parts_are_not_pruned_by_their_own_curves(board, board_features, t
             steps = [step for (step,) in study.execute("select step from trial_intermediate_values order by step")]
         assert steps == list(range(1, done.best["epochs"] + 1))
     assert len(list(tmp_path.glob("*.db"))) == 2
+
+
+def test_a_study_stopped_within_a_trial_says_how_to_go_on(board, board_features, tmp_path, monkeypatch):
+    def stop(*_):
+        raise Stopped("stopped after epoch 1 of 5")
+
+    monkeypatch.setattr(sys.modules["vbpr.tune"], "run_trial", stop)
+    with pytest.raises(Stopped, match="stopped in trial 1; run the same command again to resume"):
+        run(board, board_features, "visual", tmp_path / "b.json")
