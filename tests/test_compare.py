@@ -5,6 +5,7 @@ import importlib.util
 import io
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,13 @@ def test_paired_tests_find_real_differences_and_no_others():
     found = {(t["a"], t["b"]): t for t in tests}
     assert found["a", "b"]["p_holm"] < 0.01 and found["a", "b"]["interval"][1] < 0
     assert found["a", "c"]["p_holm"] > 0.01
+    half = 1.96 * 0.1 / 500**0.5  # of the difference's mean, by theory
+    for test in (found["a", "b"], found["a", "c"]):
+        low, high = test["interval"]
+        assert (high - low) / 2 == pytest.approx(half, rel=0.12)
+    near = paired_tests({"a": base, "b": base + rng.normal(0, 0.1, 500) + half / 1.96})[0]
+    z = abs(near["difference"]) / (half / 1.96)
+    assert near["p"] == pytest.approx(math.erfc(z / 2**0.5), abs=0.05)  # of both tails
     same = paired_tests({"a": base, "b": base})[0]
     assert same["difference"] == 0 and same["p"] == 1
 

@@ -52,9 +52,43 @@ def test_shards_are_one_catalogue(tmp_path):
 def test_signature_changes_with_the_file(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(square(0.1, np.random.default_rng(0)))
-    before = open_images(tmp_path).signature(0)
-    os.utime(path, ns=(1, 1))
-    assert open_images(tmp_path).signature(0) != before
+    found = set()
+    for ns, data in ((1, b"x"), (2, b"x"), (2, b"xx"), (10**9 + 2, b"xx")):  # to the nanosecond, and by size
+        path.write_bytes(data)
+        os.utime(path, ns=(ns, ns))
+        found.add(open_images(tmp_path).signature(0))
+    assert len(found) == 4 and 0 not in found
+    path.write_bytes(b"")
+    assert open_images(tmp_path).signature(0) == 0  # nothing to look at
+
+
+def test_signatures_in_archives_change_with_their_members(tmp_path):
+    found = []
+    for data, when in ((b"ab", 5), (b"ba", 5), (b"ab", 6), (b"abc", 6)):
+        with tarfile.open(tmp_path / "a.tar", "w") as tar, zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+            info = tarfile.TarInfo("a.png")
+            info.size, info.mtime = len(data), when
+            tar.addfile(info, io.BytesIO(data))
+            packed.writestr("a.png", data)
+        found.append([open_images(tmp_path / name).signature(0) for name in ("a.tar", "a.zip")])
+    in_tar, in_zip = zip(*found, strict=True)
+    assert in_tar[0] == in_tar[1] and len(set(in_tar)) == 3  # size and time; of the content a tar says nothing
+    assert in_zip[0] == in_zip[2] and len(set(in_zip)) == 3  # size and checksum
+
+
+@pytest.mark.parametrize("how", ["folder", "tar", "zip"])
+def test_the_cap_on_bytes_holds_in_every_source(catalogue, monkeypatch, how):
+    source = open_images(catalogue(images={"a": b"x" * 100, "b": b"x" * 101}, how=how))
+    monkeypatch.setattr("vbpr.images.MAX_BYTES", 100)
+    assert len(source.read(0)) == 100
+    with pytest.raises(BadImage, match="over the cap on bytes"):
+        source.read(1)
+
+
+def test_an_id_keeps_its_dots(tmp_path):
+    for name in ("shoe.v2.png", "shoe.v3.png"):
+        (tmp_path / name).write_bytes(b"x")
+    assert open_images(tmp_path).item_ids.tolist() == ["shoe.v2", "shoe.v3"]
 
 
 def test_two_images_of_one_item_are_refused(tmp_path):

@@ -44,6 +44,8 @@ def test_line_ends(tmp_path, ends):
 def test_repeated_pairs_count_once_with_their_first_event():
     x = Interactions.of(["b", "a", "b", "b"], ["y", "x", "y", "x"], [30, 5, 10, 7])
     assert pairs_of(x) == [("a", "x"), ("b", "x"), ("b", "y")] and x.times.tolist() == [5, 7, 10]
+    x = Interactions.of(["a"] * 3, ["x"] * 3, [5, 3, 4], [0, 2, 0])  # what was learnt from is no test, however early
+    assert x.splits.tolist() == [0] and x.times.tolist() == [4]
 
 
 ids = st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n", exclude_categories=["Cs"]), min_size=1)
@@ -88,6 +90,15 @@ def test_the_fields_own_column_names_are_read(tmp_path, name, text):
 def test_dates_are_seconds(tmp_path):
     x = Interactions.read(write(tmp_path, "user,item,date\na,b,2020-07-31\na,c,2020-07-31 00:01:00\n"))
     assert x.times.tolist() == [1596153600, 1596153660]
+    x = Interactions.read(write(tmp_path, "user,item,date\na,b,2020-07-31T00:00:00.25Z\na,c,2020-07-31T00:00:00Z\n"))
+    assert x.times.tolist() == [1596153600.25, 1596153600]
+
+
+def test_names_of_columns_and_of_parts_are_taken_generously(tmp_path):
+    """Spaces and case do not count; of several columns of one kind the best known comes first."""
+    text = " User_ID ,ITEM_ID,split\nu,NULL,val\nu,NA,VALID\nu,,validation\nu,b,train\nu,c,test\n"
+    x = Interactions.read(write(tmp_path, text.replace(",,", ",null,")))
+    assert x.item_ids.tolist() == ["NA", "NULL", "b", "c", "null"] and sorted(x.splits.tolist()) == [0, 1, 1, 1, 2]
 
 
 def test_parquet_numbers_and_timestamps(tmp_path):
@@ -375,6 +386,22 @@ def test_global_time_split_is_by_time():
     latest = [when[part.nonzero()].max() for part in (s.train, s.validation, s.test)]
     earliest = [when[part.nonzero()].min() for part in (s.train, s.validation, s.test)]
     assert latest[0] < earliest[1] <= latest[1] < earliest[2]
+    assert [part.nnz for part in (s.train, s.validation, s.test)] == [40, 5, 5]
+    edge = made([(n, n, n) for n in range(11)])  # events at 8 and 9 are the tenths' very ends: they belong before
+    s = Split.make(edge, SplitConfig("global-time"))
+    assert [part.nnz for part in (s.train, s.validation, s.test)] == [9, 1, 1]
+
+
+def test_events_of_one_moment_are_held_out_by_the_seed():
+    x = made([(0, n, 7) for n in range(6)])
+    held = {int(Split.make(x, SplitConfig("time", seed=seed)).test.indices[0]) for seed in range(40)}
+    assert held == set(range(6))
+
+
+@pytest.mark.parametrize("codes", [[0, 0, 0], [2, 2, 2]])
+def test_a_split_without_training_or_without_test_is_refused(codes):
+    with pytest.raises(VbprError, match="interactions to train on and"):
+        Split.make(Interactions.of(list("abc"), list("xyz"), splits=codes))
 
 
 def test_the_files_own_split_is_followed(tmp_path):

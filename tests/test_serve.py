@@ -13,9 +13,10 @@ from small import made
 fastapi = pytest.importorskip("fastapi.testclient", reason="the serve extra is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
+from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.errors import VbprError  # noqa: E402
 from vbpr.factors import Factors  # noqa: E402
-from vbpr.serve import Answers, create_app, serve  # noqa: E402
+from vbpr.serve import Answers, create_app, find, serve  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +206,67 @@ def test_likes_said_twice_count_once_and_an_empty_category_is_none(client):
     assert ask(["item-01", "item-01", "item-04"]) == ask(["item-01", "item-04"])
     path = "/users/user%2F03/recommendations"
     assert client.get(f"{path}?category=").json() == client.get(path).json()
+
+
+def test_recommendations_heed_category_variety_and_what_was_seen(client):
+    factors = Factors.load(made() / "small.model.h5")
+    blue = np.arange(30) % 3 == 2
+    for words, options in (
+        ("category=blue", {"allowed": blue}),
+        ("diversity=0.9", {"diversity": 0.9}),
+        ("seen=true", {"seen": True}),
+        ("category=BLUE&diversity=0.5&seen=true", {"allowed": blue, "diversity": 0.5, "seen": True}),
+    ):
+        wanted = factors.recommend("user/03", 6, **options)[0]
+        assert wanted.tolist() != factors.recommend("user/03", 6)[0].tolist()
+        body = client.get(f"/users/user%2F03/recommendations?k=6&{words}").json()["items"]
+        assert [item["item_id"] for item in body] == factors.item_ids[wanted].tolist()
+    liked = factors.item_indices(["item-01", "item-04"])
+    taste = factors.fold_in(factors.items[liked])
+    for more in ({"category": "blue"}, {"diversity": 0.9}):
+        options = {"allowed": blue} if "category" in more else more
+        wanted = factors.choose(taste, 5, exclude=liked, **options)[0]
+        body = client.post("/users/fold-in", json={"liked": ["item-01", "item-04"], "k": 5, **more}).json()["items"]
+        assert [item["item_id"] for item in body] == factors.item_ids[wanted].tolist()
+
+
+def test_photos_heed_category_and_count_and_are_asked_together(client):
+    folder = made() / "data" / "images"
+    photos = [("photos", (name, (folder / name).read_bytes())) for name in ("item-03.png", "item-05.png")]
+    both = client.post("/similar?k=5", files=photos).json()["items"]
+    alone = [client.post("/similar?k=5", files=[photo]).json()["items"] for photo in photos]
+    assert len(both) == 5 and both not in alone
+    blue = client.post("/similar?k=5&category=blue", files=photos).json()["items"]
+    assert len(blue) == 5 and {item["category"] for item in blue} == {"blue"}
+    assert len(client.get("/items/item-03/similar?k=4&category=red").json()["items"]) == 4
+
+
+def test_searches_ignore_case_and_count_all_they_find(client):
+    found = client.get("/items?search=ITEM-0&limit=3").json()
+    assert found == {"total": 10, "ids": ["item-00", "item-01", "item-02"]}
+    assert client.get("/items?limit=2").json() == {"total": 30, "ids": ["item-00", "item-01"]}
+    assert find(["item-10", "item-1"], {"item-10": 0, "item-1": 1}, "item-1", 5)["ids"] == ["item-1", "item-10"]
+    assert client.get("/users?limit=101").status_code == client.get("/items?limit=0").status_code == 422
+
+
+def test_models_without_vectors_or_photos_say_so(tmp_path):
+    train(Dataset.resolve(made() / "data"), [], configure("popularity"), tmp_path / "p.model.h5")
+    factors = Factors.load(tmp_path / "p.model.h5")
+    more = factors.extended(np.array(["new"]), np.zeros((1, 0)), np.zeros(1))
+    more.save(tmp_path / "p.model.h5")
+    with fastapi.TestClient(create_app(Answers(tmp_path / "p.model.h5"), hosts=["testserver"])) as client:
+        assert client.get("/items/item-05/similar").status_code == 409
+        assert client.post("/users/fold-in", json={"liked": ["item-05"]}).status_code == 409
+        assert client.get("/items/new/photo").status_code == 404 and client.get("/items/item-05/photo").is_success
+        assert (
+            client.get("/items/new").json()["photo"] is False and client.get("/items/item-05").json()["photo"] is True
+        )
+
+
+def test_every_answer_has_the_headers_that_keep_it_where_it_is(client):
+    for path in ("/", "/health", "/users/nobody"):
+        assert client.get(path).headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in client.get("/").headers["content-security-policy"]
 
 
 def test_connections_send_at_once(monkeypatch):
