@@ -107,3 +107,16 @@ def test_faults_are_of_this_command(model, images, tmp_path):
     add_items(model, images)
     with pytest.raises(VbprError, match=r"--weights .*none\.pt is no file"):
         add_items(model, images, weights=tmp_path / "none.pt")  # though nothing is new
+
+
+def test_folders_of_added_items_are_on_record_wherever_one_stands(model, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    add_items(model, "new")
+    (tmp_path / "more").mkdir()
+    shutil.copy(images / "twin.png", tmp_path / "more" / "third.png")
+    add_items(model, "more")
+    added = Factors.load(model).about["added"]
+    assert added == [
+        {"folder": str(tmp_path / "new"), "items": 2},
+        {"folder": str(tmp_path / "more"), "items": 1},
+    ]

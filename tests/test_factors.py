@@ -5,6 +5,7 @@ import json
 
 import h5py
 import numpy as np
+import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
 
@@ -309,3 +310,52 @@ def test_an_item_of_which_nothing_is_known_has_no_neighbours():
     items[3] = 0
     blank = dataclasses.replace(f, items=items)
     assert len(blank.similar_items(3)[0]) == 0 and len(blank.similar_items(2, 4)[0]) == 4
+
+
+def test_parquet_heeds_what_may_come_back(tmp_path):
+    f = make()
+    allowed = np.arange(9) < 5
+    for seen, mask in ((False, None), (True, None), (False, allowed), (True, allowed)):
+        f.to_parquet(tmp_path / "r.parquet", 4, None, seen, mask)
+        table = pyarrow.parquet.read_table(tmp_path / "r.parquet").to_pydict()
+        items, scores = f.recommend_all(k=4, seen=seen, allowed=mask)
+        assert table["item_id"] == f.item_ids[items[items >= 0]].tolist()
+        assert table["score"] == scores[items >= 0].tolist()
+
+
+def test_a_head_of_unit_vectors_stays_one(tmp_path):
+    for unit in (False, True):
+        f = make()
+        f = dataclasses.replace(f, head=dataclasses.replace(f.head, unit=unit))
+        f.save(tmp_path / "m.h5")
+        assert Factors.load(tmp_path / "m.h5").head.unit is unit
+
+
+@pytest.mark.parametrize("ids", [["new", "new"], ["étoile-3", "new"]])
+def test_items_to_add_are_new_and_distinct(ids):
+    f = make()
+    with pytest.raises(VbprError, match="must be new and distinct"):
+        f.extended(np.array(ids), f.items[:2], f.bias[:2])
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices"),
+    [
+        (lambda p: p[:-1], lambda i: i),
+        (lambda p: p + 1, lambda i: i),
+        (lambda p: np.append(p[:-1], p[-1] - 1), lambda i: i),
+        (lambda p: p, lambda i: np.append(i[:-1], -1)),
+        (lambda p: p, lambda i: np.append(i[:-1], 9)),
+        (lambda p: np.concatenate([p[:1], p[2:3] + 1, p[2:]]), lambda i: i),
+    ],
+)
+def test_a_matrix_that_is_none_is_refused(tmp_path, indptr, indices):
+    make().save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as handle:
+        group = handle["train"]
+        changed = {"indptr": indptr(group["indptr"][:]), "indices": indices(group["indices"][:])}
+        for name, values in changed.items():
+            del group[name]
+            group[name] = values
+    with pytest.raises(VbprError, match="train is not a matrix"):
+        Factors.load(tmp_path / "m.h5")

@@ -268,3 +268,32 @@ def test_files_of_nothing_or_by_nobody_are_not_made(tmp_path, change, words):
     with pytest.raises(VbprError, match=words), FeatureStore.create(tmp_path / "f.h5", **given):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_digest_is_of_everything_that_a_training_sees(tmp_path):
+    def digest(name, ids="abc", provenance=PROVENANCE, rows=((1, 2), (3, 4), (5, 6)), failed=None):
+        with FeatureStore.create(tmp_path / name, np.array(list(ids)), np.arange(3), 2, provenance) as store:
+            good = [n for n in range(3) if n != failed]
+            store.write(np.array(good), np.array([rows[n] for n in good]))
+            if failed is not None:
+                store.fail(np.array([failed]), ["other"])
+        return FeatureStore(tmp_path / name).digest()
+
+    found = [
+        digest("a"),
+        digest("b", ids="abd"),
+        digest("c", provenance=PROVENANCE | {"weights": "others"}),
+        digest("d", rows=((1, 2), (3, 4), (5, 7))),
+        digest("e", failed=0),
+        digest("f", rows=((0, 0), (3, 4), (5, 6))),  # the same numbers as where it failed
+    ]
+    assert len(set(found)) == 6 and digest("g") == found[0]
+
+
+def test_only_rows_that_held_features_count_as_dropped(tmp_path):
+    ids, path = np.array(list("abcdefg")), tmp_path / "f.h5"
+    with FeatureStore.create(path, ids, np.arange(7), 2, PROVENANCE) as store:
+        store.write(np.array([0, 1, 3]), np.ones((3, 2)))
+        store.fail(np.array([2]), ["other"])
+    with FeatureStore.create(path, ids[3:], np.arange(3, 7), 2, PROVENANCE) as store:
+        assert store.dropped == 2 and store.done.tolist() == [0]
