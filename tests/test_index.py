@@ -279,13 +279,18 @@ def test_images_that_failed_have_no_neighbours_and_no_part_in_the_mean(tmp_path)
     np.testing.assert_allclose(near.vectors, unit_rows(rows - rows.mean(0)), atol=1e-4)
 
 
-def test_other_ids_in_an_index_are_an_alteration(model):
+def test_other_ids_in_an_index_are_an_alteration(model, capsys):
     path = index_path(model)
     Nearest.of(model).save(path)
+    assert run("info", path) == 0
+    out = capsys.readouterr().out
+    assert "index, 30 items" in out and "kind: flat" in out and "metric: cosine" in out
+    assert run("info", path, "--verify") == 2 and "another kind (index)" in capsys.readouterr().err
     with h5py.File(path, "r+") as handle:
         handle["item_ids"][0] = b"item-99"
     with pytest.raises(VbprError, match="damaged or was altered"):
         Nearest.open(model)
+    assert run("info", path) == 2 and "damaged or was altered" in capsys.readouterr().err
 
 
 def test_a_model_without_item_vectors_has_no_neighbours(tmp_path):

@@ -694,7 +694,7 @@ def serve(
 
 @app.command()
 def info(
-    file: Annotated[Path, typer.Argument(help="Feature file or model file")],
+    file: Annotated[Path, typer.Argument(help="Feature file, model file or index")],
     failures: Annotated[bool, typer.Option("--failures", help="List the images that could not be used")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
@@ -723,11 +723,18 @@ def info(
         if verify:
             store.check(store.verify())
             print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
+    elif failures or verify:
+        raise VbprError(f"--failures and --verify are of feature files; {file} is another kind ({kind or 'unknown'})")
+    elif kind == "index":
+        from .nearest import read_index
+
+        data, ids, about = read_index(file)
+        print(f"{file}: index, {len(ids):,} items, {data.nbytes / 2**20:,.1f} MB")
+        for key, value in about.items():
+            print(f"  {key}: {value}")
     elif kind == "model":
         from .factors import Factors
 
-        if failures or verify:
-            raise VbprError(f"--failures and --verify are of feature files; {file} is a model")
         factors = Factors.load(file)
         print(f"{file}: {factors}")
         parts = ", ".join(f"{getattr(factors, part).nnz:,} {part}" for part in ("train", "validation", "test"))
@@ -735,7 +742,7 @@ def info(
         for key, value in factors.about.items():
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     else:
-        raise VbprError(f"{file} is neither a feature file nor a model file of vbpr's")
+        raise VbprError(f"{file} is no feature file, model file or index of vbpr's")
 
 
 @app.command()

@@ -119,15 +119,7 @@ class Nearest:
         one_faiss()
         import faiss
 
-        try:
-            with open_h5(saved, "index") as handle:
-                about = json.loads(read_text(handle, "about"))
-                data, ids = handle["faiss"][:], read_strings(handle, "item_ids")
-                if read_text(handle, "digest") != digest_of(data, ids, about):
-                    raise VbprError(f"{saved} is damaged or was altered; delete it or run vbpr index {path} again")
-        except (KeyError, ValueError, TypeError, OSError) as error:
-            again = f"delete it or run vbpr index {path} again"
-            raise VbprError(damaged(Path(saved), error, again)) from error
+        data, ids, about = read_index(saved, str(path))
         if about["source"] != digest(path):
             raise VbprError(
                 f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
@@ -339,6 +331,27 @@ def of_features(store: FeatureStore) -> dict[str, Any]:
 
 
 UNKNOWN = "no image of it was encoded, or nobody took it; ask by a photo, or for another item"
+
+
+def read_index(saved: Path | str, source: str = "FILE") -> tuple[Array, Strings, dict[str, Any]]:
+    """FAISS's bytes, the ids and what is told of an index file.
+
+    Args:
+        source: what it was made from, where that is known.
+
+    Raises:
+        VbprError: it is none, or does not agree with its digest.
+    """
+    again = f"delete it or run vbpr index {source} again"
+    try:
+        with open_h5(saved, "index") as handle:
+            about = json.loads(read_text(handle, "about"))
+            data, ids = handle["faiss"][:], read_strings(handle, "item_ids")
+            if read_text(handle, "digest") != digest_of(data, ids, about):
+                raise VbprError(f"{saved} is damaged or was altered; {again}")
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise VbprError(damaged(Path(saved), error, again)) from error
+    return data, ids, about
 
 
 def index_path(path: Path | str) -> Path:
@@ -615,4 +628,14 @@ def encode_photos(
     return np.concatenate(rows)
 
 
-__all__ = ["KINDS", "METRICS", "UNKNOWN", "Nearest", "PhotoEncoder", "encode_photo", "encode_photos", "index_path"]
+__all__ = [
+    "KINDS",
+    "METRICS",
+    "UNKNOWN",
+    "Nearest",
+    "PhotoEncoder",
+    "encode_photo",
+    "encode_photos",
+    "index_path",
+    "read_index",
+]
