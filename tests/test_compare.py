@@ -14,7 +14,18 @@ import scipy.sparse as sp
 from PIL import Image
 
 import vbpr.compare
-from vbpr.compare import Options, compare, draw, holm, markdown, methods_of, paired_tests, sampled_auc, spending
+from vbpr.compare import (
+    Options,
+    compare,
+    draw,
+    holm,
+    markdown,
+    methods_of,
+    paired_tests,
+    sampled_auc,
+    spending,
+    verdicts,
+)
 from vbpr.datasets import Dataset, read_items
 from vbpr.datasets.convert import convert
 from vbpr.datasets.published import PUBLISHED
@@ -352,3 +363,26 @@ def test_bars_of_one_are_labelled(tmp_path):
         patch.setattr("PIL.ImageDraw.Draw", lambda *_: Pen())
         draw({"data": [told]}, tmp_path / "bars.png")
     assert "1.00" in written
+
+
+@pytest.mark.slow
+def test_seeds_are_averaged(board, tmp_path):
+    """Users' AUCs, summaries and seconds; a method that has nothing random runs once."""
+    options = Options(seeds=2, random_weights=True, published=False, device="cpu")
+    told = compare([Dataset.resolve(str(board))], ["bprmf", "popularity"], tmp_path, options)["data"][0]
+    ours, popularity = told["methods"]
+    cells = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/bprmf.?.json"))]
+    assert len(cells) == 2 == ours["seeds"] and popularity["seeds"] == 1 and told["items"] == 22
+    assert cells[0]["users"] != cells[1]["users"]
+    for key in ("auc", "mrr"):
+        assert ours["all"][key] == pytest.approx(np.mean([cell["summary"]["all"][key] for cell in cells]))
+    assert ours["seconds"] == pytest.approx(np.mean([cell["seconds"] for cell in cells]))
+    other = json.loads(next(tmp_path.glob("*/popularity.0.json")).read_text())["users"]["all"]
+    difference = np.mean([cell["users"]["all"] for cell in cells], 0) - other
+    assert told["tests"][0]["difference"] == pytest.approx(difference.mean())
+
+
+def test_verdicts_go_by_the_corrected_p():
+    test = {"a": "a", "b": "b", "difference": 0.1, "interval": [0.0, 0.2], "p": 0.01}
+    said = verdicts({"tests": [test | {"p_holm": 0.04}, test | {"p_holm": 0.06}]})
+    assert said[0].endswith("different") and said[1].endswith("not told apart")

@@ -446,3 +446,27 @@ def test_geometry_equals_torchvisions(size, crop, squash):
     else:
         resized = Resize(short, InterpolationMode.BICUBIC)(image)
     np.testing.assert_array_equal(prepare(encoded(image), how), np.asarray(CenterCrop(32)(resized)))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_images_that_say_little_are_told(kind):
+    told = []
+    for size in ((16, 16), (15, 20), (20, 15), (20, 320), (20, 321), (321, 20)):
+        prepare(encoded(Image.new("RGB", size), kind), HOW, lambda *size: told.append(size))
+    assert told == [(15, 20), (20, 15), (20, 321), (321, 20)]
+
+
+def test_a_sliver_is_never_resized_beyond_the_cap(monkeypatch):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 100_000)
+    assert prepare_jpeg(encoded(Image.new("RGB", (8000, 1)), "JPEG"), HOW) is None
+    sizes, resize = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, *a: (sizes.append(size), resize(self, size, *a))[1])
+    prepare(encoded(Image.new("RGB", (8000, 1)), "PNG"), HOW)
+    assert sizes and max(width * height for width, height in sizes) <= 100_000
+
+
+def test_the_nearest_pixel_of_a_jpeg_is_pillows():
+    data = encoded(photo(), "JPEG")
+    how = Preprocessing(16, 1.0, "nearest", HALF, HALF, squash=True)
+    wanted = Image.open(io.BytesIO(data)).resize((16, 40), 0).resize((16, 16), 0)
+    np.testing.assert_array_equal(prepare(data, how), np.asarray(wanted))

@@ -220,3 +220,14 @@ def test_stopping_is_a_flag_that_the_loop_asks_for():
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_largest_share_of_bad_images_is_allowed(catalogue, tmp_path):
+    folder = catalogue()
+    for name in "ab":
+        (folder / "images" / f"{name}.jpg").write_bytes(b"<html>")
+    assert len(run(folder, tmp_path / "f.h5", max_bad=2 / 24).failures) == 2
+    with pytest.raises(VbprError, match=r"more than --max-bad 0\.08;"):
+        run(folder, tmp_path / "f.h5", max_bad=0.08)
+    with pytest.raises(VbprError, match="named like an image"):
+        run(folder, tmp_path / "f.png")

@@ -297,3 +297,20 @@ def test_only_rows_that_held_features_count_as_dropped(tmp_path):
         store.fail(np.array([2]), ["other"])
     with FeatureStore.create(path, ids[3:], np.arange(3, 7), 2, PROVENANCE) as store:
         assert store.dropped == 2 and store.done.tolist() == [0]
+
+
+def test_a_block_s_digest_is_of_its_ids_too(tmp_path):
+    path = tmp_path / "a.h5"
+    finish(path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"i4") + 1] = ord("x")
+    path.write_bytes(data)
+    assert FeatureStore(path).verify() == [(0, 10)]
+
+
+def test_a_row_that_failed_before_leaves_no_trace_of_it(tmp_path):
+    finish(tmp_path / "a.h5")
+    with create(tmp_path / "b.h5") as store:
+        store.fail(np.array([3]), ["other"])
+        store.write(np.arange(10), values(range(10)))
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()

@@ -59,6 +59,13 @@ def test_filters_let_nothing_else_through_and_lose_nothing(kind, subset, monkeyp
     assert [item for item, _ in nobody] in (["17"], [])
 
 
+def test_the_kind_changes_at_its_limits():
+    kinds = [
+        choose(*size)[0] for size in ((50_000, 64), (50_001, 64), (4_000_000, 8), (4_000_001, 8), (4_000_000, 2048))
+    ]
+    assert kinds == ["flat", "hnsw", "hnsw", "ivfpq", "ivfpq"]
+
+
 def test_the_kind_follows_the_size():
     assert [choose(n, d)[0] for n, d in ((9_069, 64), (1_000_000, 50), (200_000, 2048), (50_000_000, 64))] == [
         "flat",
@@ -251,8 +258,11 @@ def test_inner_products_keep_lengths(model):
     features = FeatureStore(made() / "small.h5").features[[4, 7]]
     np.testing.assert_allclose(near.query_features(features), items[[4, 7]], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(near.query_photos(features)[0], items[[4, 7]].mean(0), rtol=1e-3, atol=1e-3)
-    near = near.extended(np.array(["long"]), 3 * factors.items[:1], "digest")
-    np.testing.assert_allclose(near.rows(np.array([30]))[0], 3 * items[0], rtol=1e-6)
+    more = near.extended(np.array(["long"]), 3 * factors.items[:1], "digest")
+    np.testing.assert_allclose(more.rows(np.array([30]))[0], 3 * items[0], rtol=1e-6)
+    assert len(near.vectors) == 30 and len(near.search(near.query_item("item-04"), 30)) == 30  # left as it was
+    more = Nearest.of(model).extended(np.array(["long"]), 7 * factors.items[:1], "digest")  # of length one by cosine
+    assert more.search(more.rows(np.array([0])), 2)[1][1] == pytest.approx(1, abs=1e-5)
     with pytest.raises(VbprError, match="--metric euclid is not known"):
         Nearest.of(model, metric="euclid")
 

@@ -284,3 +284,12 @@ def test_subset_keeps_ranks():
     np.testing.assert_array_equal(part.rank, ranks.rank[keep])
     assert len(mean_auc(part)) == len(np.unique(ranks.users[keep]))
     assert len(mean_auc(subset(ranks, np.zeros(len(keep), bool)))) == 0
+
+
+def test_large_numbers_are_fine_as_long_as_their_scores_are():
+    """The squares of 1e20 are beyond float32, and so are products of two such rows, but not of one and a small one."""
+    users, items, bias = torch.full((3, 2), 1e20), torch.rand(4, 2), torch.zeros(4)
+    held = sp.csr_matrix(np.eye(3, 4, dtype=np.float32))
+    assert np.isfinite(held_out_ranks(users, 1e-4 * items, bias, held, held).auc).all()
+    with pytest.raises(VbprError, match="not all finite"):
+        held_out_ranks(users, 1e20 * items, bias, held, held)

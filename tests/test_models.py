@@ -527,3 +527,9 @@ def test_options_are_of_their_type_and_of_their_model():
         Visual(image_size=64)
     with pytest.raises(VbprError, match="--dim does nothing for --model bprmf"):
         BPRMF(dim=10)
+
+
+def test_what_diverges_in_the_first_epoch_leaves_no_model(split, features):
+    with pytest.raises(bpr.Diverged) as caught:
+        fit(split, features, small("visual", lr=1e30, epochs=2))
+    assert caught.value.factors is None

@@ -195,3 +195,27 @@ def test_an_item_that_nothing_is_known_of_is_said_to_be_so(tmp_path, capsys):
     )
     rows = (tmp_path / "n.csv").read_text().splitlines()[1:]
     assert len(rows) == 3 and all("item-05" in row for row in rows)
+
+
+def test_fold_in_is_the_ridge_regression_that_it_says():
+    """Of users who took something, on the sums of what they took; the others teach nothing."""
+    f, rng = random_factors(users=200), np.random.default_rng(5)
+    train = f.train.toarray()
+    train[5:60] = 0
+    tastes = rng.standard_normal((200, 3)) + np.arange(200)[:, None] % 2
+    f = dataclasses.replace(f, train=sp.csr_matrix(train), users=tastes.astype(np.float32))
+    count = train.sum(1)
+    some = count > 0
+    x = np.c_[(train @ f.items)[some] / np.sqrt(count[some])[:, None], np.ones(some.sum())].astype(np.float64)
+    gram = x.T @ x
+    weights = np.linalg.solve(gram + 1e-3 * np.trace(gram) / 4 * np.eye(4), x.T @ f.users[some])
+    wanted = np.r_[f.items[[1, 2]].sum(0) / 2**0.5, 1] @ weights
+    np.testing.assert_allclose(f.fold_in(f.items[[1, 2]]), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_all_items_are_similar_to_one_but_itself():
+    f = random_factors()
+    unit = f.items / np.linalg.norm(f.items, axis=1, keepdims=True)
+    at, cosines = f.similar_items("i7", 10**6)
+    assert len(at) == 59 and 7 not in at
+    np.testing.assert_allclose(cosines, (unit @ unit[7])[at], atol=1e-6)

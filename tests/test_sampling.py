@@ -193,3 +193,11 @@ def test_same_seed_same_triplets_and_other_seed_others():
 def test_unknown_rules_are_refused(options):
     with pytest.raises(VbprError, match="choose from"):
         sampler(ROWS, 10, **options)
+
+
+def test_runs_come_in_any_order_and_are_of_one_user():
+    s = sampler([[0, 1, 2], [3, 4], [5]], 10)
+    orders = [s.rows[s.epoch(n, 2)].tolist() for n in range(100)]
+    assert {users[0] for users in orders} == {0, 1, 2}
+    for users in orders:
+        assert sorted(users) == [0, 0, 0, 1, 1, 2] and abs(np.diff(np.flatnonzero(np.array(users) == 1))[0]) == 1

@@ -296,3 +296,21 @@ def test_an_item_that_nothing_is_known_of_and_weights_that_are_not_there(tmp_pat
         assert client.get("/items/item-05/similar").status_code == 200
     with pytest.raises(VbprError, match="which is not there"):
         Answers(made() / "small.model.h5", weights=tmp_path / "none.safetensors")
+
+
+def test_the_cap_is_the_last_size_that_is_taken_and_answers_are_counted_by_status(client):
+    sizes = {200_000: 422, 200_001: 413}  # blanks are no JSON
+    for size, status in sizes.items():
+        assert client.post("/users/fold-in", content=b" " * size).status_code == status
+    endless = {"content-length": "9" * 5000}
+    assert client.post("/users/fold-in", content=b"{}", headers=endless).status_code == 413
+    assert client.get("/items/none").status_code == 404
+    assert 'route="/items/{item_id:path}",status="404"' in client.get("/metrics").text
+
+
+def test_the_page_shows_names_and_runs_none(tmp_path):
+    factors, script = Factors.load(made() / "small.model.h5"), "<script>alert(1)"
+    dataclasses.replace(factors, about=factors.about | {"title": script}).save(tmp_path / "m.model.h5")
+    with fastapi.TestClient(create_app(Answers(tmp_path / "m.model.h5"), hosts=["testserver"])) as client:
+        page = client.get("/").text
+    assert script not in page and "&lt;script&gt;alert(1)" in page

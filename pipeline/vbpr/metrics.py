@@ -77,9 +77,12 @@ def held_out_ranks(
     Raises:
         VbprError: a number is not finite, so that nothing is above anything.
     """
-    lengths = [torch.nn.functional.pad(rows.norm(dim=1), (0, 1)).max() for rows in (users, items, bias[:, None])]
+    lengths = [  # in float64, where the squares of all that float32 holds are finite
+        torch.nn.functional.pad(torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64), (0, 1)).max()
+        for rows in (users, items, bias[:, None])
+    ]
     largest = lengths[0] * lengths[1] + lengths[2]  # of the scores
-    if not torch.isfinite(largest):
+    if not torch.isfinite(largest.float()):
         raise VbprError("the model's numbers or its scores are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":

@@ -141,10 +141,14 @@ class Nearest:
             write_strings(handle, "item_ids", self.item_ids)
 
     def extended(self, item_ids: Strings, vectors: Array, source: str) -> "Nearest":
-        """The same index with items appended, now of the model file with digest `source`."""
+        """A copy of this index with items appended, of the model file with digest `source`."""
+        import faiss
+
         rows = unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
-        self.index.add(rows)
-        return dataclasses.replace(self, item_ids=np.concatenate([self.item_ids, item_ids]), source=source)
+        index = faiss.clone_index(self.index)
+        index.add(rows)
+        ids = np.concatenate([self.item_ids, item_ids])
+        return dataclasses.replace(self, index=index, item_ids=ids, source=source)
 
     @functools.cached_property
     def gpu(self) -> Any:

@@ -432,7 +432,7 @@ class Guard:
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            if declared.isdigit() and int(declared) > self.limit:
+            if declared.isdigit() and (len(declared) > 18 or int(declared) > self.limit):
                 await refuse(413, too_large)
             else:
                 await self.app(scope, watched, answered)
