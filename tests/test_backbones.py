@@ -158,7 +158,7 @@ def test_unreachable_weights_name_the_three_ways(monkeypatch):
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(VbprError) as caught:
         load_backbone("inception")
-    for way in ("Hugging Face hub", "--weights FILE", "--backbone lite0", "--random-weights"):
+    for way in ("Hugging Face hub", "--weights FILE", "choose lite0", "--random-weights"):
         assert way in str(caught.value)
 
 
