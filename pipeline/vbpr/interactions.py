@@ -228,7 +228,7 @@ def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
     return matrix
 
 
-PARTS = ("train", "validation", "test")
+MATRICES = ("train", "validation", "test")
 
 
 def ones(matrix: Any) -> sp.csr_matrix:
@@ -301,12 +301,12 @@ class Split:
         for name in ("user_ids", "item_ids"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
         shape = len(self.user_ids), len(self.item_ids)
-        for name in PARTS:
+        for name in MATRICES:
             matrix = ones(getattr(self, name))
             if matrix.shape != shape:
                 raise VbprError(f"{name} is a matrix of {matrix.shape} for {shape[0]:,} users and {shape[1]:,} items")
             object.__setattr__(self, name, matrix)
-        for one, other in itertools.combinations(PARTS, 2):
+        for one, other in itertools.combinations(MATRICES, 2):
             both = getattr(self, one).multiply(getattr(self, other)).tocoo()
             if both.nnz:
                 user, item = self.user_ids[both.row[0]], self.item_ids[both.col[0]]
@@ -316,7 +316,7 @@ class Split:
                 )
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in PARTS)
+        parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in MATRICES)
         return f"Split({len(self.user_ids):,} users, {len(self.item_ids):,} items, {parts}; {self.rule})"
 
     @property
