@@ -18,7 +18,7 @@ import sqlalchemy.exc
 import torch
 
 from conftest import board_pairs
-from vbpr import MODELS, Dataset, Factors, VbprError, configure, evaluate, train, tune
+from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train, tune
 from vbpr import models as registry
 from vbpr.files import locked
 from vbpr.progress import listening, report
@@ -347,3 +347,18 @@ def test_a_study_stopped_within_a_trial_says_how_to_go_on(board, board_features,
     monkeypatch.setattr(sys.modules["vbpr.tune"], "run_trial", stop)
     with pytest.raises(Stopped, match="stopped in trial 1; run the same command again to resume"):
         run(board, board_features, "visual", tmp_path / "b.json")
+
+
+def test_a_study_is_of_its_features_and_its_best_knows_its_seed(refused, board, board_features, tmp_path):
+    out, store = tmp_path / "b.json", FeatureStore(board_features)
+    run(board, board_features, "visual", out, trials=1)
+    told = {**store.provenance, "fingerprint": "another"}
+    with FeatureStore.create(tmp_path / "f.h5", store.item_ids, store.signature, store.dim, told) as other:
+        other.write(other.pending, store.features[::-1][: len(store)])
+    assert "is a study of other features" in refused(
+        "tune", "--model", "visual", "--features", tmp_path / "f.h5", "--data", board, "--out", out
+    )
+    seeded = tune(Dataset.resolve(board), [board_features], "visual", tmp_path / "s.json", trials=2, seed=3)
+    usual = tune(Dataset.resolve(board), [board_features], "visual", tmp_path / "u.json", trials=2)
+    assert json.loads((tmp_path / "s.json").read_text())["seed"] == 3
+    assert seeded.trials[1].params != usual.trials[1].params
