@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import vbpr.compare
+from conftest import TINY
 from vbpr.compare import (
     Options,
     compare,
@@ -36,7 +40,7 @@ from vbpr.files import locked
 from vbpr.models import configure
 from vbpr.stopping import Stopped
 from vbpr.tables import print_comparison
-from vbpr.train import train
+from vbpr.train import fit, train
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
@@ -386,3 +390,34 @@ def test_verdicts_go_by_the_corrected_p():
     test = {"a": "a", "b": "b", "difference": 0.1, "interval": [0.0, 0.2], "p": 0.01}
     said = verdicts({"tests": [test | {"p_holm": 0.04}, test | {"p_holm": 0.06}]})
     assert said[0].endswith("different") and said[1].endswith("not told apart")
+
+
+@pytest.mark.slow
+def test_cells_are_of_their_features_and_the_oracle_chooses_on_test(board, tmp_path, monkeypatch):
+    """Other weights, other features, another figure; and where the protocol chooses by the test items, it does."""
+    fitted = []
+
+    def spy(split, *rest):
+        fitted.append((split.validation.indices.tolist(), split.test.indices.tolist()))
+        return fit(split, *rest)
+
+    monkeypatch.setattr("vbpr.compare.fit", spy)
+    data, out = [Dataset.resolve(str(board))], tmp_path / "out"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_file(timm.create_model(TINY, num_classes=0).state_dict(), tmp_path / f"{seed}.safetensors")
+
+    def run(seed, published):
+        options = Options(weights={TINY: tmp_path / f"{seed}.safetensors"}, published=published, device="cpu")
+        compare(data, [TINY], out, options)
+
+    run(0, False)
+    run(0, False)
+    assert len(fitted) == 1
+    for features in out.glob("*/*.h5"):
+        if not features.name.endswith(".model.h5"):
+            features.unlink()
+    run(1, False)
+    assert len(fitted) == 2
+    run(1, True)
+    assert len(fitted) == 3 and fitted[2] == fitted[1][::-1]
