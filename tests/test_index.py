@@ -307,3 +307,15 @@ def test_a_model_without_item_vectors_has_no_neighbours(tmp_path):
     train(Dataset.resolve(made() / "data"), [], configure("popularity"), tmp_path / "p.model.h5")
     with pytest.raises(VbprError, match="has no item vectors to compare"):
         Nearest.of(tmp_path / "p.model.h5")
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_few_allowed_items_and_few_answers_are_searched_for_as_hard_as_need_be(kind, monkeypatch):
+    monkeypatch.setattr(vbpr.nearest, "SUBSET", 0)
+    vectors = clustered()
+    near, allowed = near_of(vectors, kind), np.arange(4000) % 100 == 7
+    found = near.search_many(vectors[:100], 10, allowed)[0]
+    exact = among(vectors[:100], vectors[allowed], np.flatnonzero(allowed), 10)[0]
+    assert allowed[found[found >= 0]].all()
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)]) > 0.9
+    np.testing.assert_array_equal(near.search_many(vectors[:100], 1)[0], near.search_many(vectors[:100], 10)[0][:, :1])
