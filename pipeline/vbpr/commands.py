@@ -419,8 +419,6 @@ def evaluate(
     from .factors import Factors
     from .tables import print_metrics
 
-    if held not in ("test", "validation"):
-        raise VbprError(f"--held {held} is not known; choose test or validation")
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)

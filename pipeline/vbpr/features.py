@@ -322,7 +322,8 @@ class FeatureStore:
                 finished catalogue are left; ids that are not distinct, or a provenance that lacks something.
         """
         path, item_ids, signatures = Path(path).resolve(), np.asarray(item_ids, np.str_), np.asarray(signatures)
-        distinct = len(np.unique(item_ids)) == len(item_ids) > 0
+        ordered = np.sort(item_ids, kind="stable")  # one pass where they are in order, as a source gives them
+        distinct = len(ordered) and not (ordered[1:] == ordered[:-1]).any()
         if not distinct or signatures.shape != item_ids.shape or dim < 1:
             raise VbprError(f"{path}: a feature file is of distinct items, with a signature each, and rows of numbers")
         lacking = [name for name, kind in PROVENANCE.items() if not isinstance(provenance.get(name), kind)]

@@ -176,7 +176,7 @@ def given_ids(what: str, values: Any) -> Strings:
     column = np.asarray(values)
     if column.ndim != 1:
         raise VbprError(f"{what} ids have {column.ndim} dimensions; give one id an event")
-    strings = column.astype(np.str_)
+    strings = column.astype(np.str_, copy=False)
     bad = strings == ""
     if column.dtype.kind in "fO":
         bad |= np.array([is_no_id(value) for value in column.tolist()], bool)
@@ -200,7 +200,7 @@ def given_times(values: Any) -> Array:
     if column.dtype.kind == "M":
         column = np.where(np.isnat(column), np.nan, column.astype("datetime64[us]").astype(np.int64) / 1e6)
     try:
-        seconds = column.astype(np.float64)
+        seconds = column.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
         raise VbprError(f"times cannot be read ({first_line(error)}); give seconds, or NumPy's datetime64") from error
     if not np.isfinite(seconds).all():
@@ -218,7 +218,7 @@ def given_splits(values: Any) -> Array:
     column = np.asarray(values)
     if column.dtype.kind not in "iub" or not np.isin(column, [0, 1, 2]).all():
         raise VbprError("splits are the codes 0 (train), 1 (validation) and 2 (test), and others were given")
-    return column.astype(np.uint8)
+    return column.astype(np.uint8, copy=False)
 
 
 def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:

@@ -174,7 +174,7 @@ def tune(
                 if stopping():
                     raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
             best = write_best(path, study, base)
-    return Tuning(path, objective, best, [told(trial, n) for n, trial in enumerate(finished(study), 1)])
+    return Tuning(path, objective, best, told(study))
 
 
 def fitting(space: Space, matrix: ItemFeatures | None) -> Space:
@@ -329,18 +329,25 @@ def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str
 
 def say(study: "optuna.Study", trials: int) -> None:
     """A line on standard error for the trial that has just ended, with the time left."""
-    done = [told(trial, n) for n, trial in enumerate(finished(study), 1)]
+    done = told(study)
     now = done[-1]
     left = sum(t.seconds for t in done) / len(done) * (trials - len(done))
     outcome = f"pruned ({now.why})" if now.value is None else f"{now.value:.4f}"
     console.print(f"trial {len(done)} of {trials}: {outcome}; best {study.best_value:.4f}, {left:,.0f} s left")
 
 
-def told(trial: "optuna.trial.FrozenTrial", number: int) -> Trial:
-    pruned = trial.state.name == "PRUNED"
-    attrs = trial.user_attrs
-    value = None if pruned else trial.value
-    return Trial(number, value, attrs.get("seconds", 0.0), trial.params, attrs.get("why", ""))
+def told(study: "optuna.Study") -> list[Trial]:
+    """The trials that have ended, in order."""
+    return [
+        Trial(
+            number,
+            None if trial.state.name == "PRUNED" else trial.value,
+            trial.user_attrs.get("seconds", 0.0),
+            trial.params,
+            trial.user_attrs.get("why", ""),
+        )
+        for number, trial in enumerate(finished(study), 1)
+    ]
 
 
 __all__ = ["OBJECTIVES", "SPACES", "Trial", "Tuning", "tune"]

@@ -86,11 +86,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value, (kinds, words) = getattr(self, field.name), KINDS[field.type]
+            value = getattr(self, field.name)
             if isinstance(value, np.generic):
                 value = value.item()
                 object.__setattr__(self, field.name, value)
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            if words := misfit(field.type, value):
                 raise VbprError(f"{called(field.name)} is {value!r}; it must be {words}")
         for name, least in (
             ("dim", 0),
@@ -166,6 +166,12 @@ KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 }
 
 
+def misfit(kind: Any, value: Any) -> str:
+    """What a value of a field of this type must be, in words, where it is not that; else nothing."""
+    kinds, words = KINDS[kind]
+    return "" if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)) else words
+
+
 def read_config(path: Path | str) -> dict[str, Any]:
     """The fields of a configuration in a JSON file, such as `vbpr tune` writes: {"model": "visual", "dim": 64, ...}.
 
@@ -183,8 +189,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
     for name, value in values.items():
         if name not in FILE_FIELDS:
             raise VbprError(f"{path}: {name!r} is not known{near(name, FILE_FIELDS)}; remove it")
-        kinds, words = KINDS[FILE_FIELDS[name]]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if words := misfit(FILE_FIELDS[name], value):
             raise VbprError(f"{path}: {name} is {json.dumps(value)}; it must be {words}")
     return values
 
