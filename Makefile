@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 READY := $(VENV)/.ready
+
+# Compiled once, not by each of the many processes that the tests start.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: install demo test test-fast lint bench torture clean
 
@@ -19,10 +23,10 @@ demo: $(READY)
 	$(BIN)/vbpr demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -121,6 +121,7 @@ def test_what_a_later_method_lacks_is_said_before_the_first_is_trained(converted
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_published_protocols_are_added_to_finished_cells(converted, small, tmp_path, monkeypatch):
     names, fitted = ["cae", "knn"], []
     compare([converted], names, tmp_path, dataclasses.replace(small, published=False))
@@ -263,6 +264,7 @@ def test_pairs_are_all_pairs():
     assert [(t["a"], t["b"]) for t in tests] == list(itertools.combinations(names, 2))
 
 
+@pytest.mark.slow
 def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch):
     """A cell is kept for this very data, and not for what looks the same in training."""
     folder, rng = tmp_path / "data", np.random.default_rng(0)

@@ -119,6 +119,7 @@ def test_products_of_halves_are_those_of_the_whole():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_of_what_is_encoded_is_reported_to_anyone(tmp_path):
     """OpenVINO would send word of each import and conversion, and leave an identity in the home folder."""
     pytest.importorskip("openvino")

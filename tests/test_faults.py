@@ -673,6 +673,7 @@ def test_another_driver_of_hdf5_is_not_used(folder, tmp_path):
     assert done.returncode == 0 and "verified: 10 of 10" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_bar_that_cannot_be_shown_ends_nothing(folder, tmp_path):
     words = ["extract", "--backbone", BACKBONE, *WORDS, str(folder), "--out", str(tmp_path / "f.h5")]
     with Path("/dev/full").open("w") as full:

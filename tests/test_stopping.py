@@ -86,6 +86,7 @@ def test_contexts_of_two_threads_may_overlap():
         pool.submit(other.__exit__, None, None, None).result()
 
 
+@pytest.mark.slow
 def test_closed_descriptors_are_no_place_for_the_feature_file(board, tmp_path):
     out = tmp_path / "f.h5"
     words = f"-m vbpr extract --backbone test_resnet --random-weights --engine torch --data {board} --out {out}"
@@ -144,6 +145,7 @@ def test_while_libraries_are_imported(board, tmp_path, number):
         assert "Traceback" not in error and "internal failure" not in error
 
 
+@pytest.mark.slow
 def test_serving_ends_without_a_failure(board_model):
     process = subprocess.Popen(
         [sys.executable, "-m", "vbpr", "serve", str(board_model), "--port", "0"],

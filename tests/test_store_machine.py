@@ -285,7 +285,7 @@ def work(path, other=1):
             store.fail(np.array([7]), ["truncated"])
 
 
-@pytest.mark.parametrize("end", ["killed", "power cut", "full"])
+@pytest.mark.parametrize("end", ["killed", pytest.param("power cut", marks=pytest.mark.slow), "full"])
 def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
     """Each system call of a run in turn is the last; what was not synced is lost in part; the next run mends it."""
     monkeypatch.setattr(module, "BLOCK", BLOCK)
@@ -330,7 +330,7 @@ def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
         disk.restore()
 
 
-@pytest.mark.parametrize("end", ["killed", "power cut", "full"])
+@pytest.mark.parametrize("end", ["killed", pytest.param("power cut", marks=pytest.mark.slow), "full"])
 def test_rot_that_was_found_is_not_forgotten(tmp_path, monkeypatch, end):
     """`verify=True` cut short at each system call: what it found is found again, or is pending."""
     monkeypatch.setattr(module, "BLOCK", BLOCK)

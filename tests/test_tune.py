@@ -99,6 +99,7 @@ def test_the_first_trial_is_the_defaults(board, board_features, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, tmp_path, learner):
     whole = run(board, None, "learner", tmp_path / "whole.json", trials=14)
     count = len(learner)
