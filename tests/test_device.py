@@ -130,11 +130,16 @@ def test_auc_equals_brute_force_with_ties(strict):
     np.testing.assert_allclose(found, brute_auc(scores_of(factors), train, held, strict), atol=1e-12)
 
 
-@pytest.mark.parametrize("values", [{}, {"shared_negatives": 0}, {"loss": "softmax"}, {"negatives": "in-batch"}])
-@pytest.mark.parametrize("model", ["visual", "vbpr", "bprmf", "hybrid"])
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        (model, values)
+        for model in ("visual", "vbpr", "bprmf")
+        for values in ({}, {"shared_negatives": 0}, {"loss": "softmax"}, {"negatives": "in-batch"})
+    ]
+    + [("hybrid", {}), ("hybrid", {"popularity_share": 0.5})],
+)
 def test_a_model_is_fitted_twice_to_the_same_bits(board, board_features, model, values):
-    if model == "hybrid" and values:
-        values = {"popularity_share": 0.5}
     stores = [FeatureStore(board_features)]
     split = prepare(Dataset.resolve(board), stores, config=SplitConfig("random"))
     features = align(stores, split.item_ids) if MODELS[model].visual else None

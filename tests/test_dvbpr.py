@@ -332,9 +332,10 @@ def test_sampling_is_uniform_over_users_and_draws_held_out_items(tastes):
     assert np.asarray(split.test.todense(), bool)[u, j].any()
 
 
+@pytest.mark.slow
 def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
-    one = model(images, tmp_path / "one", epochs=3).fit(split, None)
+    one = model(images, tmp_path / "one", epochs=2).fit(split, None)
     steps, count = split.train.nnz // 32, []
 
     def broken(theta, weights, c):
@@ -367,5 +368,5 @@ def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_pat
 
 def test_patience_ends_it(narrow, tastes, tmp_path):
     split, images = tastes
-    factors = model(images, tmp_path, epochs=6, lr=0.0, patience=2).fit(split, None)
+    factors = model(images, tmp_path, epochs=4, lr=0.0, patience=2).fit(split, None)
     assert len(factors.about["curve"]) == 3  # nothing gets better after the first

@@ -49,6 +49,27 @@ class Scaled(nn.Module):
         return self.module(scaled.to(self.dtype)).float()  # type: ignore[no-any-return]
 
 
+class Whole(nn.Module):
+    """A function as a module without parts, so that tracing takes weights for constants.
+
+    Of a module with parts torch first makes one in TorchScript, part by part, which takes longer than the tracing.
+    """
+
+    def __init__(self, model: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.model = [model]  # in a list, torch does not see it
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model[0](pixels)
+
+
+def traced(model: Scaled, example: torch.Tensor) -> torch.jit.ScriptModule:
+    """A model in TorchScript, for pixels of the example's shape."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(Whole(model).eval(), example, check_trace=False)  # type: ignore[no-untyped-call,no-any-return]
+
+
 class Encoder:
     """Runs a backbone over batches of pixels on a device.
 
@@ -156,10 +177,8 @@ class TorchRunner:
         example = torch.zeros(self.part, size, size, 3, dtype=torch.uint8)
         self.model: Callable[[torch.Tensor], torch.Tensor] = model
         if batch > 1:  # for one photo, tracing takes longer than it saves
-            with warnings.catch_warnings(), torch.inference_mode(), contextlib.suppress(Exception):
-                warnings.simplefilter("ignore")  # a model that cannot be traced runs as it is
-                traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
-                self.model = torch.jit.freeze(traced)
+            with contextlib.suppress(Exception):  # a model that cannot be traced runs as it is
+                self.model = torch.jit.freeze(traced(model, example))
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         return self.pool.submit(in_parts, self.run, pixels, self.part).result
@@ -179,13 +198,8 @@ class OpenvinoRunner:
         # AMX is measured otherwise: tiles want more images, of which the halves of `in_halves` fall out of the caches.
         self.part = min(batch, (16 if fast else 8) if tiles() else 4)
         shape = (self.part, backbone.preprocessing.size, backbone.preprocessing.size, 3)
-        with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")
-            # Traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds. And as a
-            # function, its weights constants: of a module, torch first makes another in TorchScript, for a second.
-            scaled, example = Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8)
-            traced = torch.jit.trace(lambda pixels: scaled(pixels), example, check_trace=False)  # type: ignore[no-untyped-call]
-            model = ov.convert_model(traced, input=[shape])
+        # Traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds.
+        model = ov.convert_model(traced(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8)), input=[shape])
         threads = torch.get_num_threads()
         how = {
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
