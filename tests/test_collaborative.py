@@ -142,10 +142,11 @@ def test_blend_of_one_part_ranks_as_the_part(split):
 
 
 @pytest.mark.parametrize("name", ["als", "bpr"])
-def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys):
+def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys, monkeypatch):
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
+    monkeypatch.setattr("vbpr.progress.BRIEF", 0)
     c = configure(name, factors=4, epochs=3)
     made = collaborative.Implicit(c).fit(split, None)
     total = 3 * split.train.nnz
@@ -159,7 +160,8 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys)
     np.testing.assert_array_equal(made.items, twin.item_factors)
 
 
-def test_sweeps_for_the_leading_values_show_progress(split, capsys):
+def test_sweeps_for_the_leading_values_show_progress(split, capsys, monkeypatch):
+    monkeypatch.setattr("vbpr.progress.BRIEF", 0)
     spectral(split, 4, 0)
     assert re.search(r"singular values: \d+ of \d+ sweeps at most", capsys.readouterr().err)
 

@@ -46,6 +46,8 @@ def test_evaluate_prints_a_table_and_json(cli, board_model, tmp_path):
     assert {"all", "cold", "unseen", "model", "data"} <= summary.keys()
     code, text, table = cli("evaluate", board_model, board_model, "--held", "validation", "--json", "-")
     assert code == 0 and len(json.loads(text)) == 2 and "validation items of board, exact" in table
+    code, text, table = cli("evaluate", board_model, "--users", 5, "--json", "-")
+    assert code == 0 and json.loads(text)["all"]["users"] == 5 and "test items of board, users drawn at random" in table
 
 
 def test_recommend_names_the_items_of_the_users_colour(cli, board, board_model, tmp_path):

@@ -44,6 +44,20 @@ def several(seed=0, users=40, items=60):
     return Factors(*factors, np.arange(users).astype(str), np.arange(items).astype(str), *map(sp.csr_matrix, parts))
 
 
+def test_some_users_are_ranked_as_among_all():
+    factors = several()
+    whole, some = evaluate(factors), evaluate(factors, users=7)
+    ranks, chosen = whole.ranks["all"], np.unique(some.ranks["all"].users)
+    assert len(chosen) == 7 and some.summary()["all"]["users"] == 7
+    mine = np.isin(ranks.users, chosen)
+    for name in ("users", "items", "above", "ties", "candidates", "rank"):
+        np.testing.assert_array_equal(getattr(some.ranks["all"], name), getattr(ranks, name)[mine])
+    assert np.unique(evaluate(factors, users=7, seed=1).ranks["all"].users).tolist() != chosen.tolist()
+    assert evaluate(factors, users=10**9).summary() == whole.summary()
+    with pytest.raises(VbprError, match="users is 0; it must be at least 1"):
+        evaluate(factors, users=0)
+
+
 def test_summary_is_what_its_names_say():
     """By hand, user by user: of those who have test items, nothing that they took competes."""
     factors = several()

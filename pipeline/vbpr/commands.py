@@ -411,6 +411,9 @@ def tune(
 def evaluate(
     model: Annotated[list[Path], typer.Argument(help="Model files, one row each")],
     held: Annotated[str, typer.Option(help="test or validation")] = "test",
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Only so many users, drawn at random; each against every item still")
+    ] = None,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
@@ -422,10 +425,10 @@ def evaluate(
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)
-        summaries.append({"file": str(path), **run(factors, held, device).summary()})
+        summaries.append({"file": str(path), **run(factors, held, device, users=users).summary()})
         data, rule = (factors.about.get(key, "not on record") for key in ("data", "split"))
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule}")
-    print_metrics(summaries, held)
+    print_metrics(summaries, held, drawn=users is not None)
     if len(set(grounds)) > 1:
         print("note: on other ground, or on ground that is not on record, figures do not compare:")
         for path, ground in zip(model, grounds, strict=True):

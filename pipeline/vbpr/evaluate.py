@@ -15,6 +15,7 @@ from .device import pick_device
 from .errors import VbprError
 from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset
+from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 
@@ -81,25 +82,31 @@ def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]
 COVERAGE_K, COVERAGE_USERS = 10, 2000
 
 
-def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metrics:
+def evaluate(
+    factors: Factors, held: str = "test", device: str = "auto", *, users: int | None = None, seed: int = 0
+) -> Metrics:
     """Rank the held-out items of a fitted model.
 
     Args:
         held: test or validation.
+        users: rank those of so many users only, drawn at random by `seed`; None for everyone. The time goes with them.
 
     Raises:
-        VbprError: there is no such part, or it is empty in the model's split.
+        VbprError: there is no such part, it is empty in the model's split, or no user is asked for.
     """
     if held not in ("test", "validation"):
         raise VbprError(f"--held {held} is not known; choose test or validation")
     part: sp.csr_matrix = getattr(factors, held)
     if not part.nnz:
         raise VbprError(f"this model's split has no {held} items; train with another --split")
+    if users is not None:
+        part = of_some(part, users, seed)
     on = pick_device(device)
-    users, items, bias = (
+    theta, items, bias = (
         torch.from_numpy(np.ascontiguousarray(a)).to(on) for a in (factors.users, factors.items, factors.bias)
     )
-    ranks = held_out_ranks(users, items, bias, part, factors.seen)
+    with Progress("evaluate", int(np.count_nonzero(np.diff(part.indptr))), "users") as bar:
+        ranks = held_out_ranks(theta, items, bias, part, factors.seen, advance=bar.advance)
     count = np.bincount(factors.train.indices, minlength=len(factors.item_ids))[ranks.items]
     parts = {name: subset(ranks, count < fewer) for name, fewer in PARTS.items()}
     about = factors.about
@@ -110,6 +117,18 @@ def evaluate(factors: Factors, held: str = "test", device: str = "auto") -> Metr
         coverage(factors),
         bool(about.get("scores_unseen", True)),
     )
+
+
+def of_some(held: sp.csr_matrix, users: int, seed: int) -> sp.csr_matrix:
+    """The held-out items of `users` of those who have any, drawn without replacement."""
+    if users < 1:
+        raise VbprError(f"users is {users}; it must be at least 1")
+    who = np.flatnonzero(np.diff(held.indptr))
+    chosen = np.zeros(held.shape[0], np.float32)
+    chosen[np.random.default_rng(seed).permutation(who)[:users]] = 1
+    some = sp.csr_matrix(held.multiply(chosen[:, None]))
+    some.eliminate_zeros()
+    return some
 
 
 def coverage(factors: Factors, seed: int = 0) -> float:

@@ -8,7 +8,7 @@ Needs neither torch, nor images, nor the feature file.
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .files import (
     write_strings,
     write_text,
 )
+from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 
@@ -216,12 +217,14 @@ class Factors:
         *,
         allowed: Array | None = None,
         block: int = 2**21,
+        advance: Callable[[int], None] = lambda users: None,
     ) -> tuple[Array, Array]:
         """The same for many users at once: (n, k) positions and scores; -1 and -inf where there is nothing left.
 
         Args:
             users: positions, or a mask; None for everyone.
             block: scores held at a time (4 bytes each, twice).
+            advance: is told how many users have been done since it was told last.
 
         Raises:
             VbprError: there is no such user, `allowed` is no mask, or k is not positive.
@@ -254,6 +257,7 @@ class Factors:
             keep = place < width
             row, item, place = row[keep], item[keep], place[keep]
             items[a + row, place], scores[a + row, place] = item, s[row, item]
+            advance(len(rows))
         return items, scores
 
     def fold_in(self, *liked: Array) -> Array:
@@ -383,10 +387,11 @@ class Factors:
             replacing(path, "answers") as temporary,
             temporary.open("wb") as sink,
             pq.ParquetWriter(sink, schema) as writer,
+            Progress("recommend", len(users), "users") as bar,
         ):
             for a in range(0, len(users), chunk):
                 some = users[a : a + chunk]
-                items, scores = self.recommend_all(some, k, seen, allowed=allowed)
+                items, scores = self.recommend_all(some, k, seen, allowed=allowed, advance=bar.advance)
                 row, place = np.nonzero(items >= 0)
                 who = pa.array(self.user_ids[some].tolist(), pa.string())
                 columns = [
@@ -446,7 +451,9 @@ class Factors:
                     group = handle["head"]
                     stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
                     head = Head(**stored, unit=bool(group.attrs["unit"]))
-                users, items, bias = (handle[name][:].astype(np.float32) for name in ("users", "items", "bias"))
+                users, items, bias = (
+                    handle[name][:].astype(np.float32, copy=False) for name in ("users", "items", "bias")
+                )
                 about = json.loads(read_text(handle, "about"))
                 check_about(about)
         except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:

@@ -18,7 +18,7 @@ import json
 import os
 import shlex
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +40,7 @@ from .files import (
     reserve,
     write_text,
 )
+from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -250,10 +251,17 @@ class FeatureStore:
         return sum(b - a for a, b in (self._span(k) for k in self._sealed() if whole[k]))
 
     @staticmethod
-    def _each(look: Callable[[int], T], blocks: Iterable[int]) -> list[T]:
+    def _each(look: Callable[[int], T], blocks: Sequence[int]) -> list[T]:
         """What `look` finds in each block, several at a time: reading and hashing hold no lock of Python's."""
-        with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), "digest") as pool:
-            return list(pool.map(look, blocks))
+        found: list[T] = []
+        with (
+            ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0))), "digest") as pool,
+            Progress("compare with digests", len(blocks), "blocks") as bar,
+        ):
+            for one in pool.map(look, blocks):
+                found.append(one)
+                bar.advance(1)
+        return found
 
     def _span(self, block: int) -> tuple[int, int]:
         """First row of a block, and the one after its last."""

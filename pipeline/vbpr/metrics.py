@@ -8,7 +8,7 @@ off the counts through the CSR rather than masked.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -65,6 +65,7 @@ def held_out_ranks(
     observed: sp.csr_matrix,
     user_block: int = USER_BLOCK,
     item_block: int = ITEM_BLOCK,
+    advance: Callable[[int], None] = lambda users: None,
 ) -> Ranks:
     """Rank every held-out item against all items outside `observed`.
 
@@ -73,6 +74,7 @@ def held_out_ranks(
         held: (U, I) CSR of held-out pairs; users without any are skipped.
         observed: (U, I) CSR of everything each user took, the held-out pairs included.
         user_block, item_block: scores computed at a time (items in 64s); they change nothing but speed and memory.
+        advance: is told how many users have been ranked since it was told last.
 
     Raises:
         VbprError: a number is not finite, so that nothing is above anything.
@@ -98,16 +100,17 @@ def held_out_ranks(
     counted = [np.zeros(held.nnz, np.int64) for _ in range(3)]  # above, ties, and twice the places lost to other held
 
     @torch.inference_mode()
-    def count(start: int) -> None:
-        block = Block(users, padded, columns, held, observed, who[start : start + user_block])
+    def count(rows: Array) -> int:
+        block = Block(users, padded, columns, held, observed, rows)
         for total, number in zip(counted, block.count(), strict=True):
             total[block.at] = number
+        return len(rows)
 
-    blocks = range(0, len(who), user_block)
+    blocks = [who[a : a + user_block] for a in range(0, len(who), user_block)]
     with single_threaded_ops(users.device) as workers, ThreadPoolExecutor(workers, "rank") as pool:
         # On a GPU one after another, on the caller's own stream.
-        for _ in (pool.map if users.device.type == "cpu" else map)(count, blocks):
-            pass
+        for ranked in (pool.map if users.device.type == "cpu" else map)(count, blocks):
+            advance(ranked)
     above, ties, lost = counted
     row_of = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
     candidates = (len(bias) - np.diff(observed.indptr))[row_of]

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TextIO, cast
+from typing import Any, ClassVar, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -44,10 +44,14 @@ class Unfailing:
 
 console = Console(file=cast(TextIO, Unfailing()), highlight=False, markup=False, emoji=False)
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
+BRIEF = 1.0  # seconds; of what took no longer nothing is said there
 
 
 class Progress:
-    """A progress display on standard error; of several processes at one job, one shows it."""
+    """A progress display on standard error; of several processes at one job, one shows it, and of a job within
+    another, the outer one."""
+
+    live: ClassVar[bool] = False
 
     def __init__(self, label: str, total: int, unit: str = "items", shown: bool = True) -> None:
         self.label, self.total, self.unit, self.shown = label, total, unit, shown
@@ -56,6 +60,8 @@ class Progress:
         self.bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
+        self.shown = self.shown and not Progress.live
+        Progress.live = Progress.live or self.shown
         if console.is_terminal and self.shown:
             self.bar = Bar(
                 TextColumn("{task.description}", markup=False),
@@ -73,9 +79,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        Progress.live = Progress.live and not self.shown
         if self.bar is not None:
             self.bar.stop()
-        elif self.done:
+        elif self.done and time.monotonic() - self.start > BRIEF:
             self._line()
 
     @property
@@ -83,11 +90,15 @@ class Progress:
         """Units a second so far."""
         return self.done / max(1e-9, time.monotonic() - self.start)
 
+    @property
+    def speed(self) -> str:
+        return f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+
     def advance(self, count: int, note: str = "") -> None:
         self.done += count
         self.note = note or self.note
         if self.bar is not None:
-            self.bar.update(self.task, advance=count, rate=f"{self.rate:,.0f} {self.unit}/s", note=self.note)
+            self.bar.update(self.task, advance=count, rate=f"{self.speed} {self.unit}/s", note=self.note)
         elif time.monotonic() - self.spoken > LINE_EVERY:
             self._line()
 
@@ -96,7 +107,7 @@ class Progress:
         if not self.shown:
             return
         left = (self.total - self.done) / max(1e-9, self.rate)
-        text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, {left:,.0f} s left"
+        text = f"{self.label}: {self.done:,} of {self.total:,} {self.unit}, {self.speed}/s, {left:,.0f} s left"
         print(text + (f", {self.note}" if self.note else ""), file=console.file, flush=True)
 
 

@@ -62,9 +62,8 @@ def report(
     rng = np.random.default_rng(seed)
     dataset = Dataset.behind(factors.about, data)
     page = Page(factors, Photos(dataset, factors.about.get("added", [])))
-    with Progress("report", 5, "parts") as bar:
-        measured, note = measure(factors, device)
-        bar.advance(1, "metrics")
+    measured, note = measure(factors, device)
+    with Progress("report", 4, "parts") as bar:
         sections = {
             "metrics": [m.summary() for m in measured],
             "note": note,

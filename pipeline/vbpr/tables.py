@@ -18,11 +18,12 @@ def terminal(width: int | None = None) -> Console:
 SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # the JSON has more
 
 
-def print_metrics(summaries: list[dict[str, Any]], held: str = "test") -> None:
-    """A line a model and part of its items: all, cold, unseen."""
+def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bool = False) -> None:
+    """A line a model and part of its items: all, cold, unseen; `drawn`: of some users, drawn at random."""
     data = {summary["data"] for summary in summaries}
     of = f" of {data.pop()}" if len(data) == 1 and all(data) else ""
-    table = Table(title=f"{held} items{of}, exact over all items not taken", title_justify="left")
+    some = ", users drawn at random" if drawn else ""
+    table = Table(title=f"{held} items{of}{some}, exact over all items not taken", title_justify="left")
     for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     names = [summary["model"] for summary in summaries]
