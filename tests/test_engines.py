@@ -16,7 +16,7 @@ import torch
 from conftest import TINY, board_items
 from vbpr import VbprError, engines, load_backbone
 from vbpr.decode import prepare
-from vbpr.engines import Encoder
+from vbpr.engines import Encoder, TorchRunner
 from vbpr.graphs import in_float32, in_halves, pool_later, tiles
 
 
@@ -117,6 +117,14 @@ def test_products_of_halves_are_those_of_the_whole():
     found, wide = in_a_thread(graph, "f32", x)
     assert len(graph.outputs) == 1 and not wide
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [TINY, "test_efficientnet", "test_vit"])
+def test_torch_s_engine_folds_batch_norms_and_does_not_quietly_run_the_model_as_it_is(name, recwarn):
+    model = TorchRunner(load_backbone(name, random_weights=True), fast=False, batch=4).model
+    kinds = [node.kind() for node in model.graph.nodes()]
+    assert "aten::batch_norm" not in kinds and {"aten::_convolution", "aten::conv2d", "aten::linear"} & set(kinds)
+    assert not recwarn.list
 
 
 @pytest.mark.slow

@@ -1030,7 +1030,7 @@ try:
         for k in range(6):
             store.write(np.array([k]), np.full((1, 4), k, np.float32))
 except VbprError as error:
-    fail(str(error), error.code)
+    fail(str(error), 2)
 """
     call = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}", sys.executable, "-c", code]
     done = subprocess.run(call, capture_output=True, text=True, timeout=120)

@@ -30,6 +30,7 @@ NAMES = [
     "Nearest",
     "Split",
     "SplitConfig",
+    "Stopped",
     "TrainConfig",
     "VbprError",
     "configure",

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM at any moment of a command: one word, exit code 130, no traceback."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from conftest import environment
+from conftest import TINY, environment
 
 START = "import sys, time, os, signal\nfrom vbpr.stopping import interruptible, stop_signals\n"
 BODIES = {
@@ -109,6 +110,27 @@ def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, t
     with pytest.raises(SystemExit) as ended, interruptible():
         demo.run(tmp_path)
     assert ended.value.code == 130
+
+
+def test_a_loop_that_passes_over_faults_ends_when_it_is_stopped(board, tmp_path, monkeypatch):
+    import vbpr
+    from vbpr.features import FeatureStore
+
+    write, names = FeatureStore.write, []
+
+    def pressed(*args):
+        monkeypatch.setattr(FeatureStore, "write", write)
+        os.kill(os.getpid(), signal.SIGINT)
+        write(*args)
+
+    monkeypatch.setattr(FeatureStore, "write", pressed)
+    with pytest.raises(vbpr.Stopped, match=r"stopped with \d+ of 22 items in .* again to resume"):
+        for name in ("one", "two"):
+            names.append(name)
+            with contextlib.suppress(Exception):
+                data = vbpr.Dataset.resolve(board)
+                vbpr.extract(data, TINY, tmp_path / f"{name}.h5", random_weights=True, engine="torch", batch=4)
+    assert names == ["one"]
 
 
 def test_python_has_its_own_signals_back():

@@ -118,14 +118,12 @@ def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, t
 # In a process of its own, not a fork: the threads of the numerical libraries do not survive that.
 CHILD = f"""
 import sys
-from vbpr import Dataset, VbprError, tune
+from vbpr import Dataset, Stopped, tune
 from vbpr.tune import SPACES
 SPACES["bprmf"] = SPACES["bprmf"] | {{k: v for k, v in {SMALL}.items() if k in SPACES["bprmf"]}}
 try:
     tune(Dataset.resolve(sys.argv[1]), [], "bprmf", sys.argv[2], device="cpu", trials=400)
-except VbprError as error:
-    sys.exit(error.code)
-except KeyboardInterrupt:
+except (Stopped, KeyboardInterrupt):
     sys.exit(130)
 """
 

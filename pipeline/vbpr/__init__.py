@@ -20,6 +20,7 @@ PUBLIC = {
     "Nearest": "nearest",
     "Split": "interactions",
     "SplitConfig": "interactions",
+    "Stopped": "stopping",
     "TrainConfig": "models",
     "VBPR": "estimators",
     "Visual": "estimators",

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from .errors import VbprError, errno_in, some
-from .stopping import INTERRUPTED
+from .stopping import INTERRUPTED, STOPPED, Stopped
 
 OUT_OF_MEMORY = (
     "out of memory (or of threads); extract: lower --batch or --threads; train: --memory-limit GB keeps prepared "
@@ -39,8 +39,10 @@ class App(typer.Typer):
             fail("the folder that this was started in is gone; start it in another", 2)
         try:
             return super().__call__(*args, **kwargs)
+        except Stopped as stopped:
+            end(str(stopped), STOPPED)
         except VbprError as error:
-            fail(str(error), error.code)
+            fail(str(error), 2)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
@@ -63,8 +65,12 @@ class App(typer.Typer):
 
 
 def fail(message: str, code: int) -> None:
+    end(f"error: {message}", code)
+
+
+def end(words: str, code: int) -> None:
     with contextlib.suppress(OSError):  # standard error may be full, or closed
-        print(f"error: {message}", file=sys.stderr)
+        print(words, file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -63,11 +63,12 @@ class Whole(nn.Module):
         return self.model[0](pixels)
 
 
-def traced(model: Scaled, example: torch.Tensor) -> torch.jit.ScriptModule:
-    """A model in TorchScript, for pixels of the example's shape."""
+def traced(model: Scaled, example: torch.Tensor, frozen: bool = False) -> torch.jit.ScriptModule:
+    """A model in TorchScript, for pixels of the example's shape; `frozen`: its batch norms folded into convolutions."""
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(Whole(model).eval(), example, check_trace=False)  # type: ignore[no-untyped-call,no-any-return]
+        made = torch.jit.trace(Whole(model).eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+        return torch.jit.freeze(made) if frozen else made  # type: ignore[no-any-return]
 
 
 class Encoder:
@@ -178,7 +179,7 @@ class TorchRunner:
         self.model: Callable[[torch.Tensor], torch.Tensor] = model
         if batch > 1:  # for one photo, tracing takes longer than it saves
             with contextlib.suppress(Exception):  # a model that cannot be traced runs as it is
-                self.model = torch.jit.freeze(traced(model, example))
+                self.model = traced(model, example, frozen=True)
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         return self.pool.submit(in_parts, self.run, pixels, self.part).result

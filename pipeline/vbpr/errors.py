@@ -6,9 +6,7 @@ from collections.abc import Iterable
 
 
 class VbprError(Exception):
-    """A fault of the input or the machine that the user can mend. The command line prints it and exits with `code`."""
-
-    code = 2
+    """A fault of the input or the machine that the user can mend. The command line prints it and exits with code 2."""
 
 
 ERRNO = re.compile(r"errno = (\d+)")

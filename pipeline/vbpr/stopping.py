@@ -15,18 +15,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from .errors import VbprError
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPPED = 130  # the exit code, whichever of the two it was
 ASKED: list[list[int]] = []  # the signals that came in the outermost `stop_signals` under way
 INTERRUPTED: list[int] = []  # those that interrupted the command instead
 
 
-class Stopped(VbprError):
-    """The user or the system asked to stop; what was done is kept."""
-
-    code = STOPPED
+class Stopped(BaseException):
+    """The user or the system asked to stop; what was done is kept. No Exception, like Python's own KeyboardInterrupt:
+    a loop that passes over what fails must end, too."""
 
 
 @contextlib.contextmanager
@@ -129,4 +126,4 @@ def say(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())
 
 
-__all__ = ["INTERRUPTED", "SIGNALS", "Stopped", "interruptible", "stop_signals"]
+__all__ = ["INTERRUPTED", "SIGNALS", "STOPPED", "Stopped", "interruptible", "stop_signals"]

@@ -289,7 +289,7 @@ def run_trial(
         trial.set_user_attr("seconds", time.monotonic() - started)
         drawn = isinstance(error, VbprError | RuntimeError | MemoryError)
         drawn = drawn and not isinstance(error, torch.AcceleratorError)  # after which a GPU answers nothing
-        poor = isinstance(error, optuna.TrialPruned) or (count and drawn and not isinstance(error, Stopped))
+        poor = isinstance(error, optuna.TrialPruned) or (count and drawn)
         if poor:  # an error of the defaults is the user's; a later one (not finite, too large) the draw's
             trial.set_user_attr("why", str(error))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED if poor else optuna.trial.TrialState.FAIL)
