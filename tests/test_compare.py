@@ -423,3 +423,10 @@ def test_cells_are_of_their_features_and_the_oracle_chooses_on_test(board, tmp_p
     assert len(fitted) == 2
     run(1, True)
     assert len(fitted) == 3 and fitted[2] == fitted[1][::-1]
+
+
+def test_one_data_set_twice_is_refused_however_it_is_written(board, tmp_path):
+    twice = [Dataset.resolve(board), Dataset.resolve(board.parent / "." / board.name)]
+    with pytest.raises(VbprError, match="one of them is given twice"):
+        compare(twice, ["popularity"], tmp_path)
+    assert not list(tmp_path.iterdir())

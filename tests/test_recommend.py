@@ -27,7 +27,9 @@ def random_factors(users=40, items=60, seed=0, ties=False):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seen", [False, True])
-def test_many_at_once_are_each_one_alone_ties_included(ties, seen):
+@pytest.mark.parametrize("across", [1, 2048])  # blocks of 23 (at least twice what is asked for), and all 45 at once
+def test_many_at_once_are_each_one_alone_ties_included(ties, seen, across, monkeypatch):
+    monkeypatch.setattr("vbpr.factors.ACROSS", across)
     factors = random_factors(ties=ties)
     allowed = np.arange(60) % 4 > 0
     items, scores = factors.recommend_all(k=10, seen=seen, allowed=allowed, block=130)
@@ -41,6 +43,18 @@ def test_many_at_once_are_each_one_alone_ties_included(ties, seen):
         np.testing.assert_allclose(scores[user][: len(order)], wanted[order], rtol=1e-5, atol=1e-6)
     if not seen:
         assert (items[0] == -1).all() and np.isneginf(scores[0]).all()
+
+
+@pytest.mark.parametrize("k", [1, 7, 25, 99])
+def test_blocks_of_items_change_nothing(k, monkeypatch):
+    factors = random_factors(ties=True)
+    whole = factors.recommend_all(k=k)
+    monkeypatch.setattr("vbpr.factors.ACROSS", 1)
+    monkeypatch.setattr("vbpr.factors.ROWS", 16)
+    for one, other in zip(whole, factors.recommend_all(k=k), strict=True):
+        np.testing.assert_array_equal(one, other)
+    nothing = factors.recommend_all(k=k, allowed=np.zeros(60, bool))
+    assert (nothing[0] == -1).all() and np.isneginf(nothing[1]).all() and nothing[0].shape == (40, k)
 
 
 def test_fold_in_recovers_tastes_that_are_linear_in_the_history():

@@ -109,6 +109,8 @@ def compare(
         Stopped: Ctrl-C or SIGTERM; run again to resume.
     """
     options, folder, methods = options or Options(), Path(out), methods_of(names)
+    if len({slug(data) for data in data_sets}) < len(data_sets):
+        raise VbprError("--data takes distinct data sets; one of them is given twice")
     pick_device(options.device)  # a GPU that is not there is said before the first method runs
     check_methods(data_sets, methods, folder, options)
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}

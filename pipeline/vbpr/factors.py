@@ -232,31 +232,34 @@ class Factors:
         users = np.arange(len(self.user_ids)) if users is None else positions(users, len(self.user_ids), "user")
         if k < 1:
             raise VbprError(f"k is {k}; it must be at least 1")
-        allowed = None if allowed is None else mask_of(allowed, len(self.item_ids))
-        n, width = len(self.item_ids), min(k, len(self.item_ids))
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
-        columns, taken, step = (
-            np.ascontiguousarray(self.items.T),
-            None if seen else self.seen,
-            max(1, block // max(1, n)),
-        )
-        for a in range(0, len(users), step):
+        pool = np.arange(len(self.item_ids))
+        vectors, bias, taken = self.items, self.bias, None if seen else self.seen
+        if allowed is not None:
+            pool = np.flatnonzero(mask_of(allowed, len(self.item_ids)))
+            vectors, bias, taken = vectors[pool], bias[pool], None if taken is None else taken[:, pool]
+        width = min(k, len(pool))
+        # Blocks of items, alike, and of as many users as make `block` scores.
+        across = -(-len(pool) // max(1, len(pool) // max(ACROSS, 2 * width)))
+        step = max(1, min(ROWS, block // max(1, across)))
+        for a in range(0, len(users) if width else 0, step):
             rows = users[a : a + step]
-            s = self.users[rows] @ columns
-            s += self.bias
-            if allowed is not None:
-                s[:, ~allowed] = -np.inf
-            if taken is not None:
-                part = taken[rows]
-                s[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = -np.inf
-            floor = np.partition(s, n - width, axis=1)[:, n - width, None]
-            row, item = np.nonzero((s >= floor) & (s > -np.inf))
-            order = np.lexsort((item, -s[row, item], row))  # equal scores in the catalogue's order, as `best` has them
-            row, item = row[order], item[order]
-            place = np.arange(len(row)) - np.searchsorted(row, row)
-            keep = place < width
-            row, item, place = row[keep], item[keep], place[keep]
-            items[a + row, place], scores[a + row, place] = item, s[row, item]
+            there = None if taken is None else taken[rows].tocsc()
+            top = np.full((len(rows), width), -1), np.full((len(rows), width), -np.inf, np.float32)
+            for start in range(0, len(pool), across):
+                first = min(start, len(pool) - across)  # of one shape, the last one reaching back
+                s = self.users[rows] @ vectors[first : first + across].T
+                s += bias[first : first + across]
+                s[:, : start - first] = -np.inf
+                if there is not None:
+                    low, high = there.indptr[[start, first + across]]
+                    column = np.repeat(
+                        np.arange(start - first, across), np.diff(there.indptr[start : first + across + 1])
+                    )
+                    s[there.indices[low:high], column] = -np.inf
+                best_of_rows(top, s, first)
+            items[a : a + step, :width] = np.where(top[0] < 0, -1, pool[top[0]])
+            scores[a : a + step, :width] = top[1]
             advance(len(rows))
         return items, scores
 
@@ -465,6 +468,7 @@ class Factors:
 
 
 SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
+ROWS, ACROSS = 256, 2048  # users, and items or more, of a block of scores: 2 MB, which stay in the caches
 BLIND = (  # why a model without a head cannot place what it has not seen
     "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
     "(dvbpr); use --model visual or vbpr"
@@ -516,6 +520,29 @@ def best(scores: Array, k: int) -> Array:
     floor = np.partition(scores, len(scores) - k)[len(scores) - k]
     at = np.flatnonzero(scores >= floor)
     return np.asarray(at[np.argsort(-scores[at], kind="stable")][:k])
+
+
+def best_of_rows(top: tuple[Array, Array], scores: Array, first: int) -> None:
+    """Bring what a block of scores has to offer into the best of each row so far.
+
+    Args:
+        top: (n, k) positions and scores, best first, equal ones in the catalogue's order; -1 and -inf where there is
+            nothing yet. Changed in place.
+        scores: (n, m), of the items from position `first` on, which come after those of `top`.
+    """
+    items, values = top
+    (k, m), floor = (values.shape[1], scores.shape[1]), values[:, -1:]
+    better = scores > floor
+    if m > k and np.isneginf(floor).any():  # as at the start: no more than the best k of the block come in
+        better &= scores >= np.partition(scores, m - k, axis=1)[:, m - k, None]
+    row, column = np.nonzero(better)
+    changed = np.unique(row)
+    who = np.concatenate([np.repeat(changed, k), row])
+    item = np.concatenate([items[changed].ravel(), column + first])
+    value = np.concatenate([values[changed].ravel(), scores[row, column]])
+    order = np.lexsort((item, -value, who))
+    order = order[np.arange(len(who)) - np.searchsorted(who[order], who[order]) < k]
+    items[changed], values[changed] = item[order].reshape(-1, k), value[order].reshape(-1, k)
 
 
 POOL = 1000  # best items that variety is looked for among: a hundred may all be shoes

@@ -61,7 +61,6 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self.shown = self.shown and not Progress.live
-        Progress.live = Progress.live or self.shown
         if console.is_terminal and self.shown:
             self.bar = Bar(
                 TextColumn("{task.description}", markup=False),
@@ -74,6 +73,7 @@ class Progress:
             )
             self.bar.start()
             self.task = self.bar.add_task(self.label, total=self.total, rate="", note="")
+        Progress.live = Progress.live or self.shown
         return self
 
     def __exit__(
