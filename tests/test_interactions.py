@@ -530,3 +530,22 @@ def test_dates_are_seconds_and_texts_are_ids_whatever_they_say():
 def test_impossible_ways_to_split_are_refused(values):
     with pytest.raises(VbprError, match="must be at least"):
         SplitConfig(**values)
+
+
+@pytest.mark.parametrize("keep", ["mask", "positions", "repeated"])
+def test_selecting_is_building_anew_from_what_is_kept(keep):
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 12, 80).astype(str), rng.integers(0, 40, 80).astype(str)
+    whole = Interactions.of(users, items, rng.random(80), rng.integers(0, 3, 80))
+    mask = rng.random(len(whole)) < 0.3
+    chosen = {"mask": mask, "positions": rng.permutation(np.flatnonzero(mask)), "repeated": [7, 3, 3, 7, 60]}[keep]
+    some = whole.select(chosen)
+    at = np.unique(np.arange(len(whole))[chosen])
+    columns = (whole.user_ids[whole.users[at]], whole.item_ids[whole.items[at]], whole.times[at], whole.splits[at])
+    twin = Interactions.of(*columns)
+    assert len(some) == len(at) and len(some.item_ids) < len(whole.item_ids)
+    for name in ("user_ids", "item_ids", "users", "items", "times", "splits"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(twin, name))
+        assert getattr(some, name).dtype == getattr(twin, name).dtype
+    with pytest.raises(VbprError, match="no interaction is selected"):
+        whole.select([])

@@ -14,7 +14,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -88,8 +88,8 @@ class Interactions:
         Raises:
             VbprError: there are none, columns differ in length, or one has a value that is none.
         """
-        user_ids, u = np.unique(given_ids("user", users), return_inverse=True)
-        item_ids, i = np.unique(given_ids("item", items), return_inverse=True)
+        user_ids, u = distinct("user", users)
+        item_ids, i = distinct("item", items)
         if not len(u):
             raise VbprError("there are no interactions; each needs a user and an item")
         key = np.zeros(len(u), np.int64)
@@ -102,7 +102,7 @@ class Interactions:
             )
         key = u.astype(np.int64) * len(item_ids) + i
         order = np.lexsort((when, part, key))  # train before test, then the earliest
-        first = order[np.unique(key[order], return_index=True)[1]]
+        first = order[np.diff(key[order], prepend=-1) > 0]
         return cls(
             user_ids,
             item_ids,
@@ -141,13 +141,20 @@ class Interactions:
         return len(self.users)
 
     def select(self, keep: Array) -> "Interactions":
-        """The pairs under a mask or list of positions; users and items left without any are dropped."""
-        return Interactions.of(
-            self.user_ids[self.users[keep]],
-            self.item_ids[self.items[keep]],
-            None if self.times is None else self.times[keep],
-            None if self.splits is None else self.splits[keep],
-        )
+        """The pairs under a mask or list of positions; users and items left without any are dropped.
+
+        Raises:
+            VbprError: no pair is.
+        """
+        chosen = np.zeros(len(self), bool)
+        chosen[keep] = True
+        keep = np.flatnonzero(chosen)
+        if not len(keep):
+            raise VbprError("no interaction is selected; choose at least one")
+        user_ids, users = in_use(self.user_ids, self.users[keep])
+        item_ids, items = in_use(self.item_ids, self.items[keep])
+        times, splits = (None if of is None else of[keep] for of in (self.times, self.splits))
+        return Interactions(user_ids, item_ids, users, items, times, splits)
 
     def k_core(self, k: int) -> "Interactions":
         """The largest part in which every user and every item has at least k interactions.
@@ -165,6 +172,27 @@ class Interactions:
             if not len(keep):
                 raise VbprError(f"no interaction is left when every user and item must have {k}; lower --k-core")
         return self.select(keep)
+
+
+def in_use(ids: Strings, places: Array) -> tuple[Strings, Array]:
+    """Those ids that have a place, and (n,) int32 places among them."""
+    used = np.bincount(places, minlength=len(ids)) > 0
+    return ids[used], (np.cumsum(used, dtype=np.int32) - 1)[places]
+
+
+class Coded(NamedTuple):
+    """A column of ids as a reader has it: distinct names, and (n,) positions among them."""
+
+    names: Strings
+    places: Array
+
+
+def distinct(what: str, values: Any) -> tuple[Strings, Array]:
+    """The ids of a column, sorted, and (n,) positions among them."""
+    if not isinstance(values, Coded):
+        return np.unique(given_ids(what, values), return_inverse=True)
+    names, place = np.unique(values.names, return_inverse=True)
+    return names, place[values.places]
 
 
 def given_ids(what: str, values: Any) -> Strings:
@@ -539,14 +567,14 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
     return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
 
-def ids(column: pa.ChunkedArray) -> tuple[Array, Array]:
-    """A column as strings, and which of them are no ids: NumPy takes a NUL at the end for padding, and a stray quote
-    takes the rows up to the next one for an id."""
+def ids(column: pa.ChunkedArray) -> tuple[Coded, Array]:
+    """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
+    up to the next one for an id."""
     column = pc.fill_null(pc.cast(column, pa.string()), "")
     bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
     bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
     codes = column.combine_chunks().dictionary_encode()
-    return np.asarray(codes.dictionary.to_pylist(), np.str_)[np.asarray(codes.indices)], np.asarray(bad)
+    return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad)
 
 
 def times(column: pa.ChunkedArray) -> tuple[Array, Array]:
@@ -601,7 +629,7 @@ ID = (
     "an id is text or a number, without a NUL or a line break (a quote never closed?), of up to "
     f"{LONGEST_ID:,} letters; give it one, or remove the row"
 )
-CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Array, Array]], str]] = {
+CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str]] = {
     "user_id": (ids, ID),
     "item_id": (ids, ID),
     "timestamp": (times, "a time is a number of seconds or a date such as 2020-07-31"),
