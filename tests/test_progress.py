@@ -41,12 +41,12 @@ def test_a_step_within_another_is_silent(told):
         with Progress("inner", 5) as inner:
             inner.advance(5)
         bar.advance(2)
-    assert counts(told(), "outer", "items") == ([2, 2], {2})
+    assert counts(told(), "outer", "items") == ([2], {2})
     with pytest.raises(KeyError), Progress("outer", 2), Progress("inner", 5):
         raise KeyError
     with Progress("after", 2) as bar:
         bar.advance(1)
-    assert counts(told(), "after", "items") == ([1, 1], {2})
+    assert counts(told(), "after", "items") == ([1], {2})
 
 
 def test_one_bar_is_on_the_terminal(monkeypatch):
@@ -73,7 +73,7 @@ def test_evaluation_tells_how_many_users_are_ranked(told):
 
 def test_recommending_tells_how_many_users_are_done(told, tmp_path):
     several(users=70).to_parquet(tmp_path / "r.parquet", chunk=30)
-    assert counts(told(), "recommend", "users") == ([30, 60, 70, 70], {70})
+    assert counts(told(), "recommend", "users") == ([30, 60, 70], {70})
 
 
 def test_comparing_with_digests_tells_how_many_blocks_are_done(told, tmp_path):
@@ -82,4 +82,4 @@ def test_comparing_with_digests_tells_how_many_blocks_are_done(told, tmp_path):
     with FeatureStore.create(tmp_path / "f.h5", ids, np.ones(n, np.uint64), 3, PROVENANCE) as store:
         store.write(np.arange(n), np.zeros((n, 3), np.float32))
         assert store.verify() == []
-    assert counts(told(), "compare with digests", "blocks") == ([1, 2, 3, 3], {3})
+    assert counts(told(), "compare with digests", "blocks") == ([1, 2, 3], {3})
