@@ -236,6 +236,7 @@ def test_it_learns_colours_and_the_efficient_preset_encodes_less(narrow, tastes,
     assert frugal.about["encoded"] < plain.about["encoded"] / 1.5
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_vectors(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
     whole = model(images, tmp_path).fit(split, None)

@@ -22,6 +22,7 @@ from vbpr.graphs import in_float32, in_halves, pool_later, tiles
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 @pytest.mark.parametrize("batch", [1, 6, 16])
+@pytest.mark.slow
 def test_features_do_not_depend_on_batch_or_engine(engine, batch):
     if engine == "openvino":
         pytest.importorskip("openvino")
@@ -372,6 +373,7 @@ def test_the_gpu_runner_keeps_float32_whole_whatever_a_program_has_set(cuda_on_c
 
 
 @pytest.mark.parametrize("compiler", ["there", "missing"])
+@pytest.mark.slow
 def test_the_gpu_runner_compiles_for_many_images_where_it_can(cuda_on_cpu, monkeypatch, compiler):
     backbone = load_backbone("test_efficientnet", random_weights=True)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), dtype=np.uint8)

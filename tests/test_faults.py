@@ -397,6 +397,7 @@ def test_archives_whose_headers_are_forged(folder, tmp_path):
     assert {"damaged", "encrypted"} <= reasons
 
 
+@pytest.mark.slow
 def test_sizes_that_a_zip_forges_do_not_fill_the_memory(tmp_path):
     path, size = tmp_path / "images.zip", 300 * 2**20
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

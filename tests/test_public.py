@@ -135,6 +135,7 @@ def test_a_container_gets_as_many_threads_as_it_may_use(tmp_path, monkeypatch):
     assert os.environ == {"OMP_WAIT_POLICY": "active", "OMP_NUM_THREADS": "8"}
 
 
+@pytest.mark.slow
 def test_training_does_not_import_the_backbones_libraries():
     code = "import vbpr.train, sys; print([m for m in ('timm', 'torchvision') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
