@@ -234,7 +234,8 @@ class Factors:
             raise VbprError(f"k is {k}; it must be at least 1")
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
         pool = np.arange(len(self.item_ids))
-        vectors, bias, taken = self.items, self.bias, None if seen else self.seen
+        vectors, bias = self.items, self.bias
+        taken = None if seen else self.train[users] + self.validation[users] + self.test[users]
         if allowed is not None:
             pool = np.flatnonzero(mask_of(allowed, len(self.item_ids)))
             vectors, bias, taken = vectors[pool], bias[pool], None if taken is None else taken[:, pool]
@@ -244,7 +245,7 @@ class Factors:
         step = max(1, min(ROWS, block // max(1, across)))
         for a in range(0, len(users) if width else 0, step):
             rows = users[a : a + step]
-            there = None if taken is None else taken[rows].tocsc()
+            there = None if taken is None else taken[a : a + step].tocsc()
             top = np.full((len(rows), width), -1), np.full((len(rows), width), -np.inf, np.float32)
             for start in range(0, len(pool), across):
                 first = min(start, len(pool) - across)  # of one shape, the last one reaching back
