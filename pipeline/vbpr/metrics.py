@@ -22,8 +22,9 @@ from .errors import VbprError
 
 Array = np.ndarray[Any, Any]
 
-# Scores of a block, half a megabyte: they and their comparison stay in a core's own cache while they are counted.
-USER_BLOCK, ITEM_BLOCK, WIDTH = 256, 512, 64
+# Scores of a block, a megabyte: they and their comparison stay in the caches while they are counted, and what it costs
+# to call for a product and four passes over it, which cores do in turn, is small beside it.
+USER_BLOCK, ITEM_BLOCK, WIDTH = 768, 384, 64
 COUNTED, NUMBERS = 64, 1 << 21  # so many blocks' counts, or numbers, are kept apart before they are added up
 
 
@@ -88,7 +89,7 @@ def held_out_ranks(
         raise VbprError("the model's numbers or its scores are not all finite; train it again with a lower --lr")
     who = np.flatnonzero(np.diff(held.indptr))
     if users.device.type == "cuda":
-        user_block, parts = 8 * user_block, -(-len(bias) // (64 * item_block))
+        user_block, parts = 3 * user_block, -(-len(bias) // (64 * item_block))
         item_block = -(-len(bias) // parts)  # as many blocks, alike, with little to pad
     # Every block of one shape, whole in the widths that a matrix product works in (its last few columns are summed in
     # another order): equal vectors score equally to the last bit wherever they stand.
@@ -106,8 +107,9 @@ def held_out_ranks(
             total[block.at] = number
         return len(rows)
 
-    blocks = [who[a : a + user_block] for a in range(0, len(who), user_block)]
     with single_threaded_ops(users.device) as workers, ThreadPoolExecutor(workers, "rank") as pool:
+        number = min(len(who), -(-len(who) // (user_block * workers)) * workers)  # as many, alike, for every core
+        blocks = np.array_split(who, number) if number else []
         # On a GPU one after another, on the caller's own stream.
         for ranked in (pool.map if users.device.type == "cpu" else map)(count, blocks):
             advance(ranked)
@@ -160,19 +162,20 @@ class Block:
 
     def count(self) -> tuple[Array, Array, Array]:
         """Of each held-out pair: what is above it, what ties with it, and twice the places lost to other held ones."""
-        target = torch.cat([self.target(chunk) for chunk in self.chunks])
+        width = min(len(self.rows), self.item_block)
+        target = torch.cat([self.target(slice(a, a + width)) for a in range(0, len(self.row), width)])
         own, numbers = self.compare(target)
         if not torch.equal(own, target):  # another kernel, another last bit: take the scores of the pass itself
             _, numbers = self.compare(own)
         above, not_below, lost = (t.cpu().numpy() for t in numbers)
         return above, not_below - above, lost - 1  # among the held-out items it ties with itself, once
 
-    def target(self, chunk: slice) -> Tensor:
+    def target(self, pairs: slice) -> Tensor:
         """The scores of these held-out pairs, by a product of the shape that the pass has."""
-        wanted = np.resize(self.item[chunk], max(len(self.rows), self.item_block))
-        at, row = (torch.from_numpy(a).to(self.device) for a in (wanted, np.resize(self.row[chunk], len(self.rows))))
-        score = torch.mm(self.users[row], self.items[at].T.contiguous())
-        return score[:, : len(row)].diagonal()[: chunk.stop - chunk.start].clone()
+        item, row = self.item[pairs], self.row[pairs]
+        wanted = np.resize(item, self.item_block), np.resize(row, len(self.rows))
+        at, of = (torch.from_numpy(a).to(self.device) for a in wanted)
+        return torch.mm(self.users[of], self.items[at].T.contiguous()).diagonal()[: len(row)].clone()
 
     def compare(self, target: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Count what is above each pair's target, and not below it, among items not taken, and both among held ones.
