@@ -51,7 +51,15 @@ def test_its_figures_are_those_of_evaluate(page):
         assert name in text
     for part in ("Learning curve", "The best served", "The worst served", "Neighbours", "Axis 1", "Map of styles"):
         assert part in text
-    assert "25 of 30 items" in text
+    assert "25 of 30 items" in text and "first ten of every user" in text and "drawn" not in text
+
+
+def test_a_sample_of_users_has_the_figures_of_that_sample(tmp_path):
+    text = report(made() / "small.model.h5", tmp_path / "r.html", map_items=0, rank_users=7, seed=3).read_text()
+    sample = evaluate(Factors.load(made() / "small.model.h5"), users=7, seed=3).summary()["all"]
+    text = re.sub(r"<[^>]+>", "", text)
+    assert f"{sample['auc']:.3f} ({sample['auc_interval'][0]:.3f} to" in text
+    assert "Test users: 7, drawn at random" in text and "first ten of 7 users, drawn at random, cover" in text
 
 
 def test_a_thumbnail_is_made_once_however_often_it_is_shown(tmp_path, monkeypatch):

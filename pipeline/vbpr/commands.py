@@ -672,6 +672,9 @@ def report(
     out: Annotated[Path | None, typer.Option(help="HTML file [default: the model's name with .html]")] = None,
     users: Annotated[int, typer.Option(min=1, help="Users to show, beside the best and the worst")] = 6,
     map_items: Annotated[int, typer.Option(min=0, help="Items on the style map at most; 0 leaves it out")] = 4000,
+    rank_users: Annotated[
+        int | None, typer.Option(min=1, help="Measure on so many users only, drawn at random [default: everyone]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampled users and items")] = 0,
     data: Data = None,
     device: Device = "auto",
@@ -679,7 +682,9 @@ def report(
     """One HTML page to judge a model by: metrics, people, neighbours, tastes, a map of styles. Needs no network."""
     from .report import report as run
 
-    path = run(model, out, users=users, map_items=map_items, seed=seed, data=data, device=device)
+    path = run(
+        model, out, users=users, map_items=map_items, rank_users=rank_users, seed=seed, data=data, device=device
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

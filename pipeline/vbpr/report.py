@@ -44,6 +44,7 @@ def report(
     *,
     users: int = 6,
     map_items: int = 4000,
+    rank_users: int | None = None,
     seed: int = 0,
     data: str | None = None,
     device: str = "auto",
@@ -52,6 +53,7 @@ def report(
 
     Args:
         users: sampled users shown, and as many items with neighbours. map_items: on the style map, at most.
+        rank_users: measure on so many users only, drawn at random; None for everyone. The time goes with them.
 
     Raises:
         VbprError: the model file cannot be used or the page not be written.
@@ -62,14 +64,15 @@ def report(
     rng = np.random.default_rng(seed)
     dataset = Dataset.behind(factors.about, data)
     page = Page(factors, Photos(dataset, factors.about.get("added", [])))
-    measured, note = measure(factors, device)
+    measured, note = measure(factors, device, rank_users, seed)
+    asked = None if rank_users is None else np.unique(measured[0].ranks["all"].users)
     with Progress("report", 4, "parts") as bar:
         sections = {
             "metrics": [m.summary() for m in measured],
             "note": note,
             "curve": curve(factors),
             "people": page.people(rng, measured[0], users),
-            "spread": spread(factors, page),
+            "spread": spread(factors, page, asked),
         }
         bar.advance(1, "users")
         if factors.items.shape[1]:
@@ -84,7 +87,7 @@ def report(
     return path
 
 
-def measure(factors: Factors, device: str) -> tuple[list[Metrics], str]:
+def measure(factors: Factors, device: str, users: int | None, seed: int) -> tuple[list[Metrics], str]:
     """The model's metrics and those of the baselines that can be fitted here, and a word on what cannot."""
     about, note = factors.about, ""
     split = Split(
@@ -100,7 +103,7 @@ def measure(factors: Factors, device: str) -> tuple[list[Metrics], str]:
     rest = [
         fit(split, features if name == "knn" else None, configure(name)) for name in names if name != about.get("model")
     ]
-    return [evaluate(f, device=device) for f in (factors, *rest)], note
+    return [evaluate(f, device=device, users=users, seed=seed) for f in (factors, *rest)], note
 
 
 def curve(factors: Factors) -> dict[str, Any] | None:
@@ -116,9 +119,10 @@ def curve(factors: Factors) -> dict[str, Any] | None:
     return {"marks": marks, "low": low, "high": high, "first": epochs[0], "last": epochs[-1]}
 
 
-def spread(factors: Factors, page: "Page") -> dict[str, Any]:
-    """Which items the first ten of every user are: coverage, by how popular an item is, and the most shown ones."""
-    shown = factors.recommend_all(k=10)[0]
+def spread(factors: Factors, page: "Page", users: Array | None) -> dict[str, Any]:
+    """Which items the first ten of `users` are (None: of everyone's): coverage, by how popular an item is, and the most
+    shown ones."""
+    shown = factors.recommend_all(users, k=10)[0]
     times = np.bincount(shown[shown >= 0], minlength=len(factors.item_ids))
     taken = np.bincount(factors.train.indices, minlength=len(factors.item_ids))
     edges = [0, 1, COLD, 10, 20, 50, np.inf]
@@ -132,6 +136,7 @@ def spread(factors: Factors, page: "Page") -> dict[str, Any]:
     longest = max(part for row in rows for part in row["parts"][1:3])
     half = np.sort(times)[::-1].cumsum()
     return {
+        "users": None if users is None else len(users),
         "coverage": float((times > 0).mean()),
         "half": int(np.searchsorted(half, half[-1] / 2) + 1) if half[-1] else 0,
         "rows": rows,
