@@ -82,7 +82,7 @@ def interruptible() -> Iterator[None]:
     except BaseException as error:  # what a library makes of the interrupt
         if not INTERRUPTED or (isinstance(error, SystemExit) and not error.code):
             raise
-        say("stopped; run the same command again to go on")
+        say("stopped; run the same command again")
         raise SystemExit(STOPPED) from None
     finally:
         sys.unraisablehook = hook
@@ -116,7 +116,7 @@ def leave() -> None:
     """End the process, without another instruction of anyone's; of a progress bar's terminal, show the cursor."""
     with contextlib.suppress(OSError):
         os.write(2, b"\x1b[?25h" * os.isatty(2))
-    say("stopped at once; run the same command again to go on")
+    say("stopped at once; run the same command again")
     os._exit(STOPPED)
 
 
