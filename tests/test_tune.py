@@ -278,6 +278,8 @@ def test_the_command_and_the_file_that_train_takes(cli, board, board_features, t
         ('{"dim": -3}', "--dim is -3; it must be at least 0"),
         ('{"whiten": 1.5}', "whiten is 1.5; it must be from 0 to 1"),
         ('{"lr": NaN}', "--lr is nan"),
+        ('{"image_size": 64}', "image_size does nothing for --model visual; remove it"),
+        ('{"model": "als", "factors": 8, "dim": 3}', "dim does nothing for --model als"),
     ],
 )
 def test_bad_configuration_files(refused, board, board_features, tmp_path, content, words):
@@ -287,6 +289,11 @@ def test_bad_configuration_files(refused, board, board_features, tmp_path, conte
     assert words in message and not (tmp_path / "m.h5").exists()
     if "vsual" not in content:
         assert str(path) in message
+
+
+def test_whatever_is_tuned_is_read():
+    for model, space in SPACES.items():
+        assert set(space) <= MODELS[model].reads
 
 
 def test_a_missing_configuration_file(refused, tmp_path):

@@ -682,9 +682,7 @@ def report(
     """One HTML page to judge a model by: metrics, people, neighbours, tastes, a map of styles. Needs no network."""
     from .report import report as run
 
-    path = run(
-        model, out, users=users, map_items=map_items, rank_users=rank_users, seed=seed, data=data, device=device
-    )
+    path = run(model, out, users=users, map_items=map_items, rank_users=rank_users, seed=seed, data=data, device=device)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
 
 

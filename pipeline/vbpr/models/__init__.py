@@ -18,7 +18,9 @@ from .vbpr import VBPR
 FIELDS = frozenset(f.name for f in dataclasses.fields(TrainConfig))
 BPR_READS = FIELDS - {"image_size", "images_per_step", "network", "network_weights"}
 LATENT_READS = BPR_READS - {"dim", "reg_head", "memory_limit", "precision"}
-DVBPR_READS = FIELDS - {"factors", "shared_negatives", "loss", "memory_limit"}
+PARTED = {"factors", "item_bias", "visual_bias", "history", "history_factors", "shrink", "latent_weight", "joint"}
+PARTED |= {"unit", "whiten", "axes", "per_user", "shared_negatives", "loss", "memory_limit", "reg_items", "reg_bias"}
+DVBPR_READS = FIELDS - PARTED  # its item is the network's output and nothing else
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Model:
         defaults: where this model departs from TrainConfig's defaults.
         visual: whether it reads features.
         images: whether it reads the pictures themselves: its `images` is set before `fit`.
-        reads: of what `vbpr train` can be told of a training, the fields that change this model.
+        reads: the fields that change this model.
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
@@ -79,21 +81,21 @@ MODELS: dict[str, Model] = {
         Implicit,
         {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 8.0},
         visual=False,
-        reads=frozenset({"factors", "epochs", "seed"}),
+        reads=frozenset({"factors", "epochs", "reg_items", "seed"}),
     ),
     # implicit's BPR: negatives by popularity, so that popular items are held down
     "bpr": Model(
         Implicit,
         {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
         visual=False,
-        reads=frozenset({"factors", "epochs", "lr", "seed"}),
+        reads=frozenset({"factors", "epochs", "lr", "reg_items", "seed"}),
     ),
     # EASE (Steck, 2019): item-item closed form, its leading rank
     "ease": Model(
         EASE,
         {"dim": 0, "factors": 256, "reg_items": 400.0},
         visual=False,
-        reads=frozenset({"factors", "seed"}),
+        reads=frozenset({"factors", "reg_items", "seed"}),
     ),
     # GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions
     "spectral": Model(
@@ -156,7 +158,7 @@ def configure(
         widest: columns of the features, where they are known: what no file or argument says of K is at most that.
 
     Raises:
-        VbprError: an unknown model or preset, a bad file, or a value out of range.
+        VbprError: an unknown model or preset, a bad file, one for another model, or a value out of range.
     """
     unknown = next((name for name in given if name not in FIELDS), None)
     if unknown is not None:
@@ -172,6 +174,9 @@ def configure(
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
     if preset == "efficient" and model != "dvbpr":
         raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
+    idle = next((name for name in written if name not in MODELS[model].reads), None)
+    if idle is not None:
+        raise VbprError(f"{file}: {idle} does nothing for --model {model}; remove it, or name the model that it is of")
     values = {"dim": TrainConfig.dim, **MODELS[model].defaults, **PRESETS[preset]}
     if widest and MODELS[model].visual:
         values["dim"] = min(values["dim"], widest)
