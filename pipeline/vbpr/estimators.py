@@ -15,7 +15,7 @@ from .factors import Factors
 from .features import FeatureStore, stores_of
 from .interactions import Interactions, Split, SplitConfig
 from .models import MODELS, configure, refuse_idle
-from .train import align, fit, made_from
+from .train import absent_from, align, fit, made_from
 
 
 class Visual:
@@ -41,7 +41,7 @@ class Visual:
             features: feature files or opened stores; several are put side by side.
 
         Raises:
-            VbprError: features are needed and missing or unfinished, or the configuration is impossible.
+            VbprError: features are needed and missing, unfinished or of other items; the configuration is impossible.
         """
         stores = [store.finished() for store in stores_of(features)]
         if isinstance(interactions, Split):
@@ -49,6 +49,8 @@ class Visual:
         else:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
             split = Split.make(interactions, config, catalogue=catalogue)
+        for store in stores:
+            absent_from(store, split.item_ids[split.item_counts > 0], "the interactions")
         matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None
         factors = fit(split, matrix, self.configure(widest=sum(store.dim for store in stores)))
         return made_from(factors, None, stores, [store.digest() for store in stores])

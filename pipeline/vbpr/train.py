@@ -69,19 +69,7 @@ def prepare(
     for store in stores:
         usable = store.finished().item_ids[store.done]
         catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
-        absent = np.setdiff1d(item_ids, store.item_ids)
-        if len(absent) > len(item_ids) / 2:
-            spaced = np.isin(np.char.strip(absent), store.item_ids).any()
-            alike = f"write both ids alike (here {absent[0]}, there {store.item_ids[0]})"
-            mend = (
-                "take the spaces off its ids"
-                if spaced
-                else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
-            )
-            raise VbprError(
-                f"{store.path} was made from {store.provenance['data']} and has features for only "
-                f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {data.name}; {mend}"
-            )
+        absent = absent_from(store, item_ids, data.name)
         if len(absent):
             try:
                 pictured = np.intersect1d(absent, data.images().item_ids)
@@ -93,6 +81,28 @@ def prepare(
                     f"{pictured[0]}); run vbpr extract again to add them"
                 )
     return Split.make(interactions, config, catalogue=catalogue)
+
+
+def absent_from(store: FeatureStore, item_ids: Strings, name: str) -> Strings:
+    """The items of a data set, called `name`, that a feature file lacks.
+
+    Raises:
+        VbprError: more than half of them, so that the file is of another data set.
+    """
+    absent = np.setdiff1d(item_ids, store.item_ids)
+    if len(absent) > len(item_ids) / 2:
+        spaced = np.isin(np.char.strip(absent), store.item_ids).any()
+        alike = f"write both ids alike (here {absent[0]}, there {store.item_ids[0]})"
+        mend = (
+            "take the spaces off its ids"
+            if spaced
+            else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
+        )
+        raise VbprError(
+            f"{store.path} was made from {store.provenance['data']} and has features for only "
+            f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {name}; {mend}"
+        )
+    return absent
 
 
 RECORDED = (
@@ -228,4 +238,4 @@ def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: b
     return total.hexdigest()
 
 
-__all__ = ["Training", "align", "fit", "identity_of", "made_from", "pictures_in", "prepare", "train"]
+__all__ = ["Training", "absent_from", "align", "fit", "identity_of", "made_from", "pictures_in", "prepare", "train"]
