@@ -103,6 +103,17 @@ def test_factors_that_do_not_fit_or_are_not_finite_are_refused():
         Factors(f.users * np.nan, f.items, f.bias, *parts)
 
 
+def test_any_matrix_of_what_was_taken_will_do_if_it_fits():
+    f = make()
+    other = dataclasses.replace(f, train=f.train.tocsc(), users=f.users.astype(np.float64))
+    np.testing.assert_array_equal(other.seen_by(0), f.seen_by(0))
+    assert other.users.dtype == np.float32
+    with pytest.raises(VbprError, match=r"train is a matrix of \(6, 8\) for 6 users and 9 items"):
+        dataclasses.replace(f, train=f.train[:, :8])
+    with pytest.raises(VbprError, match=r"user_ids has .* twice"):
+        dataclasses.replace(f, user_ids=np.repeat(f.user_ids[:1], 6))
+
+
 def damage_indptr(h):
     h["train/indptr"][2] = 10_000
 
@@ -285,13 +296,27 @@ def test_positions_outside_are_refused_and_masks_are_positions():
         lambda: f.recommend(n),
         lambda: f.recommend_all([-1]),
         lambda: f.recommend_all([0.5]),
+        lambda: f.seen_by(-1),
+        lambda: f.scores([n]),
     ):
         with pytest.raises(VbprError, match=f"by position, 0 to {n - 1}"):
             ask()
     with pytest.raises(VbprError, match="by position, 0 to 8"):
         f.similar_items(9)
-    with pytest.raises(VbprError, match="k is 0"):
-        f.recommend_all(k=0)
+    for ask in (f.recommend_all, lambda k: f.recommend(0, k)):
+        with pytest.raises(VbprError, match="k is 0"):
+            ask(k=0)
+    with pytest.raises(VbprError, match="items are asked for by position, 0 to 8"):
+        f.choose(f.users[0], exclude=np.array([-1]))
+    for taste in (f.users[0] * np.nan, f.users[0, 1:], f.users[:2]):
+        with pytest.raises(VbprError, match="a taste is 3 finite numbers"):
+            f.choose(taste)
+    with pytest.raises(VbprError, match="diversity is 2; it must be from 0 to 1"):
+        f.recommend(0, diversity=2)
+    np.testing.assert_array_equal(f.fold_in(f.items[3]), f.fold_in(f.items[3:4]))
+    with pytest.raises(VbprError, match="vectors of 3 numbers"):
+        f.fold_in(f.items[3, :2])
+    np.testing.assert_array_equal(f.recommend_all(3)[0], f.recommend_all([3])[0])
     chosen = np.arange(n) % 2 == 0
     np.testing.assert_array_equal(f.recommend_all(chosen, 3)[0], f.recommend_all(np.flatnonzero(chosen), 3)[0])
     assert f.recommend_all([], 3)[0].shape == (0, 3)

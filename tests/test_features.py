@@ -63,6 +63,19 @@ def test_every_row_is_what_was_last_said_of_it(tmp_path_factory, steps):
     np.testing.assert_array_equal(read.rows(IDS[done]), values(done).astype(np.float16).reshape(-1, 3))
     assert read.failures() == [(f"i{n}", "truncated") for n, s in state.items() if s == 2]
     assert read.pending.tolist() == [n for n, s in state.items() if s == 0]
+    assert not read.verify()  # a row that was finished and is written again takes its digest along
+
+
+def test_rows_to_write_are_positions_or_a_mask(tmp_path):
+    with create(tmp_path / "a.h5") as store:
+        chosen = np.arange(len(IDS)) % 3 == 0
+        store.write(chosen, values(np.flatnonzero(chosen)))
+        assert store.done.tolist() == np.flatnonzero(chosen).tolist()
+        for rows in (chosen[:-1], [0.5], [-1], [len(IDS)]):
+            with pytest.raises(VbprError, match="others were to be written"):
+                store.write(np.asarray(rows), values([1]))
+        with pytest.raises(VbprError, match="2 rows failed for 1 reasons"):
+            store.fail(np.array([1, 2]), ["truncated"])
 
 
 def test_rows_are_aligned_by_id_and_name_what_is_missing(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 import vbpr.nearest
 import vbpr.progress
+from conftest import PROVENANCE
 from small import made
 from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
@@ -277,6 +278,26 @@ def test_what_a_user_has_is_not_among_what_may_be_answered(model):
     half = np.arange(30) < 15
     np.testing.assert_array_equal(near.not_taken(model, "user/05", half), wanted & half)
     assert half.sum() == 15  # the caller's own is left alone
+
+
+def test_what_a_user_has_is_told_by_id_where_catalogues_differ(model, tmp_path):
+    factors = Factors.load(model)
+    fewer = factors.item_ids != "item-02"
+    with FeatureStore.create(
+        tmp_path / "f.h5", factors.item_ids[fewer], np.ones(29, np.uint64), 8, PROVENANCE
+    ) as store:
+        store.write(np.arange(29), factors.items[fewer])
+    near = Nearest.of(tmp_path / "f.h5")
+    mask = near.not_taken(model, "user/05")
+    assert set(near.item_ids[~mask]) == set(factors.item_ids[factors.seen_by(5)]) - {"item-02"}
+
+
+def test_one_query_is_searched_for_and_of_finite_numbers(model):
+    near = Nearest.of(model)
+    with pytest.raises(VbprError, match="one query is answered; got 2"):
+        near.search(near.rows(np.array([0, 1])), 2)
+    with pytest.raises(VbprError, match="not finite"):
+        near.search(near.rows(np.array([0])) * np.nan, 2)
 
 
 def test_images_that_failed_have_no_neighbours_and_no_part_in_the_mean(tmp_path):

@@ -1,6 +1,7 @@
 """Interactions, their readers and their splits."""
 
 import gzip
+import os
 import re
 import tracemalloc
 
@@ -183,7 +184,10 @@ def test_what_is_no_time_is_refused_with_its_line(tmp_path, time, among):
         ("u,\udcff,5", "not UTF-8"),
         ("u\0,i,5", r"user_id is 'u\x00'; an id is"),
         ("u,i\0,5", r"item_id is 'i\x00'; an id is"),
-        ('u,"i\nv,i",5', r"item_id is 'i\nv,i'; an id is text or a number, without a NUL or a line break (a quote"),
+        (
+            'u,"i\nv,i",5',
+            r"item_id is 'i\nv,i'; an id is text or a whole number, without a NUL or a line break (a quote",
+        ),
     ],
 )
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path, before, row, words):
@@ -290,6 +294,9 @@ def test_items_are_read_under_names_in_any_case(tmp_path, suffix):
     names = ["Item_ID", " Title ", "Category", "code"]
     write_columns(tmp_path / f"items{suffix}", names, ["007", "A hat", "Hats", "01"])
     assert Dataset(tmp_path).items() == {"title": {"007": "A hat"}, "category": {"007": "Hats"}, "code": {"007": "01"}}
+    write_columns(tmp_path / f"items{suffix}", ["product_id", "item_id", "title"], ["P1", "007", "A cap"])
+    os.utime(tmp_path / f"items{suffix}", (1, 1))
+    assert Dataset(tmp_path).items()["title"] == {"007": "A cap"}  # read again, by the id that interactions have
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -438,6 +445,11 @@ def test_a_split_may_begin_with_the_k_core():
     assert s.rule.startswith("3-core; leave one out at random") and s.dropped_users == 1
     assert len(s.user_ids) == len(s.item_ids) == 6
     assert len(Split.make(x, SplitConfig(min_interactions=3)).item_ids) == 8
+    with_features = Split.make(x, SplitConfig(min_interactions=3, k_core=3), catalogue=np.array(["i8", "i9", "new"]))
+    assert with_features.item_ids.tolist() == [
+        *(f"i{n}" for n in range(6)),
+        "new",
+    ]  # i8 and i9 were taken: nobody is to be offered them
 
 
 @pytest.mark.parametrize(
@@ -455,6 +467,8 @@ def test_an_option_that_a_split_does_not_look_at_is_refused(rule):
     assert Split.make(x, SplitConfig(rule, k_core=1)).test.nnz
     with pytest.raises(VbprError, match=f"--min-interactions does nothing for --split {rule}; .*--k-core"):
         Split.make(x, SplitConfig(rule, min_interactions=6))
+    with pytest.raises(VbprError, match=f"--split-seed does nothing for --split {rule}"):
+        Split.make(x, SplitConfig(rule, seed=3))
     assert Split.make(x, SplitConfig(min_interactions=6)).rule == "the file's own split column"  # chosen for the user
 
 
@@ -494,6 +508,11 @@ def test_a_split_of_any_matrices_is_the_split_of_ones():
         Split(users, items, dense[0], dense[1], dense[2][:, :19])
     with pytest.raises(VbprError, match=r"40 interactions are in train and in test \(first: user 0, item"):
         Split(users, items, dense[0], dense[1], dense[0])
+    pivot = np.where(dense[0], 1.0, np.nan)  # as pandas leaves what nobody took
+    with pytest.raises(VbprError, match="train holds numbers that are not finite; put 0"):
+        Split(users, items, pivot, dense[1], dense[2])
+    with pytest.raises(VbprError, match="item_ids has '3' twice"):
+        Split(users, np.where(items == "7", "3", items), *dense)
 
 
 @pytest.mark.parametrize(
@@ -503,6 +522,11 @@ def test_a_split_of_any_matrices_is_the_split_of_ones():
         ({"items": [1.0, np.nan]}, "event 1 has .*nan.* for its item id"),
         ({"users": ["", "b"]}, "event 0 has .* for its user id"),
         ({"users": np.array(["a\0", "b"], object)}, "event 0 has"),
+        ({"users": ["a\0", "a"]}, "event 0 has"),
+        ({"items": [b"x", b"\xff"]}, "no letter; decode them from UTF-8"),
+        ({"items": ["x", "\ud800"]}, "no letter"),
+        ({"items": [1.5, 2.0]}, "event 0 has .*1.5.* for its item id"),
+        ({"items": [2.0, 1e17]}, "event 1 has"),
         ({"users": [["a", "b"]]}, "have 2 dimensions"),
         ({"items": ["x"]}, "2 users, 1 items"),
         ({"times": [1.0, np.nan]}, "event 1 has no time"),
@@ -524,6 +548,30 @@ def test_dates_are_seconds_and_texts_are_ids_whatever_they_say():
     found = Interactions.of(["nan", "None"], ["007", "1.0"], dates)
     assert found.user_ids.tolist() == ["None", "nan"] and found.item_ids.tolist() == ["007", "1.0"]
     assert found.times.tolist() == [-0.5, 1596153600.0]
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, object, "S"])
+def test_ids_have_one_name_however_they_come(tmp_path, kind):
+    """A column of whole numbers becomes one of floats where pandas meets a missing one."""
+    names = np.array([10, 7, 12]).astype(kind)
+    assert Interactions.of(names, names).item_ids.tolist() == ["10", "12", "7"]
+    if kind != "S":
+        pyarrow.parquet.write_table(
+            pa.table({"user_id": list("abc"), "item_id": names.tolist()}), tmp_path / "i.parquet"
+        )
+        assert Interactions.read(tmp_path / "i.parquet").item_ids.tolist() == ["10", "12", "7"]
+
+
+def test_floats_that_are_no_ids_are_refused_with_their_row(tmp_path):
+    pyarrow.parquet.write_table(pa.table({"user_id": list("ab"), "item_id": [1.0, 2.5]}), tmp_path / "i.parquet")
+    with pytest.raises(VbprError, match=r"row 2: item_id is '2.5'; an id is text or a whole number"):
+        Interactions.read(tmp_path / "i.parquet")
+
+
+def test_a_year_among_dates_is_no_second(tmp_path):
+    path = write(tmp_path, "user_id,item_id,timestamp\na,x,2019-07-31\na,y,2020\n")
+    with pytest.raises(VbprError, match=r"line 3: timestamp is '2020'; a time is .* alike"):
+        Interactions.read(path)
 
 
 @pytest.mark.parametrize("values", [{"seed": -1}, {"k_core": -1}, {"min_interactions": 0}])

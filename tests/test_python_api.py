@@ -9,7 +9,7 @@ import safetensors.numpy
 import vbpr
 from conftest import TINY
 from small import draw, make_data
-from vbpr import VBPR, Dataset, FeatureStore, Interactions, VbprError, Visual
+from vbpr import VBPR, Dataset, FeatureStore, Interactions, Split, SplitConfig, VbprError, Visual
 
 PAGE = Path(__file__).parents[1] / "docs" / "python-api.md"
 
@@ -50,6 +50,8 @@ def test_a_fitted_object_says_that_weights_were_random_and_takes_finished_files_
 
 def test_a_fitted_object_takes_features_of_its_own_items_only(board, board_features):
     pairs = Dataset.resolve(board).interactions()
+    with pytest.raises(VbprError, match="a Split is split already"):
+        Visual(dim=8, device="cpu").fit(Split.make(pairs), board_features, SplitConfig(seed=3))
     others = Interactions.of(pairs.user_ids[pairs.users], np.char.add("other-", pairs.item_ids[pairs.items]))
     with pytest.raises(VbprError, match="in the interactions; write both ids alike"):
         Visual(dim=8, device="cpu").fit(others, board_features)

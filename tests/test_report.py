@@ -9,7 +9,7 @@ import pytest
 
 import vbpr.report as module
 from small import made
-from vbpr import Factors, evaluate
+from vbpr import Dataset, Factors, evaluate, extract
 from vbpr.factors import unit_rows
 from vbpr.pictures import Photos
 from vbpr.report import plane, report
@@ -60,6 +60,31 @@ def test_a_sample_of_users_has_the_figures_of_that_sample(tmp_path):
     text = re.sub(r"<[^>]+>", "", text)
     assert f"{sample['auc']:.3f} ({sample['auc_interval'][0]:.3f} to" in text
     assert "Test users: 7, drawn at random" in text and "first ten of 7 users, drawn at random, cover" in text
+
+
+def test_neighbours_of_another_network_are_no_baseline(tmp_path):
+    shutil.copytree(made(), tmp_path / "shop")
+    model, features = tmp_path / "shop" / "small.model.h5", tmp_path / "shop" / "small.h5"
+    factors = Factors.load(model)
+    about = factors.about | {"features": [factors.about["features"][0] | {"path": str(features)}]}
+    dataclasses.replace(factors, about=about).save(model)
+    assert "knn (baseline)" in report(model, map_items=0).read_text()
+    features.unlink()
+    extract(Dataset.resolve(tmp_path / "shop" / "data"), "test_vit", features, random_weights=True, engine="torch")
+    text = report(model, map_items=0).read_text()
+    assert "knn (baseline)" not in text and "made anew, by another network, since the model was trained" in text
+
+
+def test_a_rank_is_among_all_that_compete(tmp_path):
+    """The other held-out items of a user do, too."""
+    factors = Factors.load(made() / "small.model.h5")
+    test = factors.train + factors.test
+    train = factors.train - factors.train
+    dataclasses.replace(factors, train=train, test=test).save(tmp_path / "m.h5")
+    text = re.sub(r"<[^>]+>", "", report(tmp_path / "m.h5", users=2, map_items=0).read_text())
+    ranks = re.findall(r"rank (\d+) of (\d+)", text)
+    assert len(ranks) > 5 and all(0 < int(rank) <= int(of) for rank, of in ranks)
+    assert {int(of) for _, of in ranks} == {30 - 1}  # the one in validation does not compete
 
 
 def test_a_thumbnail_is_made_once_however_often_it_is_shown(tmp_path, monkeypatch):

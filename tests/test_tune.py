@@ -291,6 +291,15 @@ def test_bad_configuration_files(refused, board, board_features, tmp_path, conte
         assert str(path) in message
 
 
+def test_the_figures_do_not_write_over_the_configuration(refused, board_features, tmp_path):
+    options = ("tune", "--features", board_features, "--trials", 1)
+    message = refused(*options, "--out", tmp_path / "b.json", "--json", tmp_path / "b.json")
+    assert "b.json is the file of OUT as well; give it another name" in message
+    with pytest.raises(VbprError, match="--trials is 0"):
+        tune("sample", [board_features], "visual", tmp_path / "b.json", trials=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_whatever_is_tuned_is_read():
     for model, space in SPACES.items():
         assert set(space) <= MODELS[model].reads

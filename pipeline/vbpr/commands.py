@@ -105,6 +105,14 @@ MinInteractions = Annotated[
 KCore = Annotated[int, typer.Option("--k-core", min=0, help="Keep only users and items with this many interactions")]
 
 
+def keep_apart(json_out: Path | None, files: Mapping[str, Any]) -> None:
+    """Refuse a `--json` that writes over what one of these options names."""
+    for name, value in files.items():
+        for path in value if isinstance(value, list) else [value]:
+            if json_out is not None and isinstance(path, Path) and path.absolute() == json_out.absolute():
+                raise VbprError(f"--json {json_out} is the file of {name.upper()} as well; give it another name")
+
+
 def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
     """A command whose result `--json` writes; where that is standard output, the rest goes to standard error."""
 
@@ -117,6 +125,7 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
             from .files import check_target
 
             check_target(json_out, "JSON", "--json")
+            keep_apart(json_out, options)
         with contextlib.redirect_stdout(console.file if apart else sys.stdout):
             result = command(*args, json_out=json_out, **options)
         if apart:
@@ -387,6 +396,7 @@ def tune(
     stores = stores_of(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
     out = out or beside(files, model, ".tuned.json")
+    keep_apart(json_out, {"out": out})
     config = SplitConfig(split, min_interactions, k_core, split_seed)
     done = run(
         dataset,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .errors import VbprError
 from .factors import Factors
 from .features import FeatureStore, stores_of
 from .interactions import Interactions, Split, SplitConfig
@@ -32,12 +33,12 @@ class Visual:
         self,
         interactions: Interactions | Split,
         features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore] = (),
-        config: SplitConfig = SplitConfig(),
+        config: SplitConfig | None = None,
     ) -> Factors:
         """Learn tastes.
 
         Args:
-            interactions: a split, or interactions, which are then split as `config` says.
+            interactions: a split, or interactions, which are then split as `config` says (None: as it is by default).
             features: feature files or opened stores; several are put side by side.
 
         Raises:
@@ -46,9 +47,11 @@ class Visual:
         stores = [store.finished() for store in stores_of(features)]
         if isinstance(interactions, Split):
             split = interactions
+            if config is not None:
+                raise VbprError("a Split is split already; leave out `config`, or give the interactions")
         else:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
-            split = Split.make(interactions, config, catalogue=catalogue)
+            split = Split.make(interactions, config or SplitConfig(), catalogue=catalogue)
         for store in stores:
             absent_from(store, split.item_ids[split.item_counts > 0], "the interactions")
         matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None

@@ -57,7 +57,7 @@ class Extraction:
 
 
 def extract(
-    data: Dataset,
+    data: Dataset | Path | str,
     backbone: str = "inception",
     out: Path | str | None = None,
     *,
@@ -89,6 +89,12 @@ def extract(
     """
     if precision not in ("exact", "fast"):
         raise VbprError(f"--precision {precision} is not known; choose exact or fast")
+    if not 0 <= max_bad <= 1:
+        raise VbprError(f"--max-bad is {max_bad}; it must be from 0 to 1")
+    for name, value in (("batch", batch), ("threads", threads)):
+        if value is not None and value < 1:
+            raise VbprError(f"--{name} is {value}; it must be at least 1")
+    data = Dataset.resolve(data)
     path = feature_file(backbone, out)
     if is_image_name(path.name):  # in a folder of images, the next run would take it for one
         raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")

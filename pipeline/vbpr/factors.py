@@ -27,6 +27,7 @@ from .files import (
     write_strings,
     write_text,
 )
+from .interactions import MATRICES, fitting, one_of_each, ones
 from .progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -97,7 +98,8 @@ class Factors:
     Attributes:
         users: (U, K) float32. items: (I, K) float32. bias: (I,) float32.
         user_ids, item_ids: (U,), (I,) strings.
-        train, validation, test: (U, I) CSR, the split that it was fitted under; together, what each user has seen.
+        train, validation, test: (U, I) CSR, the split that it was fitted under; together, what each user has seen. See
+            `Split` for what they may be given as.
         head: how a new item's features become its vector; None for models that cannot score an unseen item.
         about: JSON values: model, config, data, features (path, digest, backbone), split, learning curve.
     """
@@ -115,8 +117,12 @@ class Factors:
 
     def __post_init__(self) -> None:
         for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
+            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
+        for name in ("users", "items", "bias"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         shape = (len(self.user_ids), len(self.item_ids))
+        for name in MATRICES:
+            object.__setattr__(self, name, fitting(ones(getattr(self, name), name), shape, name))
         if (
             self.users.ndim != 2
             or self.items.shape != (shape[1], self.users.shape[1])
@@ -140,8 +146,12 @@ class Factors:
         )
 
     def scores(self, users: Array) -> Array:
-        """(n,) user positions -> (n, I) float32."""
-        return np.asarray(self.users[users] @ self.items.T + self.bias)
+        """(n,) user positions -> (n, I) float32.
+
+        Raises:
+            VbprError: there is no such user.
+        """
+        return np.asarray(self.users[positions(users, len(self.user_ids), "user")] @ self.items.T + self.bias)
 
     @property
     def seen(self) -> sp.csr_matrix:
@@ -151,7 +161,12 @@ class Factors:
         return matrix
 
     def seen_by(self, user: int) -> Array:
-        """Positions of the items that a user took."""
+        """Positions of the items that a user (by position) took.
+
+        Raises:
+            VbprError: there is no such user.
+        """
+        user = int(positions(user, len(self.user_ids), "user"))
         return np.concatenate(
             [
                 part.indices[part.indptr[user] : part.indptr[user + 1]]
@@ -191,18 +206,24 @@ class Factors:
         """The k items of highest score for a taste (K,), of whoever it is: positions and scores, best first.
 
         Args:
-            exclude: positions that must not come back.
+            exclude: positions, or a mask, of what must not come back.
             allowed: (I,) bool, the items that may; None for all.
             diversity: 0 ranks by score alone; towards 1, items like those already chosen step back (`diversified`).
 
         Raises:
-            VbprError: `allowed` is no such mask.
+            VbprError: `allowed` is no such mask, there is no such item to exclude, k is not positive, diversity not
+                from 0 to 1, or the taste not of K finite numbers.
         """
+        at_least_one(k)
+        if not 0 <= diversity <= 1:
+            raise VbprError(f"diversity is {diversity}; it must be from 0 to 1")
+        if np.shape(taste) != self.items.shape[1:] or not np.isfinite(taste).all():
+            raise VbprError(f"a taste is {self.items.shape[1]} finite numbers; this one is of shape {np.shape(taste)}")
         scores = self.items @ taste + self.bias
         if allowed is not None:
             scores[~mask_of(allowed, len(scores))] = -np.inf
         if exclude is not None:
-            scores[exclude] = -np.inf
+            scores[positions(exclude, len(scores), "item")] = -np.inf
         top = best(scores, k if not diversity else max(POOL, 10 * k))
         top = top[np.isfinite(scores[top])]
         if diversity:
@@ -221,6 +242,9 @@ class Factors:
     ) -> tuple[Array, Array]:
         """The same for many users at once: (n, k) positions and scores; -1 and -inf where there is nothing left.
 
+        A product of matrices sums in an order that depends on where an item stands: last bits, and with them the order
+        of items that look alike to the model, may be others than those of `recommend`.
+
         Args:
             users: positions, or a mask; None for everyone.
             block: scores held at a time (4 bytes each, twice).
@@ -229,9 +253,8 @@ class Factors:
         Raises:
             VbprError: there is no such user, `allowed` is no mask, or k is not positive.
         """
-        users = np.arange(len(self.user_ids)) if users is None else positions(users, len(self.user_ids), "user")
-        if k < 1:
-            raise VbprError(f"k is {k}; it must be at least 1")
+        users = np.arange(len(self.user_ids)) if users is None else self.who(users)
+        at_least_one(k)
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
         pool = np.arange(len(self.item_ids))
         vectors, bias = self.items, self.bias
@@ -264,13 +287,22 @@ class Factors:
             advance(len(rows))
         return items, scores
 
+    def who(self, users: Any) -> Array:
+        """(n,) positions of users, from positions, one position, or a mask."""
+        return np.atleast_1d(positions(users, len(self.user_ids), "user"))
+
     def fold_in(self, *liked: Array) -> Array:
         """(K,) the taste of someone unknown, from the vectors (n, K) of what they like: items of the catalogue and
         photos through the head (`encoded`).
 
         The known users teach the map, in closed form: a ridge regression of their tastes on what they took.
+
+        Raises:
+            VbprError: these are no vectors of K numbers.
         """
-        vectors = np.concatenate(liked).astype(np.float32)
+        vectors = np.concatenate([np.atleast_2d(each) for each in liked]).astype(np.float32)
+        if vectors.shape[1:] != self.items.shape[1:]:
+            raise VbprError(f"what is liked are vectors of {self.items.shape[1]} numbers; got {vectors.shape}")
         total = vectors.sum(0) / np.float32(max(1, len(vectors)) ** 0.5)
         return np.asarray(np.append(total, np.float32(1)) @ self._folding)
 
@@ -381,7 +413,7 @@ class Factors:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        users = np.arange(len(self.user_ids)) if users is None else positions(users, len(self.user_ids), "user")
+        users = np.arange(len(self.user_ids)) if users is None else self.who(users)
         k = min(k, len(self.item_ids))
         names, written = pa.array(self.item_ids.tolist(), pa.string()), 0
         schema = pa.schema(
@@ -565,6 +597,11 @@ def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Arra
         chosen.append(int(np.argmax(value)))
         nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
     return np.array(chosen, np.int64)
+
+
+def at_least_one(k: int) -> None:
+    if k < 1:
+        raise VbprError(f"k is {k}; it must be at least 1")
 
 
 def positions(at: Any, n: int, what: str) -> Array:

@@ -492,6 +492,7 @@ class FeatureStore:
                 f"the backbone gave item {self.item_ids[bad]} features that are not finite in float16; use "
                 "--precision exact, or another backbone"
             )
+        self._reopen(rows)
         failed = np.asarray(rows)[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
         with self._writing():
             if len(failed):
@@ -501,8 +502,15 @@ class FeatureStore:
         self._commit(rows, half, DONE)
 
     def fail(self, rows: Array, reasons: list[str]) -> None:
-        """Mark rows whose image cannot be used, with the reason of each (one of `provenance["reasons"]`)."""
+        """Mark rows whose image cannot be used, with the reason of each (one of `provenance["reasons"]`).
+
+        Raises:
+            VbprError: there are no such rows, or not as many reasons.
+        """
         rows = self._checked(rows)
+        if len(reasons) != len(rows):
+            raise VbprError(f"{self.path}: {len(rows):,} rows failed for {len(reasons):,} reasons; give each its own")
+        self._reopen(rows)
         known = self.provenance["reasons"]
         codes = np.array([known.index(r) if r in known else len(known) - 1 for r in reasons], np.uint8)
         with self._writing():
@@ -531,10 +539,19 @@ class FeatureStore:
         return np.array_equal(self.item_ids, item_ids) and np.array_equal(self.signature, signatures)
 
     def _checked(self, rows: Array) -> Array:
-        rows = np.asarray(rows, np.int64)
-        if rows.ndim != 1 or (len(rows) and not 0 <= rows.min() <= rows.max() < len(self)):
+        rows = np.asarray(rows)
+        if rows.dtype == bool and rows.shape == (len(self),):
+            rows = np.flatnonzero(rows)
+        sound = not len(rows) or (rows.dtype.kind in "iu" and 0 <= rows.min() <= rows.max() < len(self))
+        if rows.ndim != 1 or not sound:
             raise VbprError(f"{self.path} has rows 0 to {len(self) - 1:,}; others were to be written")
-        return rows
+        return rows.astype(np.int64)
+
+    def _reopen(self, rows: Array) -> None:
+        """Those of these rows that are finished become pending: the digest of their block is of what they hold now."""
+        finished = rows[self.state[rows] != PENDING]
+        if len(finished):
+            self._make_pending(finished)
 
     def _commit(self, rows: Array, half: Array | None, state: int) -> None:
         rows = np.asarray(rows)

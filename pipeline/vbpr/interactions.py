@@ -3,6 +3,7 @@
 split = Split.make(Interactions.read("data/interactions.csv"), SplitConfig(seed=0))
 """
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -188,9 +189,16 @@ class Coded(NamedTuple):
 
 
 def distinct(what: str, values: Any) -> tuple[Strings, Array]:
-    """The ids of a column, sorted, and (n,) positions among them."""
+    """The ids of a column, sorted, and (n,) positions among them.
+
+    Raises:
+        VbprError: see `given_ids`; or one is no text that UTF-8 can hold.
+    """
     if not isinstance(values, Coded):
-        return np.unique(given_ids(what, values), return_inverse=True)
+        names, places = np.unique(given_ids(what, values), return_inverse=True)
+        if found := re.search("[\ud800-\udfff]", "".join(names.tolist())):
+            raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
+        return names, places
     names, place = np.unique(values.names, return_inverse=True)
     return names, place[values.places]
 
@@ -202,12 +210,20 @@ def given_ids(what: str, values: Any) -> Strings:
         VbprError: it is no column, or an entry is missing, empty, or holds a NUL, which NumPy takes for padding.
     """
     column = np.asarray(values)
+    if column.dtype.kind == "S" or (column.dtype.kind == "U" and not isinstance(values, np.ndarray)):
+        column = np.asarray(values, object)  # NumPy would take a NUL at the end for padding
     if column.ndim != 1:
         raise VbprError(f"{what} ids have {column.ndim} dimensions; give one id an event")
-    strings = column.astype(np.str_, copy=False)
-    bad = strings == ""
-    if column.dtype.kind in "fO":
-        bad |= np.array([is_no_id(value) for value in column.tolist()], bool)
+    if column.dtype.kind == "f":
+        bad = ~whole(column)
+        strings = np.where(bad, 0, column).astype(np.int64).astype(np.str_)
+    elif column.dtype.kind == "O":
+        each = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in column.tolist()]
+        strings = np.array([str(value) for value in each], np.str_)
+        bad = np.array([is_no_id(value) for value in each], bool)
+    else:
+        strings = column.astype(np.str_, copy=False)
+        bad = strings == ""
     if bad.any():
         at = int(np.argmax(bad))
         raise VbprError(f"event {at:,} has {column[at]!r} for its {what} id; give it one, or leave the event out")
@@ -215,7 +231,17 @@ def given_ids(what: str, values: Any) -> Strings:
 
 
 def is_no_id(value: Any) -> bool:
-    return "\0" in value if isinstance(value, str) else str(value) in ("None", "nan", "<NA>", "NaT")
+    if isinstance(value, str):
+        return not value or "\0" in value
+    return str(value) in ("", "None", "nan", "<NA>", "NaT")
+
+
+def whole(numbers: Array) -> Array:
+    """(n,) bool: which floats are whole numbers, and none that the type may have rounded: pandas makes such of a column
+    of whole numbers where one is missing."""
+    with np.errstate(invalid="ignore"):
+        exact = np.abs(numbers) < 2.0 ** (np.finfo(numbers.dtype).nmant + 1)
+        return np.asarray(exact & (np.floor(numbers) == numbers))
 
 
 def given_times(values: Any) -> Array:
@@ -259,8 +285,12 @@ def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
 MATRICES = ("train", "validation", "test")
 
 
-def ones(matrix: Any) -> sp.csr_matrix:
-    """Any matrix as CSR of float32 ones where it is not 0, columns sorted; itself, if it is that."""
+def ones(matrix: Any, name: str) -> sp.csr_matrix:
+    """Any matrix as CSR of float32 ones where it is not 0, columns sorted; itself, if it is that.
+
+    Raises:
+        VbprError: a number in it is not finite; the message has its `name`.
+    """
     if (
         isinstance(matrix, sp.csr_matrix)
         and matrix.dtype == np.float32
@@ -271,7 +301,34 @@ def ones(matrix: Any) -> sp.csr_matrix:
     matrix = sp.csr_matrix(matrix, copy=True)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
+    if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
+        raise VbprError(f"{name} holds numbers that are not finite; put 0 where nothing was taken")
     return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def fitting(matrix: sp.csr_matrix, shape: tuple[int, int], name: str) -> sp.csr_matrix:
+    """A matrix, if it has this shape.
+
+    Raises:
+        VbprError: it has not.
+    """
+    if matrix.shape != shape:
+        raise VbprError(f"{name} is a matrix of {matrix.shape} for {shape[0]:,} users and {shape[1]:,} items")
+    return matrix
+
+
+def one_of_each(values: Any, name: str) -> Strings:
+    """(n,) ids as strings.
+
+    Raises:
+        VbprError: one of them occurs twice.
+    """
+    ids = np.asarray(values, np.str_)
+    if not (ids[1:] > ids[:-1]).all():  # sorted, as they mostly are: nothing more to look at
+        known, times = np.unique(ids, return_counts=True)
+        if len(known) < len(ids):
+            raise VbprError(f"{name} has '{known[times > 1][0]}' twice; each is there once")
+    return ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +371,7 @@ class Split:
         dropped_users: users left out because they have too few interactions.
 
     Raises:
-        VbprError: a matrix of another shape, or a pair in two of them.
+        VbprError: an id that occurs twice, a matrix of another shape, or a pair in two of them.
     """
 
     user_ids: Strings
@@ -327,13 +384,10 @@ class Split:
 
     def __post_init__(self) -> None:
         for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), np.str_))
+            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
         shape = len(self.user_ids), len(self.item_ids)
         for name in MATRICES:
-            matrix = ones(getattr(self, name))
-            if matrix.shape != shape:
-                raise VbprError(f"{name} is a matrix of {matrix.shape} for {shape[0]:,} users and {shape[1]:,} items")
-            object.__setattr__(self, name, matrix)
+            object.__setattr__(self, name, fitting(ones(getattr(self, name), name), shape, name))
         for one, other in itertools.combinations(MATRICES, 2):
             both = getattr(self, one).multiply(getattr(self, other)).tocoo()
             if both.nnz:
@@ -379,8 +433,13 @@ class Split:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
         if config.rule in ("global-time", "file") and config.min_interactions != SplitConfig.min_interactions:
             raise VbprError(f"--min-interactions does nothing for --split {how}; leave it out, or give --k-core")
+        if config.rule in ("global-time", "file") and config.seed != SplitConfig.seed:
+            raise VbprError(f"--split-seed does nothing for --split {how}, which draws nothing; leave it out")
         if config.k_core:
+            before = interactions.item_ids
             interactions, prefix = interactions.k_core(config.k_core), f"{config.k_core}-core; "
+            if catalogue is not None:  # what was left out is not ranked: people have taken it
+                catalogue = np.setdiff1d(catalogue, np.setdiff1d(before, interactions.item_ids))
         if how in ("random", "time"):
             least = max(3, config.min_interactions)
             enough = np.bincount(interactions.users) >= least
@@ -567,13 +626,17 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
     return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
 
-def ids(column: pa.ChunkedArray) -> tuple[Coded, Array]:
+def ids(column: pa.ChunkedArray | pa.Array) -> tuple[Coded, Array]:
     """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
     up to the next one for an id."""
+    if pa.types.is_floating(column.type):
+        numbers = column.cast(pa.float64()).to_numpy()
+        sound = whole(numbers)
+        column = pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)
     column = pc.fill_null(pc.cast(column, pa.string()), "")
     bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
     bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
-    codes = column.combine_chunks().dictionary_encode()
+    codes = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
     return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad)
 
 
@@ -596,7 +659,15 @@ def seconds(column: pa.ChunkedArray) -> Array:
     except pa.ArrowInvalid:
         pass
     known = {text: second(text or "") for text in pc.unique(column).to_pylist()}
+    if any(math.isfinite(time) and not is_number(text) for text, time in known.items()):
+        known |= dict.fromkeys(filter(is_number, known), math.nan)  # among dates 2020 is a year, not a second of 1970
     return np.array([known[text] for text in column.to_pylist()])
+
+
+def is_number(text: str | None) -> bool:
+    with contextlib.suppress(ValueError):
+        return math.isfinite(float(text or ""))
+    return False
 
 
 def second(text: str) -> float:
@@ -626,13 +697,13 @@ def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
 
 LONGEST_ID = 1000
 ID = (
-    "an id is text or a number, without a NUL or a line break (a quote never closed?), of up to "
+    "an id is text or a whole number, without a NUL or a line break (a quote never closed?), of up to "
     f"{LONGEST_ID:,} letters; give it one, or remove the row"
 )
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str]] = {
     "user_id": (ids, ID),
     "item_id": (ids, ID),
-    "timestamp": (times, "a time is a number of seconds or a date such as 2020-07-31"),
+    "timestamp": (times, "a time is a number of seconds or a date such as 2020-07-31, and all are alike"),
     "split": (parts_of_split, "it must be train, validation or test"),
 }
 

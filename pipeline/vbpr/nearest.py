@@ -225,7 +225,12 @@ class Nearest:
         Args:
             leave_out: ids that must not come back.
             allowed: (n,) bool, the items that may; None for all.
+
+        Raises:
+            VbprError: see `search_many`; or there are several queries.
         """
+        if len(queries) != 1:
+            raise VbprError(f"one query is answered; got {len(queries)}: query_photos makes one of several photos")
         out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
         at, scores = self.search_many(queries, k + len(out), allowed)
         found = zip(at[0], scores[0], strict=True)
@@ -233,12 +238,18 @@ class Nearest:
         return [pair for pair in pairs if pair[0] not in out][:k]
 
     def search_many(self, queries: Array, k: int = 10, allowed: Array | None = None) -> tuple[Array, Array]:
-        """For queries (q, K): (q, k) positions and scores, best first; -1 where there are no more."""
+        """For queries (q, K): (q, k) positions and scores, best first; -1 where there are no more.
+
+        Raises:
+            VbprError: queries of another K, or not finite; k is not positive; `allowed` is no mask.
+        """
         import faiss
 
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.index.d:
             raise VbprError(f"queries are vectors of {self.index.d} numbers, (q, {self.index.d}); got {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise VbprError("a query holds numbers that are not finite")
         if k < 1:
             raise VbprError(f"k is {k}; it must be at least 1")
         k, allowed = min(k, len(self.item_ids)), None if allowed is None else mask_of(allowed, len(self.item_ids))
@@ -288,9 +299,9 @@ class Nearest:
         if kind_of(model) == "features":
             raise VbprError(f"{model} is a feature file and knows no users; give a model file with --unseen-by")
         factors = Factors.load(model)
-        mask = np.ones(len(self.item_ids), bool) if allowed is None else allowed.copy()
-        mask[factors.seen_by(factors.user_index(user_id))] = False
-        return mask
+        mask = np.ones(len(self.item_ids), bool) if allowed is None else mask_of(allowed, len(self.item_ids))
+        taken = factors.item_ids[factors.seen_by(factors.user_index(user_id))]
+        return mask & ~np.isin(self.item_ids, taken)  # by id: the model's catalogue may be another
 
 
 def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:

@@ -34,6 +34,7 @@ from .progress import Progress
 from .train import align, fit
 
 SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map
+MADE_BY = ("backbone", "weights_digest", "preprocessing", "precision")  # of features, what makes them comparable
 SHOWN, AXES = 8, 10  # items in a row; directions of taste
 ATLAS = 40  # cells on a side of one picture of the map's thumbnails
 
@@ -95,7 +96,11 @@ def measure(factors: Factors, device: str, users: int | None, seed: int) -> tupl
     )
     names, features = ["popularity", "random"], None
     try:
-        stores = [FeatureStore(f["path"]) for f in about.get("features", [])]
+        recorded = about.get("features", [])
+        stores = [FeatureStore(f["path"]) for f in recorded]
+        for store, f in zip(stores, recorded, strict=True):
+            if any(store.provenance.get(key) != f.get(key) for key in MADE_BY):
+                raise VbprError(f"{store.path} was made anew, by another network, since the model was trained")
         if stores:
             features, names = align(stores, factors.item_ids), ["knn", *names]
     except VbprError as error:
@@ -188,7 +193,7 @@ class Page:
         took = f.train.indices[f.train.indptr[user] : f.train.indptr[user + 1]]
         own = ranks.users == user
         places = [
-            f"rank {int(rank):,} of {int(n) + 1:,}"
+            f"rank {int(rank):,} of {int(n) + int(own.sum()):,}"  # the other held-out items compete, too
             for rank, n in zip(ranks.rank[own], ranks.candidates[own], strict=True)
         ]
         held = ranks.items[own][:SHOWN]

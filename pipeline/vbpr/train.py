@@ -170,7 +170,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
 
 
 def train(
-    data: Dataset,
+    data: Dataset | Path | str,
     features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore],
     config: TrainConfig,
     out: Path | str,
@@ -185,7 +185,7 @@ def train(
         VbprError: the features are missing, unfinished or of another data set; the configuration is impossible.
         Stopped: Ctrl-C or SIGTERM.
     """
-    path, checkpoint = Path(out), checkpoint_of(Path(out))
+    data, path, checkpoint = Dataset.resolve(data), Path(out), checkpoint_of(Path(out))
     check_target(path, "model")
     check_target(checkpoint.with_name(f"{checkpoint.name}-latent-10"))  # of a model's part: the longest name there is
     stores = stores_of(features)

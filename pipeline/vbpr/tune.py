@@ -111,7 +111,7 @@ class Tuning:
 
 
 def tune(
-    data: Dataset,
+    data: Dataset | Path | str,
     features: Path | str | FeatureStore | Sequence[Path | str | FeatureStore],
     model: str,
     out: Path | str,
@@ -133,6 +133,9 @@ def tune(
             is another one, or whatever `train` raises for the defaults.
         Stopped: Ctrl-C or SIGTERM; the same call goes on from the last finished trial.
     """
+    if trials < 1:
+        raise VbprError(f"--trials is {trials}; it must be at least 1")
+    data = Dataset.resolve(data)
     if model not in SPACES:
         raise VbprError(f"--model {model} has nothing to tune{near(model, SPACES)}; choose from {', '.join(SPACES)}")
     if objective not in OBJECTIVES:

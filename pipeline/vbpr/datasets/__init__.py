@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,15 @@ class Dataset:
     path: Path
 
     @classmethod
-    def resolve(cls, source: str | Path | None, recorded: str | None = None) -> "Dataset":
+    def resolve(cls, source: "Dataset | Path | str | None", recorded: str | None = None) -> "Dataset":
         """The data set that a command means: its `--data`, else $VBPR_DATA, else the one `recorded` in a file, else
-        the embedded sample.
+        the embedded sample. One that is resolved already is itself.
 
         Raises:
             VbprError: no such folder.
         """
+        if isinstance(source, Dataset):
+            return source
         if source == "":  # a shell's variable that was never set, and no wish for the sample
             raise VbprError("--data is empty; give a folder with interactions.csv and images/, or `sample`")
         name = str(source or os.environ.get("VBPR_DATA") or recorded or "sample")
@@ -117,7 +119,9 @@ class Dataset:
     def items(self) -> dict[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
         such file."""
-        return read_items(self.path) if self.path.is_dir() else {}
+        names = ("items.parquet", "items.csv", "items.tsv")
+        path = only(self.path, [path for name in names if (path := self.path / name).is_file()])
+        return {} if path is None else read_items(path, path.stat().st_mtime_ns)
 
 
 def only(folder: Path, found: list[Path]) -> Path | None:
@@ -126,18 +130,15 @@ def only(folder: Path, found: list[Path]) -> Path | None:
     return found[0] if found else None
 
 
-@cache
-def read_items(folder: Path) -> dict[str, dict[str, str]]:
-    paths = [folder / name for name in ("items.parquet", "items.csv", "items.tsv")]
-    path = only(folder, [path for path in paths if path.is_file()])
-    if path is None:
-        return {}
+@lru_cache(4)
+def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
+    """A table of items, read again when it has `changed`."""
     try:
         table = read_table(path)
         names = [name.strip().lower() for name in table.column_names]
         refuse_twins(path, names)
         table = table.rename_columns(names)
-        key = next((name for name in names if name in ITEM_COLUMNS), None)
+        key = next((name for name in ITEM_COLUMNS if name in names), None)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
         ids = pc.cast(table[key], pa.string()).to_pylist()

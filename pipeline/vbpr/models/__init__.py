@@ -17,10 +17,13 @@ from .vbpr import VBPR
 
 FIELDS = frozenset(f.name for f in dataclasses.fields(TrainConfig))
 BPR_READS = FIELDS - {"image_size", "images_per_step", "network", "network_weights"}
-LATENT_READS = BPR_READS - {"dim", "reg_head", "memory_limit", "precision"}
-PARTED = {"factors", "item_bias", "visual_bias", "history", "history_factors", "shrink", "latent_weight", "joint"}
-PARTED |= {"unit", "whiten", "axes", "per_user", "shared_negatives", "loss", "memory_limit", "reg_items", "reg_bias"}
-DVBPR_READS = FIELDS - PARTED  # its item is the network's output and nothing else
+BLEND = {"joint", "latent_weight"}  # of `vbpr`
+OF_FEATURES = {"dim", "reg_head", "memory_limit", "precision", "unit", "whiten", "axes", "visual_bias"}
+LATENT_READS = BPR_READS - BLEND - OF_FEATURES - {"history", "history_factors"}
+OF_ITEMS = {"factors", "item_bias", "history", "history_factors", "shrink", "reg_items", "reg_bias"}
+SAMPLED = {"per_user", "shared_negatives", "loss"}
+# Its item is the network's output and nothing else, its triplets those of the batch.
+DVBPR_READS = FIELDS - BLEND - OF_ITEMS - SAMPLED - OF_FEATURES | {"dim", "reg_head", "precision"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,7 @@ PUBLISHED: dict[str, Any] = {
 
 MODELS: dict[str, Model] = {
     # two-stage visual ranker: BPR of a head on frozen features
-    "visual": Model(BPR, {"popularity_share": 0.4}),
+    "visual": Model(BPR, {"popularity_share": 0.4}, reads=BPR_READS - BLEND),
     # VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias
     "vbpr": Model(
         VBPR,
@@ -68,6 +71,7 @@ MODELS: dict[str, Model] = {
     "hybrid": Model(
         Hybrid,
         {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
+        reads=BPR_READS - BLEND - {"item_bias"},
     ),
     # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
     "bprmf": Model(

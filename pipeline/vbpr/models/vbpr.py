@@ -50,7 +50,7 @@ class VBPR:
 
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
 LATENT: dict[str, Any] = {
-    **{name: value for name, value in BPRMF.items() if name not in ("factors", "negatives", "epochs")},
+    **{name: value for name, value in BPRMF.items() if name not in ("factors", "item_bias", "negatives", "epochs")},
     "popularity_share": 0.25,
 }
 LATENT_EPOCHS = 4
