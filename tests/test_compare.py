@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -422,6 +423,19 @@ def test_cells_are_of_their_features_and_the_oracle_chooses_on_test(board, tmp_p
     assert len(fitted) == 2
     run(1, True)
     assert len(fitted) == 3 and fitted[2] == fitted[1][::-1]
+
+
+def test_without_images_what_needs_none_is_compared(board, tmp_path, cli, refused):
+    (tmp_path / "data").mkdir()
+    shutil.copy(board / "interactions.csv", tmp_path / "data")
+    options = ("compare", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    code, text, _ = cli(*options, "--models", "popularity,bpr", "--seeds", 1)
+    assert code == 0 and "popularity" in text
+    whole = compare([Dataset.resolve(board)], ["popularity"], tmp_path / "whole")["data"][0]
+    told = json.loads((tmp_path / "out" / "compare.json").read_text())["data"][0]
+    assert told["users"] == whole["users"] and told["items"] <= whole["items"]
+    assert "no images found" in refused(*options, "--models", "popularity,lite0", "--random-weights")
+    assert "--random-weights is of backbones" in refused(*options, "--models", "popularity", "--random-weights")
 
 
 def test_one_data_set_twice_is_refused_however_it_is_written(board, tmp_path):

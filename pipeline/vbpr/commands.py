@@ -836,6 +836,8 @@ def compare(
             raise VbprError(f"{idle[0]} is of {method}, which --models does not name; leave it out")
         if idle and method == "cae" and "cae" in files:
             raise VbprError(f"{idle[0]} is of training the autoencoder, and --weights cae= gives one; leave it out")
+    if random_weights and not (backbone or any(m.backbone not in ("", "cae") for m in methods_of(names))):
+        raise VbprError("--random-weights is of backbones, and --models names none that takes weights; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
     refuse_idle("dvbpr", tuned)

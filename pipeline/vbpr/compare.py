@@ -31,6 +31,7 @@ from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
 from .files import artifact_name, check_target, locked, read_json, replacing
+from .images import holdings
 from .interactions import Split, SplitConfig
 from .metrics import mean_auc
 from .models import MODELS, TrainConfig, configure
@@ -105,7 +106,7 @@ def compare(
     """Run every cell that is not yet there and write compare.json, compare.md and compare.png into `out`.
 
     Raises:
-        VbprError: an unknown method, data without images or interactions, or whatever extraction and training raise.
+        VbprError: an unknown method, data without interactions or images to look at; or whatever a stage raises.
         Stopped: Ctrl-C or SIGTERM; run again to resume.
     """
     options, folder, methods = options or Options(), Path(out), methods_of(names)
@@ -174,8 +175,9 @@ def compare_on(
     data: Dataset, methods: list[Method], folder: Path, options: Options, stopping: Callable[[], bool]
 ) -> dict[str, Any]:
     """All methods on one data set."""
-    interactions, images = data.interactions(), data.images()
-    split = Split.make(interactions, options.split, catalogue=images.item_ids)
+    looked_at = any(method.backbone or MODELS[method.model].images for method in methods)
+    pictured = data.images().item_ids if looked_at or holdings(data.path) else None
+    split = Split.make(data.interactions(), options.split, catalogue=pictured)
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
     known = recognise(*counts)
     published = known is not None if options.published is None else options.published
