@@ -226,13 +226,13 @@ class Page:
         """
         f = self.factors
         users, items = f.users - f.users.mean(0), f.items - f.items.mean(0)
-        values, vectors = np.linalg.eigh(users.T.astype(np.float64) @ users / len(users))
-        weighted = items @ (vectors * np.sqrt(np.maximum(values, 0)))
-        left, size, _ = np.linalg.svd(weighted, full_matrices=False)
-        share = size**2 / max(float((size**2).sum()), 1e-12)
+        spread, vectors = np.linalg.eigh(users.T @ users / len(users))
+        weighted = items @ (vectors * np.sqrt(np.maximum(spread, 0)))
+        size, turn = np.linalg.eigh(weighted.T @ weighted)
+        share, along = size[::-1] / max(float(size.sum()), 1e-12), weighted @ turn[:, ::-1][:, :AXES]
         out = []
-        for n in range(min(AXES, int((size > 1e-6 * size[0]).sum()))):
-            order = np.argsort(left[:, n], kind="stable")
+        for n in range(min(AXES, int((share > 1e-6 * share[0]).sum()))):
+            order = np.argsort(along[:, n], kind="stable")
             out.append({"share": share[n], "low": self.items(order[:SHOWN]), "high": self.items(order[::-1][:SHOWN])})
         return out
 
