@@ -51,3 +51,11 @@ def test_a_command_of_the_page_runs(words, place, cli, monkeypatch):
 
 def test_the_page_shows_every_command_that_asks():
     assert {words[0] for words in COMMANDS} == {"recommend", "similar", "index", "add-items", "report", "serve"}
+
+
+def test_allowed_ids_that_are_none_are_told(cli, place, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "some.txt").write_text("item-00\nitem-01\nnosuch\n")
+    code, text, said = cli("recommend", "artifacts/inc.model.h5", "--user", "user/03", "--allowed", "some.txt")
+    assert code == 0 and "item-00" in text
+    assert "some.txt names 1 items that are not in this model (nosuch)" in " ".join(said.split())

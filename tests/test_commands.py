@@ -225,7 +225,20 @@ def test_features_that_lack_items(refused, board_features, tmp_path):
     images = board_items() | {"extra": board_items()["red-00"]}
     folder = write_catalogue(tmp_path / "d", images, [*board_pairs(), ("A00", "extra")])
     message = refused("train", "--features", board_features, "--data", folder, "--out", tmp_path / "m.h5")
-    assert "lacks 1 of 23 items (first: extra); run vbpr extract again" in message
+    assert "lacks 1 of 23 images (first: extra), of which 1 are of items in the interactions; run vbpr" in message
+
+
+def test_features_of_some_items_are_enough_where_they_are_of_this_data_set(cli, refused, board, tmp_path):
+    """Shops have photographs of some of their goods; as many without any are another shop's, or named otherwise."""
+    some = dict(list(board_items().items())[:8])
+    folder = write_catalogue(tmp_path / "d", some, board_pairs())
+    options = ("--backbone", TINY, "--random-weights", "--engine", "torch", "--out", tmp_path / "f.h5")
+    assert cli("extract", "--data", folder, *options)[0] == 0
+    code, text, _ = cli("train", "--features", tmp_path / "f.h5", "--dim", 4, "--epochs", 1, "--out", tmp_path / "m.h5")
+    assert code == 0 and "12 items lack features" in text
+    (folder / "images").rename(tmp_path / "kept")
+    message = refused("train", "--features", tmp_path / "f.h5", "--data", board, "--out", tmp_path / "m.h5")
+    assert "features for only 8 of the 20 items" in message
 
 
 def test_features_of_another_data_set(refused, board_features, tmp_path):

@@ -438,6 +438,11 @@ def test_without_images_what_needs_none_is_compared(board, tmp_path, cli, refuse
     assert "--random-weights is of backbones" in refused(*options, "--models", "popularity", "--random-weights")
 
 
+def test_one_method_twice_is_refused(tmp_path):
+    with pytest.raises(VbprError, match="--models visual and lite0 are one method; leave one out"):
+        methods_of(["visual", "lite0", "cae"])
+
+
 def test_one_data_set_twice_is_refused_however_it_is_written(board, tmp_path):
     twice = [Dataset.resolve(board), Dataset.resolve(board.parent / "." / board.name)]
     with pytest.raises(VbprError, match="one of them is given twice"):

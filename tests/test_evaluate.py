@@ -54,6 +54,9 @@ def test_some_users_are_ranked_as_among_all():
         np.testing.assert_array_equal(getattr(some.ranks["all"], name), getattr(ranks, name)[mine])
     assert np.unique(evaluate(factors, users=7, seed=1).ranks["all"].users).tolist() != chosen.tolist()
     assert evaluate(factors, users=10**9).summary() == whole.summary()
+    first = [set(factors.recommend(int(user), 10)[0].tolist()) for user in chosen]
+    assert some.coverage == len(set().union(*first)) / len(factors.item_ids)  # of those users, too
+    assert evaluate(factors, users=1).summary()["all"]["auc_interval"] == [0.0, 1.0]
     with pytest.raises(VbprError, match="users is 0; it must be at least 1"):
         evaluate(factors, users=0)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import h5py
 import numpy as np
@@ -185,6 +186,20 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, damage):
         Factors.load(path)
 
 
+def test_numbers_that_were_not_written_are_refused(tmp_path):
+    """Whatever they are: another taste, another purchase, another name would answer, and wrongly."""
+    path = tmp_path / "a.h5"
+    make().save(path)
+    assert Factors.load(path).digest() == make().digest()
+    for name, at in (("users", (0, 0)), ("bias", 2), ("train/indices", 0), ("head/mean", 1), ("item_ids", 3)):
+        make().save(path)
+        with h5py.File(path, "r+") as handle:
+            old = handle[name][at]
+            handle[name][at] = b"zz" if name == "item_ids" else 8 if name == "train/indices" else old + 1
+        with pytest.raises(VbprError, match=r"a\.h5 is damaged \(its numbers are not those that were written\); train"):
+            Factors.load(path)
+
+
 FEATURES = {"path": "a", "backbone": "a", "weights": "a", "preprocessing": "a"}
 
 
@@ -217,6 +232,16 @@ def test_an_about_of_the_right_types_is_kept(tmp_path):
     about = {"features": [FEATURES], "added": [{"folder": "b", "items": 2}], "curve": [{"epoch": 1}], "data": "sample"}
     dataclasses.replace(make(), about=about).save(tmp_path / "a.h5")
     assert Factors.load(tmp_path / "a.h5").about == about
+
+
+def test_files_are_as_open_to_others_as_the_user_has_files(tmp_path):
+    before = os.umask(0o022)
+    try:
+        make().to_safetensors(tmp_path / "a.safetensors")  # whose library makes private ones
+        make().save(tmp_path / "a.h5")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
 
 
 def test_texts_that_safetensors_cannot_hold_are_refused_before_the_write(tmp_path):

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import tarfile
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -11,8 +12,9 @@ import pytest
 from PIL import Image
 
 from conftest import board_items, square
-from vbpr import VbprError, open_images
+from vbpr import Dataset, Interactions, VbprError, open_images
 from vbpr.decode import Preprocessing, prepare
+from vbpr.factors import index_of
 from vbpr.images import REASONS, BadImage, is_image_name
 
 HOW = Preprocessing(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -246,3 +248,24 @@ def test_files_that_are_not_named_like_images_are_counted(tmp_path, how):
         shutil.rmtree(folder)
     linked = {"links to folders": 1} if how == "folder" else {}
     assert open_images(tmp_path).others == {".heic": 2, "no ending": 1, ".txt": 1} | linked
+
+
+def test_what_is_no_source_is_told_what_to_do(tmp_path):
+    (tmp_path / "images.tar.gz").write_bytes(b"x")
+    with pytest.raises(VbprError, match=r"images\.zip; images\.tar\.gz is packed: unpack it"):
+        open_images(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(VbprError, match=r"a\.jpg is one image; give FOLDER the folder that it is in"):
+        open_images(tmp_path / "a.jpg", "FOLDER")
+
+
+def test_an_id_is_one_however_its_letters_are_composed(tmp_path):
+    """A Mac's file names have letters and their marks apart, and tables have them in one."""
+    apart = unicodedata.normalize("NFD", "Größe é 1")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / f"{apart}.png").write_bytes(b"x")
+    assert open_images(tmp_path).item_ids.tolist() == ["Größe é 1"]
+    assert Interactions.of(["a", "a"], [apart, "Größe é 1"]).item_ids.tolist() == ["Größe é 1"]
+    (tmp_path / "items.csv").write_text(f"item_id,title\n{apart},a skirt\n", encoding="utf-8")
+    assert Dataset(tmp_path).items()["title"] == {"Größe é 1": "a skirt"}
+    assert index_of(np.array(["Größe é 1"]), apart, "item") == 0

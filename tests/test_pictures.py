@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vbpr import Dataset, VbprError
-from vbpr.pictures import CELL, GAP, LINE, Photos, Row, grid, save_grid
+from vbpr.pictures import CELL, GAP, LINE, Photos, Row, font, grid, save_grid
 
 
 def test_each_item_is_in_its_cell(board):
@@ -16,6 +16,22 @@ def test_each_item_is_in_its_cell(board):
     assert centres[0].argmax() == 0 and centres[1].argmax() == 2
     assert centres[2].tolist() == [0xDD] * 3  # no image: a grey square
     assert photos.titles(["red-00", "nothing"]) == ["red 00", ""]
+
+
+def test_letters_of_other_alphabets_are_no_boxes():
+    if font(20).getname()[0] == "Aileron":
+        pytest.skip("no font on this machine: fonts-dejavu-core, for one, runs this")
+    pictures = [font(20).getmask(letter) for letter in "üéßжλ"]
+    assert len({(picture.size, bytes(picture)) for picture in pictures}) == 5
+
+
+def test_pictures_without_any_photograph_say_so(board, tmp_path, capsys):
+    (tmp_path / "moved").mkdir()
+    save_grid(tmp_path / "a.png", [Row("r", ["red-00", "nothing"])], Photos(Dataset.resolve(board)))
+    assert "note" not in capsys.readouterr().err
+    save_grid(tmp_path / "a.png", [Row("r", ["red-00"])], Photos(Dataset(tmp_path / "moved")))
+    told = " ".join(capsys.readouterr().err.split())
+    assert "no photograph of any of these items in" in told and "if they have moved, give --data" in told
 
 
 def test_rows_wrap(board):

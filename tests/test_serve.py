@@ -61,6 +61,7 @@ def test_history_search_photo_and_description(client):
     wanted = {"/users/{user_id}/recommendations", "/items/{item_id}/similar", "/similar", "/users/fold-in", "/health"}
     assert wanted <= set(paths)
     assert client.get("/health").json()["items"] == 30
+    assert all(client.head(page).status_code == 200 for page in ("/", "/health"))  # as those ask who watch over it
     assert "<script>" in client.get("/").text
 
 

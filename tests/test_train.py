@@ -83,7 +83,10 @@ def test_features_of_another_data_set_are_refused(board_features, tmp_path):
 def test_features_that_lack_items_are_refused(board_features, tmp_path):
     images = board_items() | {"green-1": board_items()["red-00"]}
     folder = write_catalogue(tmp_path / "more", images, [*board_pairs(), ("A00", "green-1")])
-    with pytest.raises(VbprError, match=r"lacks 1 of 23 items \(first: green-1\); run vbpr extract again"):
+    with pytest.raises(
+        VbprError,
+        match=r"lacks 1 of 23 images \(first: green-1\), of which 1 are of items in the interactions; run vbpr",
+    ):
         run(folder, [board_features], tmp_path / "m.h5")
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import VbprError, near
-from .files import Strings, check_target, read_bytes, replacing
+from .errors import VbprError, near, some
+from .files import Strings, check_target, composed, read_bytes, replacing
+from .progress import console
 
 Array = np.ndarray[Any, Any]
 LONGEST_LIST = 2**31  # bytes of a file of ids
@@ -28,9 +29,21 @@ def read_ids(path: Path | str) -> list[str]:
         raise VbprError(f"{path} cannot be read ({error.strerror}); give a text file with one id a line") from error
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is not UTF-8 text; give a text file with one id a line") from error
-    ids = [line.strip() for line in text.split("\n") if line.strip()]  # an id may hold what Unicode calls a line's end
+    lines = text.split("\n")  # an id may hold what Unicode calls the end of one
+    ids = [composed(line.strip()) for line in lines if line.strip()]
     if not ids:
         raise VbprError(f"{path} holds no ids; give a text file with one id a line")
+    return ids
+
+
+def read_allowed(path: Path | str, item_ids: Strings) -> list[str]:
+    """The ids in a file of those that may be answers; says how many of them are none of `item_ids`."""
+    ids = read_ids(path)
+    strange = sorted(set(ids).difference(item_ids.tolist()))
+    if strange:
+        console.print(
+            f"note: {path} names {len(strange):,} items that are not in this model ({some(strange, len(strange))})"
+        )
     return ids
 
 
@@ -106,4 +119,4 @@ def check_answers(path: Path | str) -> None:
     check_target(Path(path), "answers")
 
 
-__all__ = ["allowed", "check_answers", "read_ids", "write_answers"]
+__all__ = ["allowed", "check_answers", "read_allowed", "read_ids", "write_answers"]

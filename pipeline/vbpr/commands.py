@@ -484,7 +484,7 @@ def recommend(
     import time
 
     from .asking import allowed as allow
-    from .asking import check_answers, read_ids
+    from .asking import check_answers, read_allowed, read_ids
     from .datasets import Dataset
     from .factors import Factors
     from .pictures import Photos, Row, check_grid, save_grid
@@ -497,7 +497,7 @@ def recommend(
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category is not None else {}
-    mask = allow(factors.item_ids, columns, category, read_ids(allowed) if allowed else None)
+    mask = allow(factors.item_ids, columns, category, read_allowed(allowed, factors.item_ids) if allowed else None)
     if users is not None or everyone:
         if out is None or out.suffix.lower() != ".parquet":
             raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
@@ -601,7 +601,7 @@ def similar(
 ) -> Any:
     """The items nearest to items or photos."""
     from .asking import allowed as allow
-    from .asking import check_answers, read_ids, write_answers
+    from .asking import check_answers, read_allowed, read_ids, write_answers
     from .datasets import Dataset
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, check_grid, save_grid
@@ -619,7 +619,9 @@ def similar(
         raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
-    mask = allow(near.item_ids, photos.data.items(), category, read_ids(allowed) if allowed else None)
+    mask = allow(
+        near.item_ids, photos.data.items(), category, read_allowed(allowed, near.item_ids) if allowed else None
+    )
     if unseen_by is not None:
         mask = near.not_taken(file, unseen_by, mask)
     if items is not None and out is not None:

@@ -80,7 +80,7 @@ def methods_of(names: Sequence[str]) -> list[Method]:
     """Methods by name; models that read features get the first backbone's.
 
     Raises:
-        VbprError: no name, a repeated one, or a model that needs features where no backbone is named.
+        VbprError: no name, two of one method, or a model that needs features where no backbone is named.
     """
     names = [name.strip() for name in names if name.strip()]
     if not names or len(set(names)) < len(names):
@@ -97,6 +97,9 @@ def methods_of(names: Sequence[str]) -> list[Method]:
             raise VbprError(f"--models {name} reads features; name a backbone too, as in --models lite0,{name}")
         preset = "efficient" if name == "dvbpr-efficient" else "default"
         out.append(Method(name, known[name], backbones[0] if visual else "", preset))
+    for one, other in itertools.combinations(out, 2):
+        if dataclasses.replace(one, name=other.name) == other:
+            raise VbprError(f"--models {one.name} and {other.name} are one method; leave one out")
     return out
 
 

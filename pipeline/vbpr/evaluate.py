@@ -30,7 +30,7 @@ class Metrics:
     Attributes:
         ranks: of each part: all, cold (item with fewer than 5 train interactions), unseen (none).
         model, data: what was evaluated, in words.
-        coverage: share of the catalogue that is among the first ten of any user.
+        coverage: share of the catalogue that is among the first ten of any user (of 2,000 drawn at random, if more).
         scores_unseen: whether the model can score an item without interactions; where it cannot, that part is left out.
     """
 
@@ -73,7 +73,9 @@ def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
 
 
 def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]:
-    """The 95% percentile bootstrap interval of the mean over users."""
+    """The 95% percentile bootstrap interval of the mean over users, of figures from 0 to 1; of one: all of that."""
+    if len(values) < 2:
+        return [0.0, 1.0]
     rng = np.random.default_rng(seed)
     means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
     return [float(q) for q in np.quantile(means, [0.025, 0.975])]
@@ -114,7 +116,7 @@ def evaluate(
         parts,
         str(about.get("title", about.get("model", "model"))),
         str(about.get("data_title", "")),
-        coverage(factors),
+        coverage(factors, None if users is None else np.unique(ranks.users)),
         bool(about.get("scores_unseen", True)),
     )
 
@@ -131,10 +133,10 @@ def of_some(held: sp.csr_matrix, users: int, seed: int) -> sp.csr_matrix:
     return some
 
 
-def coverage(factors: Factors, seed: int = 0) -> float:
-    """Share of the catalogue among the first ten of any of up to 2,000 users (a seeded sample)."""
-    count = len(factors.user_ids)
-    users = np.random.default_rng(seed).choice(count, min(count, COVERAGE_USERS), replace=False)
+def coverage(factors: Factors, among: Array | None = None, seed: int = 0) -> float:
+    """Share of the catalogue among the first ten of any of up to 2,000 users (a seeded sample), of those `among`."""
+    among = np.arange(len(factors.user_ids)) if among is None else among
+    users = np.random.default_rng(seed).choice(among, min(len(among), COVERAGE_USERS), replace=False)
     shown = factors.recommend_all(np.sort(users), COVERAGE_K)[0]
     return len(np.unique(shown[shown >= 0])) / len(factors.item_ids)
 

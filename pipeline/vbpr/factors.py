@@ -7,6 +7,7 @@ Needs neither torch, nor images, nor the feature file.
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import scipy.sparse as sp
 from .errors import VbprError, near
 from .files import (
     Strings,
+    composed,
     damaged,
     open_h5,
     read_strings,
@@ -377,6 +379,20 @@ class Factors:
         """(n,) positions of items; see `item_index`."""
         return indices_of(self.item_ids, item_ids, "item")
 
+    def digest(self) -> str:
+        """Of every id and number (BLAKE2b, 32 hexadecimal digits): what a damaged file does not agree with."""
+        total = hashlib.blake2b(digest_size=16)
+        for ids in (self.user_ids, self.item_ids):
+            total.update("\0".join(ids.tolist()).encode())
+        for name in MATRICES:
+            part = getattr(self, name)
+            total.update(np.ascontiguousarray(part.indptr, "<i8").data)
+            total.update(np.ascontiguousarray(part.indices, "<i4").data)
+        heads = [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
+        for array in (self.users, self.items, self.bias, *heads):
+            total.update(np.ascontiguousarray(array, "<f4").data)
+        return total.hexdigest()
+
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
         about, parts = json.dumps(self.about), (self.train, self.validation, self.test)
@@ -385,6 +401,7 @@ class Factors:
         size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
         with replacing_h5(path, "model", size) as handle:
             write_text(handle, "about", about)
+            write_text(handle, "digest", self.digest())
             for name in ("users", "items", "bias"):
                 handle.create_dataset(name, data=getattr(self, name).astype("<f4"))
             write_strings(handle, "user_ids", self.user_ids)
@@ -492,12 +509,16 @@ class Factors:
                 )
                 about = json.loads(read_text(handle, "about"))
                 check_about(about)
+                written = read_text(handle, "digest") if "digest" in handle.attrs else None
         except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
             raise VbprError(damaged(Path(path), error, "train again")) from error
         try:
-            return cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
+            factors = cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)
         except VbprError as error:
             raise VbprError(f"{path}: {error}") from error
+        if written not in (None, factors.digest()):
+            raise VbprError(f"{path} is damaged (its numbers are not those that were written); train again")
+        return factors
 
 
 SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
@@ -635,6 +656,8 @@ def mask_of(allowed: Any, n: int) -> Array:
 def index_of(ids: Strings, wanted: str, what: str) -> int:
     wanted = str(wanted)
     found = np.flatnonzero(ids == wanted)
+    if not len(found):
+        found = np.flatnonzero(ids == composed(wanted))
     if not len(found):
         raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
     return int(found[0])

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,12 @@ import numpy as np
 from .errors import VbprError, errno_in, first_line, some
 
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
+
+
+def composed(text: str) -> str:
+    """An id with its letters and their marks in one (Unicode's NFC): a Mac's file names have them apart, and nobody can
+    see the difference."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -51,9 +58,12 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
     check_target(path, kind)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the user wants new files; some libraries make theirs private
         yield temporary
-        with contextlib.suppress(OSError):  # what was private stays so
-            before = path.stat()
+        with contextlib.suppress(OSError):
+            temporary.chmod(stat.S_IMODE(mode))
+            before = path.stat()  # what was private stays so
             os.chown(temporary, before.st_uid, before.st_gid)
             temporary.chmod(stat.S_IMODE(before.st_mode))
         sync(temporary)
@@ -345,7 +355,8 @@ def opened(path: Path, make: str) -> h5py.File:
             raise VbprError(f"{path} is in use by another program; wait for it") from error
         if isinstance(error, OSError) and error.errno:
             raise VbprError(cannot_be_read(path, error.errno)) from error
-        raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {make}") from error
+        away = "under another name, or once this file is deleted"
+        raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {make}, {away}") from error
 
 
 def kind_in(handle: h5py.File, path: Path) -> str:
@@ -458,6 +469,7 @@ __all__ = [
     "Strings",
     "artifact_name",
     "check_target",
+    "composed",
     "damaged",
     "digest",
     "encoded",

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import VbprError, some
-from .files import Strings, read_bytes
+from .files import Strings, composed, read_bytes
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -74,7 +74,7 @@ class ImageSource(Protocol):
 def item_id_of(name: str) -> str:
     """The item id in a file's path: its stem. Names that are no UTF-8 are written with backslashes."""
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-    return stem.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return composed(stem.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def is_image_name(name: str) -> bool:
@@ -327,12 +327,16 @@ def open_images(path: Path | str, option: str = "--data") -> ImageSource:
             return source
     if not path.exists():
         raise VbprError(f"{path} does not exist; give {option} a folder of images, a tar or a zip")
+    if path.is_file() and is_image_name(path.name):
+        raise VbprError(f"{path} is one image; give {option} the folder that it is in")
+    packed = next((p.name for p in sorted(path.glob("images*")) if p.suffix in PACKED), None)
     raise VbprError(
         f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
-        "images*.tar and images.zip"
+        "images*.tar and images.zip" + (f"; {packed} is packed: unpack it" if packed else "")
     )
 
 
+PACKED = {".gz", ".tgz", ".xz", ".bz2", ".zst", ".7z", ".rar"}
 NUMBERED = re.compile(r"(.*?)(\d+)\.tar$")
 
 

@@ -11,6 +11,7 @@ import io
 import itertools
 import math
 import re
+import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,36 +26,38 @@ import pyarrow.parquet
 import scipy.sparse as sp
 
 from .errors import VbprError, first_line, some
-from .files import Strings
+from .files import Strings, composed
 
 Array = np.ndarray[Any, Any]
 
-USER_COLUMNS = (
-    "user_id",
-    "user",
+# What the field calls its columns, as `plain` writes it; the first that is there is taken.
+USER_COLUMNS = [
     "userid",
+    "user",
     "uid",
     "reviewerid",
-    "customer_id",
     "customerid",
     "visitorid",
-    "user_id:token",
-)
-ITEM_COLUMNS = (
-    "item_id",
-    "item",
-    "itemid",
-    "iid",
-    "asin",
-    "parent_asin",
-    "article_id",
-    "product_id",
-    "productid",
-    "movieid",
-    "item_id:token",
-)
-TIME_COLUMNS = ("timestamp", "time", "ts", "t_dat", "date", "datetime", "unixreviewtime", "timestamp:float")
-SPLIT_COLUMNS = ("split", "x_label", "subset")
+    "accountid",
+    "userid:token",
+    "customer",
+    "account",
+]
+ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "itemid:token"]
+ITEM_COLUMNS += ["sku", "stockcode", "isbn", "article", "product"]
+TIME_COLUMNS = [
+    "timestamp",
+    "time",
+    "ts",
+    "tdat",
+    "date",
+    "datetime",
+    "unixreviewtime",
+    "timestamp:float",
+    "invoicedate",
+    "orderdate",
+]
+SPLIT_COLUMNS = ["split", "xlabel", "subset"]
 SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
 
@@ -189,17 +192,19 @@ class Coded(NamedTuple):
 
 
 def distinct(what: str, values: Any) -> tuple[Strings, Array]:
-    """The ids of a column, sorted, and (n,) positions among them.
+    """The ids of a column, `composed` and sorted, and (n,) positions among them.
 
     Raises:
         VbprError: see `given_ids`; or one is no text that UTF-8 can hold.
     """
     if not isinstance(values, Coded):
-        names, places = np.unique(given_ids(what, values), return_inverse=True)
-        if found := re.search("[\ud800-\udfff]", "".join(names.tolist())):
-            raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
-        return names, places
-    names, place = np.unique(values.names, return_inverse=True)
+        values = Coded(*np.unique(given_ids(what, values), return_inverse=True))
+    names, text = values.names, "".join(values.names.tolist())
+    if found := re.search("[\ud800-\udfff]", text):
+        raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
+    if not text.isascii():
+        names = np.array([composed(name) for name in names.tolist()], np.str_)
+    names, place = np.unique(names, return_inverse=True)
     return names, place[values.places]
 
 
@@ -529,7 +534,7 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
         raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
     columns = match_columns(path, names)
     try:
-        with open_bytes(path) as handle:
+        with in_memory(path) as handle:
             table = pyarrow.csv.read_csv(
                 handle,
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),
@@ -553,7 +558,7 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
 
 def read_parquet(path: Path) -> Interactions:
     try:
-        with open_bytes(path) as handle:
+        with in_memory(path) as handle:
             columns = match_columns(path, pyarrow.parquet.read_schema(handle).names)
             table = pyarrow.parquet.read_table(handle, columns=list(columns.values()))
     except (*UNFIT, *UNREADABLE) as error:
@@ -569,13 +574,18 @@ INTERACTION_READERS: dict[str, Callable[[Path], Interactions]] = {
 }
 
 
+def plain(name: str) -> str:
+    """A column's name without capitals, blanks and joints: `User-ID`, `user_id` and `userId` are one."""
+    return re.sub(r"[\s_.-]", "", name.lower())
+
+
 def match_columns(path: Path, names: list[str]) -> dict[str, str]:
     """Which column of the file is the user, the item, the time and the split.
 
     Raises:
         VbprError: no user or item column; the message lists what was found.
     """
-    lowered = {name.strip().lower(): name for name in reversed(names)}
+    found_by = {plain(name): name for name in reversed(names)}
     found = {}
     for role, aliases in (
         ("user_id", USER_COLUMNS),
@@ -583,7 +593,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         ("timestamp", TIME_COLUMNS),
         ("split", SPLIT_COLUMNS),
     ):
-        name = next((lowered[alias] for alias in aliases if alias in lowered), None)
+        name = next((found_by[alias] for alias in aliases if alias in found_by), None)
         if name is not None:
             found[role] = name
         elif role in ("user_id", "item_id"):
@@ -729,6 +739,15 @@ def open_bytes(path: Path) -> Any:
     return Inflated(path) if path.suffix == ".gz" else path.open("rb")
 
 
+def in_memory(path: Path) -> pa.BufferReader:
+    """A file for Arrow to read, inflated, in memory of Arrow's own. A file of Python's would be let go of by one of
+    Arrow's threads, some time after the table is there: where Python is just ending, that aborts the process."""
+    memory = pa.BufferOutputStream()
+    with open_bytes(path) as handle:
+        shutil.copyfileobj(handle, memory, 2**20)
+    return pa.BufferReader(memory.getvalue())
+
+
 def rows_of(path: Path, delimiter: str, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
     """(line at which it begins, fields) of each row that is not blank, as Arrow counts them; slow: for a header, and
     to find a fault. `errors`: of what is no UTF-8, as in `open`.
@@ -780,11 +799,17 @@ def why_unreadable(path: Path, delimiter: str, width: int, error: Exception) -> 
 __all__ = [
     "INTERACTION_READERS",
     "ITEM_COLUMNS",
+    "MATRICES",
     "SPLIT_RULES",
     "UNFIT",
     "Interactions",
     "Split",
     "SplitConfig",
+    "fitting",
+    "in_memory",
+    "one_of_each",
+    "ones",
+    "plain",
     "refuse_twins",
     "rows_of",
 ]

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from .datasets import Dataset, titles
 from .decode import load
-from .errors import VbprError
+from .errors import VbprError, some
 from .files import SOFTWARE, Strings, check_target, read_bytes, replacing
 from .images import MAX_BYTES, BadImage, ImageSource, open_images
+from .progress import console
 
 CELL, GAP, LINE = 140, 10, 14
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes
@@ -80,6 +81,12 @@ class Photos:
         ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=quality)
         return buffer.getvalue()
 
+    def tell_absent(self, item_ids: Iterable[Any]) -> None:
+        """Say so where none of these items has a photograph: all squares are grey then."""
+        if not any(str(item) in self.at or str(item) in self.extra for item in item_ids):
+            looked = some(map(str, self.folders), len(self.folders))
+            console.print(f"note: no photograph of any of these items in {looked}; if they have moved, give --data")
+
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:
         return titles(self.data.items(), item_ids)
 
@@ -98,7 +105,7 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
         "RGB", (widest * (CELL + GAP) + GAP, sum(n * cell + 2 * LINE + GAP for n in lines) + GAP), "white"
     )
     draw = ImageDraw.Draw(canvas)
-    small, large = ImageFont.load_default(11), ImageFont.load_default(15)
+    small, large = font(11), font(15)
     y = GAP
     for row, count in zip(rows, lines, strict=True):
         draw.text((GAP, y), row.heading, "black", large)
@@ -111,6 +118,18 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
                 draw.text((x, top + CELL + 2 + i * LINE), line, "#444444", small)
         y += count * cell + GAP
     return canvas
+
+
+# The first of these that the machine has writes most alphabets; Pillow's own font has English letters alone.
+FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf")
+
+
+@functools.cache
+def font(size: int) -> Any:
+    for name in FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
 
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -146,6 +165,7 @@ def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: in
         told = Image.Exif()
         told[SOFTWARE] = "vbpr"  # by which it is known again, and written over where it lies
         picture.save(temporary, form, exif=told)
+    photos.tell_absent(item_id for row in rows for item_id in row.item_ids)
 
 
 __all__ = ["Photos", "Row", "check_grid", "grid", "save_grid"]

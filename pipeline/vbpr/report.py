@@ -85,6 +85,7 @@ def report(
         with replacing(path, "a page") as temporary:
             temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
         bar.advance(1, "page")
+    page.photos.tell_absent(factors.item_ids[list(page.number)])
     return path
 
 

@@ -193,10 +193,12 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
         return JSONResponse({"detail": "; ".join(faults)}, 422)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def home() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
+    @app.head("/health", include_in_schema=False)  # as those ask who watch whether a server is up
     @app.get("/health")
     async def health() -> Health:
         about = factors.about
@@ -479,6 +481,7 @@ def serve(
         print(f"{answers.factors}: http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
+        answers.photos.tell_absent(answers.factors.item_ids)
         app = create_app(answers, max_upload=max_upload, hosts=["127.0.0.1", "localhost", "[::1]"] if own else None)
         config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])

@@ -76,9 +76,10 @@ def prepare(
             except VbprError:
                 pictured = absent[:0]
             if len(pictured):
+                new = np.setdiff1d(data.images().item_ids, store.item_ids)
                 raise VbprError(
-                    f"{store.path} lacks {len(pictured):,} of {len(data.images()):,} items (first: "
-                    f"{pictured[0]}); run vbpr extract again to add them"
+                    f"{store.path} lacks {len(new):,} of {len(data.images()):,} images (first: {new[0]}), of which "
+                    f"{len(pictured):,} are of items in the interactions; run vbpr extract again to add them"
                 )
     return Split.make(interactions, config, catalogue=catalogue)
 
@@ -87,10 +88,11 @@ def absent_from(store: FeatureStore, item_ids: Strings, name: str) -> Strings:
     """The items of a data set, called `name`, that a feature file lacks.
 
     Raises:
-        VbprError: more than half of them, so that the file is of another data set.
+        VbprError: too many of them, so that the file must be of another data set, or have other names for its items:
+            more than half, or, if it was made from the data set of that name, more than nine in ten.
     """
     absent = np.setdiff1d(item_ids, store.item_ids)
-    if len(absent) > len(item_ids) / 2:
+    if len(absent) > len(item_ids) * (0.9 if store.provenance["data"] == name else 0.5):
         spaced = np.isin(np.char.strip(absent), store.item_ids).any()
         alike = f"write both ids alike (here {absent[0]}, there {store.item_ids[0]})"
         mend = (

@@ -18,9 +18,18 @@ import pyarrow.parquet
 
 from .. import sample
 from ..errors import VbprError, first_line
-from ..files import Strings
+from ..files import Strings, composed
 from ..images import ImageSource, open_images
-from ..interactions import INTERACTION_READERS, ITEM_COLUMNS, UNFIT, Interactions, refuse_twins, rows_of
+from ..interactions import (
+    INTERACTION_READERS,
+    ITEM_COLUMNS,
+    UNFIT,
+    Interactions,
+    in_memory,
+    plain,
+    refuse_twins,
+    rows_of,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +147,11 @@ def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
         names = [name.strip().lower() for name in table.column_names]
         refuse_twins(path, names)
         table = table.rename_columns(names)
-        key = next((name for name in ITEM_COLUMNS if name in names), None)
+        found = {plain(name): name for name in reversed(names)}
+        key = next((found[alias] for alias in ITEM_COLUMNS if alias in found), None)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
-        ids = pc.cast(table[key], pa.string()).to_pylist()
+        ids = [composed(name or "") for name in pc.cast(table[key], pa.string()).to_pylist()]
         return {
             name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
             for name in names
@@ -153,7 +163,7 @@ def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
 
 def read_table(path: Path) -> pa.Table:
     """A table of items; every column of text files is text."""
-    with path.open("rb") as handle:
+    with in_memory(path) as handle:
         if path.suffix == ".parquet":
             return pyarrow.parquet.ParquetFile(handle).read()  # which, unlike `read_table`, takes two of one name
         delimiter = "\t" if path.suffix == ".tsv" else ","
