@@ -351,6 +351,7 @@ def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, m
     assert np.isfinite(raised.value.factors.items).all()
 
 
+@pytest.mark.slow
 def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
     real, calls = dvbpr.Run.evaluate, []
@@ -367,6 +368,7 @@ def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_pat
     assert len(raised.value.factors.about["curve"]) == 2 and np.isfinite(raised.value.factors.users).all()
 
 
+@pytest.mark.slow
 def test_patience_ends_it(narrow, tastes, tmp_path):
     split, images = tastes
     factors = model(images, tmp_path, epochs=4, lr=0.0, patience=2).fit(split, None)

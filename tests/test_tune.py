@@ -159,6 +159,7 @@ def test_a_gpu_that_fails_is_no_poor_draw(board, tmp_path, learner, monkeypatch)
         run(board, None, "learner", tmp_path / "b.json", trials=3)
 
 
+@pytest.mark.slow
 def test_poor_curves_are_pruned(board, tmp_path, learner):
     done = run(board, None, "learner", tmp_path / "b.json", trials=20)
     pruned = [t for t in done.trials if t.value is None]
@@ -178,6 +179,7 @@ def test_training_reports_its_learning_curve(board, board_features, tmp_path, mo
     assert heard and heard == [(point["epoch"], point["auc"]) for point in done.factors.about["curve"]]
 
 
+@pytest.mark.slow
 def test_only_the_objective_that_the_curve_shows_is_pruned_by_it(board, tmp_path, learner):
     done = run(board, None, "learner", tmp_path / "b.json", trials=20, objective="ndcg@10")
     assert len(done.ranked) == 20
@@ -345,6 +347,7 @@ def test_what_stops_a_training_stops_the_study_around_it():
         assert not next_time()
 
 
+@pytest.mark.slow
 def test_later_parts_are_not_pruned_by_their_own_curves(board, board_features, tmp_path):
     """They have more epochs, and each its own figures."""
     for name in ("one ?1%23.json", "one ?2%23.json"):  # each its own study, whatever their names hold
@@ -364,6 +367,7 @@ def test_a_study_stopped_within_a_trial_says_how_to_go_on(board, board_features,
         run(board, board_features, "visual", tmp_path / "b.json")
 
 
+@pytest.mark.slow
 def test_a_study_is_of_its_features_and_its_best_knows_its_seed(refused, board, board_features, tmp_path):
     out, store = tmp_path / "b.json", FeatureStore(board_features)
     run(board, board_features, "visual", out, trials=1)
