@@ -27,11 +27,11 @@ from .pictures import Photos
 
 try:
     import uvicorn
-    from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+    from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, Response, UploadFile
     from fastapi import Path as InPath
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, ConfigDict, Field
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
@@ -85,6 +85,7 @@ class Found(BaseModel):
 class Liked(BaseModel):
     """What someone unknown to the model likes."""
 
+    model_config = ConfigDict(extra="forbid")
     liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
     k: int = Field(10, ge=1, le=MAX_K)
     category: str | None = Field(None, max_length=MAX_ID)
@@ -155,6 +156,15 @@ K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
 Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
 
 
+async def known_parameters(request: Request) -> None:
+    """A filter whose name is mistyped must not answer as if there were none."""
+    route = request.scope["route"]
+    known = [parameter.alias for parameter in route.dependant.query_params]
+    strange = next((name for name in request.query_params if name not in known), None)
+    if strange is not None and route.include_in_schema:
+        raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
+
+
 def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None) -> FastAPI:
     """The application.
 
@@ -163,7 +173,13 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         hosts: names by which the server may be called; None for any. Loopback servers take only their own, so that a
             page elsewhere cannot reach them under a name of its own.
     """
-    app = FastAPI(title="vbpr", description="Visually-aware recommendation.", docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="vbpr",
+        description="Visually-aware recommendation.",
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(known_parameters)],
+    )
     factors, counts = answers.factors, Counts()
     decoding = asyncio.Semaphore(DECODERS)
     page = page_html(answers)
@@ -171,13 +187,13 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     def user_of(user_id: str) -> int:
         at = answers.user_at.get(user_id)
         if at is None:
-            raise HTTPException(404, "no such user; /users?search= finds some")
+            raise HTTPException(404, f"no such user: {user_id[:MAX_ID]!r}; /users?search= finds some")
         return at
 
     def item_of(item_id: str) -> int:
         at = answers.item_at.get(item_id)
         if at is None:
-            raise HTTPException(404, "no such item; /items?search= finds some")
+            raise HTTPException(404, f"no such item: {item_id[:MAX_ID]!r}; /items?search= finds some")
         return at
 
     def vectors_needed() -> None:
