@@ -114,7 +114,7 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
             x, top = GAP + n % widest * (CELL + GAP), y + n // widest * cell
             photo = ImageOps.contain(photos.get(item_id), (CELL, CELL), Image.Resampling.LANCZOS)
             canvas.paste(photo, (x + (CELL - photo.width) // 2, top + (CELL - photo.height) // 2))
-            for i, line in enumerate(textwrap.wrap(caption, 24, max_lines=3, placeholder="…")):
+            for i, line in enumerate(textwrap.wrap(caption, 22, max_lines=3, placeholder="…")):
                 draw.text((x, top + CELL + 2 + i * LINE), line, "#444444", small)
         y += count * cell + GAP
     return canvas
