@@ -38,7 +38,7 @@ class Extraction:
     Attributes:
         items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
         dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
-            a folder without permission, an empty file) but whose features, made before, are kept. odd: (item id,
+            a folder that may not be entered, an empty file) but whose features, made before, are kept. odd: (item id,
             "W x H") of images, among those written now, that are so small or narrow that they say little. others: files
             passed over because they are not named like an image, by ending. rank: which of several processes this
             is; all but the first (0) know what they have written themselves only.

@@ -29,7 +29,7 @@ from .files import (
     write_strings,
     write_text,
 )
-from .interactions import MATRICES, fitting, one_of_each, ones
+from .interactions import MATRICES, one_of_each, ones
 from .progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -124,7 +124,7 @@ class Factors:
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         shape = (len(self.user_ids), len(self.item_ids))
         for name in MATRICES:
-            object.__setattr__(self, name, fitting(ones(getattr(self, name), name), shape, name))
+            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
         if (
             self.users.ndim != 2
             or self.items.shape != (shape[1], self.users.shape[1])
@@ -255,7 +255,7 @@ class Factors:
         Raises:
             VbprError: there is no such user, `allowed` is no mask, or k is not positive.
         """
-        users = np.arange(len(self.user_ids)) if users is None else self.who(users)
+        users = self._who(users)
         at_least_one(k)
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
         pool = np.arange(len(self.item_ids))
@@ -289,9 +289,10 @@ class Factors:
             advance(len(rows))
         return items, scores
 
-    def who(self, users: Any) -> Array:
-        """(n,) positions of users, from positions, one position, or a mask."""
-        return np.atleast_1d(positions(users, len(self.user_ids), "user"))
+    def _who(self, users: Any) -> Array:
+        """(n,) positions of users, from positions, one position, or a mask; None: of everyone."""
+        count = len(self.user_ids)
+        return np.arange(count) if users is None else np.atleast_1d(positions(users, count, "user"))
 
     def fold_in(self, *liked: Array) -> Array:
         """(K,) the taste of someone unknown, from the vectors (n, K) of what they like: items of the catalogue and
@@ -430,7 +431,7 @@ class Factors:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        users = np.arange(len(self.user_ids)) if users is None else self.who(users)
+        users = self._who(users)
         k = min(k, len(self.item_ids))
         names, written = pa.array(self.item_ids.tolist(), pa.string()), 0
         schema = pa.schema(
@@ -670,4 +671,16 @@ def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
     return np.array(at, np.int64)
 
 
-__all__ = ["BLIND", "Array", "Factors", "Head", "best", "first_curve", "index_of", "indices_of", "mask_of", "unit_rows"]
+__all__ = [
+    "BLIND",
+    "Array",
+    "Factors",
+    "Head",
+    "at_least_one",
+    "best",
+    "first_curve",
+    "index_of",
+    "indices_of",
+    "mask_of",
+    "unit_rows",
+]

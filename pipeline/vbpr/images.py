@@ -54,8 +54,8 @@ class ImageSource(Protocol):
     """Encoded images of a catalogue, in one fixed order.
 
     `signature(i)` is a 64-bit number that changes when the image does (size and modification time; not its content);
-    0 where there is nothing to look at: no such file, a folder without permission, no bytes. `others`: files that are
-    not named like an image, by ending (".heic": 3), and so passed over.
+    0 where there is nothing to look at: no such file, a folder that may not be entered, no bytes. `others`: files that
+    are not named like an image, by ending (".heic": 3), and so passed over.
     """
 
     name: str

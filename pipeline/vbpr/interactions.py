@@ -290,12 +290,14 @@ def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
 MATRICES = ("train", "validation", "test")
 
 
-def ones(matrix: Any, name: str) -> sp.csr_matrix:
+def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
     """Any matrix as CSR of float32 ones where it is not 0, columns sorted; itself, if it is that.
 
     Raises:
-        VbprError: a number in it is not finite; the message has its `name`.
+        VbprError: it has another shape, or a number in it is not finite; the message has its `name`.
     """
+    if np.shape(matrix) != shape:
+        raise VbprError(f"{name} is a matrix of {np.shape(matrix)} for {shape[0]:,} users and {shape[1]:,} items")
     if (
         isinstance(matrix, sp.csr_matrix)
         and matrix.dtype == np.float32
@@ -309,17 +311,6 @@ def ones(matrix: Any, name: str) -> sp.csr_matrix:
     if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
         raise VbprError(f"{name} holds numbers that are not finite; put 0 where nothing was taken")
     return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def fitting(matrix: sp.csr_matrix, shape: tuple[int, int], name: str) -> sp.csr_matrix:
-    """A matrix, if it has this shape.
-
-    Raises:
-        VbprError: it has not.
-    """
-    if matrix.shape != shape:
-        raise VbprError(f"{name} is a matrix of {matrix.shape} for {shape[0]:,} users and {shape[1]:,} items")
-    return matrix
 
 
 def one_of_each(values: Any, name: str) -> Strings:
@@ -392,7 +383,7 @@ class Split:
             object.__setattr__(self, name, one_of_each(getattr(self, name), name))
         shape = len(self.user_ids), len(self.item_ids)
         for name in MATRICES:
-            object.__setattr__(self, name, fitting(ones(getattr(self, name), name), shape, name))
+            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
         for one, other in itertools.combinations(MATRICES, 2):
             both = getattr(self, one).multiply(getattr(self, other)).tocoo()
             if both.nnz:
@@ -579,13 +570,18 @@ def plain(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name.lower())
 
 
+def column_of(names: list[str], aliases: list[str]) -> str | None:
+    """The column that goes by the first of these aliases that is there; None where none is."""
+    known = {plain(name): name for name in reversed(names)}
+    return next((known[alias] for alias in aliases if alias in known), None)
+
+
 def match_columns(path: Path, names: list[str]) -> dict[str, str]:
     """Which column of the file is the user, the item, the time and the split.
 
     Raises:
         VbprError: no user or item column; the message lists what was found.
     """
-    found_by = {plain(name): name for name in reversed(names)}
     found = {}
     for role, aliases in (
         ("user_id", USER_COLUMNS),
@@ -593,7 +589,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         ("timestamp", TIME_COLUMNS),
         ("split", SPLIT_COLUMNS),
     ):
-        name = next((found_by[alias] for alias in aliases if alias in found_by), None)
+        name = column_of(names, aliases)
         if name is not None:
             found[role] = name
         elif role in ("user_id", "item_id"):
@@ -636,17 +632,17 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
     return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
 
-def ids(column: pa.ChunkedArray | pa.Array) -> tuple[Coded, Array]:
+def ids(column: pa.ChunkedArray) -> tuple[Coded, Array]:
     """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
     up to the next one for an id."""
     if pa.types.is_floating(column.type):
         numbers = column.cast(pa.float64()).to_numpy()
         sound = whole(numbers)
-        column = pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)
+        column = pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
     column = pc.fill_null(pc.cast(column, pa.string()), "")
     bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
     bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
-    codes = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
+    codes = column.combine_chunks().dictionary_encode()
     return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad)
 
 
@@ -805,11 +801,10 @@ __all__ = [
     "Interactions",
     "Split",
     "SplitConfig",
-    "fitting",
+    "column_of",
     "in_memory",
     "one_of_each",
     "ones",
-    "plain",
     "refuse_twins",
     "rows_of",
 ]

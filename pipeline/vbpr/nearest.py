@@ -22,7 +22,7 @@ import numpy as np
 
 from .decode import prepare
 from .errors import VbprError, some
-from .factors import BLIND, Factors, index_of, indices_of, mask_of, unit_rows
+from .factors import BLIND, Factors, at_least_one, index_of, indices_of, mask_of, unit_rows
 from .features import FeatureStore
 from .files import (
     Strings,
@@ -250,8 +250,7 @@ class Nearest:
             raise VbprError(f"queries are vectors of {self.index.d} numbers, (q, {self.index.d}); got {queries.shape}")
         if not np.isfinite(queries).all():
             raise VbprError("a query holds numbers that are not finite")
-        if k < 1:
-            raise VbprError(f"k is {k}; it must be at least 1")
+        at_least_one(k)
         k, allowed = min(k, len(self.item_ids)), None if allowed is None else mask_of(allowed, len(self.item_ids))
         wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
         if allowed is None:

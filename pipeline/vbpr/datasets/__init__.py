@@ -25,8 +25,8 @@ from ..interactions import (
     ITEM_COLUMNS,
     UNFIT,
     Interactions,
+    column_of,
     in_memory,
-    plain,
     refuse_twins,
     rows_of,
 )
@@ -147,8 +147,7 @@ def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
         names = [name.strip().lower() for name in table.column_names]
         refuse_twins(path, names)
         table = table.rename_columns(names)
-        found = {plain(name): name for name in reversed(names)}
-        key = next((found[alias] for alias in ITEM_COLUMNS if alias in found), None)
+        key = column_of(names, ITEM_COLUMNS)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
         ids = [composed(name or "") for name in pc.cast(table[key], pa.string()).to_pylist()]
