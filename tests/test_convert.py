@@ -12,6 +12,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -379,6 +381,76 @@ def test_tradesy_counts_purchases_and_wishes_once(tmp_path):
     assert CONVERTERS["tradesy"].takes(source)
 
 
+HUGGING_FACE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_shards_of_hugging_face_become_a_tar_and_a_table_of_items(tmp_path):
+    folder = tmp_path / "hub" / "data"
+    folder.mkdir(parents=True)
+    features = {"image": {"_type": "Image"}, "category": {"_type": "ClassLabel", "names": ["Shoes", "Hats"]}}
+    schema = pa.schema(
+        [("image", HUGGING_FACE), ("title", pa.string()), ("category", pa.int64()), ("sizes", pa.list_(pa.string()))],
+        metadata={b"huggingface": json.dumps({"info": {"features": features}}).encode()},
+    )
+    for shard, rows in enumerate(((0, 1, 2), (3, 4))):
+        columns = {
+            "image": [{"bytes": photo(n, "PNG") if n != 3 else None, "path": f"train/a.{n}.png"} for n in rows],
+            "title": [f"Café, {n}" if n else None for n in rows],
+            "category": [n % 2 for n in rows],
+            "sizes": [["S"] for n in rows],
+        }
+        pq.write_table(pa.table(columns, schema), folder / f"train-{shard:05}-of-00002.parquet", row_group_size=2)
+    for _ in range(2):
+        done = convert(tmp_path / "hub", tmp_path / "out")
+        assert done.counts == {"items": 5, "images": 4} and any("1 of 5 items" in note for note in done.notes)
+    data = Dataset(tmp_path / "out")
+    images, items = data.images(), data.items()
+    assert images.item_ids.tolist() == ["a.0", "a.1", "a.2", "a.4"]
+    assert [images.read(n) for n in range(4)] == [photo(n, "PNG") for n in (0, 1, 2, 4)]
+    assert items["title"]["a.3"] == "Café, 3" and items["title"]["a.0"] == ""
+    assert items["category"] == {f"a.{n}": ("Shoes", "Hats")[n % 2] for n in range(5)}
+    assert set(items) == {"title", "category"}
+
+
+def test_a_parquet_file_of_bytes_and_ids_is_converted(cli, tmp_path):
+    table = pa.table({"Article ID": [7, 8], "photo": [photo(7), photo(8)], "thumbnail": [b"a", b"b"]})
+    pq.write_table(table, tmp_path / "shop.parquet")
+    code, said, _ = cli("convert", tmp_path / "shop.parquet", tmp_path / "out")
+    assert code == 0 and "2 items, 2 images" in said and "interactions.csv" in said
+    images = Dataset(tmp_path / "out").images()
+    assert images.item_ids.tolist() == ["7", "8"] and images.read(1) == photo(8)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"item_id": ["a"], "title": ["x"]}, "no column of images; it has item_id, title"),
+        ({"item_id": ["a"], "front": [b"x"], "back": [b"x"]}, "several columns of bytes (front, back)"),
+        ({"name": ["a"], "image": [b"x"]}, "no item_id column; it has name, image"),
+        ({"item_id": ["a", "a"], "image": [b"x", b"y"]}, "row 2: item a is there twice"),
+        ({"item_id": ["a", None], "image": [b"x", b"y"]}, "row 2: '' is no item id"),
+        ({"item_id": ["a", "b/c"], "image": [b"x", b"y"]}, "row 2: 'b/c' is no item id"),
+        ({"item_id": ["a"], "image": [b"x"], "Title": ["x"], "title": ["y"]}, "two columns called 'title'"),
+        ({"item_id": ["a"], "image": pa.array([None], pa.binary())}, "none of its 1 rows has an image"),
+    ],
+)
+def test_parquet_files_that_are_no_catalogue_are_refused(tmp_path, columns, words):
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(VbprError, match=re.escape(words)):
+        convert(tmp_path / "x.parquet", tmp_path / "out")
+
+
+def test_parquet_shards_that_differ_or_are_cut_short_are_refused(tmp_path):
+    table = pa.table({"item_id": ["a"], "image": [photo(1)]})
+    pq.write_table(table, tmp_path / "0.parquet")
+    pq.write_table(table.append_column("title", [["x"]]), tmp_path / "1.parquet")
+    with pytest.raises(VbprError, match=r"1\.parquet has other columns than .*0\.parquet"):
+        convert(tmp_path, tmp_path / "out")
+    (tmp_path / "1.parquet").write_bytes((tmp_path / "0.parquet").read_bytes()[:-20])
+    with pytest.raises(VbprError, match="cannot be read"):
+        convert(tmp_path, tmp_path / "out")
+
+
 def test_published_sets_are_known_by_their_counts():
     for name, p in PUBLISHED.items():
         assert recognise(p.users, p.items, p.interactions) == name
@@ -391,7 +463,7 @@ def test_published_sets_are_known_by_their_counts():
         ("none.npy", lambda whole: None, "does not exist; give the downloaded file"),
         ("short.npy", lambda whole: whole[: len(whole) // 2], "cut short|breaks off"),
         ("evil.npy", lambda whole: evil(pickle.dumps([Bomb(Path("ran"))] * 6, 2)), r"names posix\.mkdir"),
-        ("data.parquet", lambda whole: whole, "no converter knows"),
+        ("data.feather", lambda whole: whole, "no converter knows"),
     ],
 )
 def test_the_command_says_what_is_wrong_and_exits_with_2(original, cli, tmp_path, monkeypatch, name, make, words):

@@ -769,7 +769,9 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz or tradesy.json.gz")],
+    source: Annotated[
+        Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz, tradesy.json.gz, or Parquet files of images")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to make")],
 ) -> None:
     """A foreign data set into the folder that every other command reads. Run again to resume."""

@@ -330,9 +330,15 @@ def open_images(path: Path | str, option: str = "--data") -> ImageSource:
     if path.is_file() and is_image_name(path.name):
         raise VbprError(f"{path} is one image; give {option} the folder that it is in")
     packed = next((p.name for p in sorted(path.glob("images*")) if p.suffix in PACKED), None)
+    tables = path.suffix == ".parquet" or {p.name for p in path.glob("*.parquet")} - {
+        "interactions.parquet",
+        "items.parquet",
+    }
     raise VbprError(
         f"no images found in {path}; looked for {', '.join(sorted(EXTENSIONS))} at any depth, images.tar, "
-        "images*.tar and images.zip" + (f"; {packed} is packed: unpack it" if packed else "")
+        "images*.tar and images.zip"
+        + (f"; {packed} is packed: unpack it" if packed else "")
+        + ("; images in Parquet files: run vbpr convert first" if tables else "")
     )
 
 
@@ -371,6 +377,7 @@ IMAGE_READERS: dict[str, Callable[[Path], ImageSource | None]] = {
 
 __all__ = [
     "IMAGE_READERS",
+    "LONGEST_ID",
     "MAX_BYTES",
     "PASSING",
     "REASONS",
@@ -382,5 +389,6 @@ __all__ = [
     "ZipImages",
     "holdings",
     "is_image_name",
+    "item_id_of",
     "open_images",
 ]

@@ -107,7 +107,10 @@ def held_out_ranks(
             total[block.at] = number
         return len(rows)
 
-    with single_threaded_ops(users.device) as workers, ThreadPoolExecutor(workers, "rank") as pool:
+    with (
+        single_threaded_ops(users.device) as workers,
+        ThreadPoolExecutor(workers, "rank", torch.set_num_threads, (1,)) as pool,
+    ):
         number = min(len(who), -(-len(who) // (user_block * workers)) * workers)  # as many, alike, for every core
         blocks = np.array_split(who, number) if number else []
         # On a GPU one after another, on the caller's own stream.

@@ -174,8 +174,8 @@ def read_table(path: Path) -> pa.Table:
         )
 
 
-def is_scalar(kind: Any) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind))
+def is_scalar(kind: pa.DataType) -> bool:
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def titles(items: dict[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:
@@ -184,4 +184,4 @@ def titles(items: dict[str, dict[str, str]], item_ids: Strings | Sequence[str]) 
     return [column.get(str(item), "") for item in item_ids]
 
 
-__all__ = ["Dataset", "titles"]
+__all__ = ["Dataset", "is_scalar", "titles"]

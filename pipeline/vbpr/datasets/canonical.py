@@ -53,9 +53,10 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def source_mark(source: Path) -> dict[str, Any]:
-    """What tells one source file from another without reading it."""
-    status = source.stat()
-    return {"source": source.name, "size": status.st_size, "modified": status.st_mtime_ns}
+    """What tells one source, a file or a folder of Parquet files, from another without reading it."""
+    found = [path.stat() for path in ([source] if source.is_file() else source.rglob("*.parquet"))]
+    size, modified = sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+    return {"source": source.name, "size": size, "modified": modified}
 
 
 def finished(out: Path, source: Path) -> Conversion | None:
@@ -180,4 +181,4 @@ def spans(path: Path, wanted: Iterable[tuple[str, int, int]]) -> Iterator[tuple[
         os.close(descriptor)
 
 
-__all__ = ["Conversion", "begin", "finish", "finished", "spans", "write_table", "write_tar"]
+__all__ = ["Conversion", "begin", "finish", "finished", "source_mark", "spans", "write_table", "write_tar"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..errors import VbprError
 from .amazon_reviews import convert_reviews
-from .canonical import Conversion
+from .canonical import Conversion, source_mark
 from .dvbpr_npy import convert_npy
+from .parquet_images import convert_parquet, shards
 from .tradesy import convert_tradesy
 
 
@@ -39,6 +40,11 @@ CONVERTERS: dict[str, Converter] = {
         lambda path: is_json(path) and path.name.startswith("tradesy"), convert_tradesy, "tradesy.json.gz"
     ),
     "amazon": Converter(is_json, convert_reviews, "reviews_*.json.gz of 2014, with meta_*.json.gz beside it"),
+    "parquet": Converter(
+        lambda path: path.suffix == ".parquet" or (path.is_dir() and bool(shards(path))),
+        convert_parquet,
+        "Parquet files (or a folder of them) with a column of images",
+    ),
 }
 
 
@@ -53,16 +59,17 @@ def convert(source: Path | str, out: Path | str) -> Conversion:
         raise VbprError(f"{source} does not exist; give the downloaded file itself")
     for converter in CONVERTERS.values():
         if converter.takes(source):
-            if not source.is_file():
+            if not source.is_file() and converter.run is not convert_parquet:
                 raise VbprError(f"{source} is not a file")
             try:
                 return converter.run(source, out)
             except (MemoryError, OSError) as error:
                 if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                     raise
+                size = source_mark(source)["size"] / 2**30
                 raise VbprError(
-                    f"out of memory converting {source} ({source.stat().st_size / 2**30:,.1f} GB, and it takes about "
-                    "as much); stop other programs or use a larger machine, then run the same command again to resume"
+                    f"out of memory converting {source} ({size:,.1f} GB, and it takes about as much); stop other "
+                    "programs or use a larger machine, then run the same command again to resume"
                 ) from error
     known = "; ".join(converter.about for converter in CONVERTERS.values())
     raise VbprError(f"{source}: no converter knows this format; known are {known}")
