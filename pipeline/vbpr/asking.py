@@ -3,7 +3,7 @@
 allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_ids("in-stock.txt"))
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,10 @@ def read_allowed(path: Path | str, item_ids: Strings) -> list[str]:
 
 
 def allowed(
-    item_ids: Strings, items: dict[str, dict[str, str]], category: str | None = None, ids: Iterable[str] | None = None
+    item_ids: Strings,
+    items: Mapping[str, dict[str, str]],
+    category: str | None = None,
+    ids: Iterable[str] | None = None,
 ) -> Array | None:
     """(n,) bool, the items that may be answers; None where there is no condition.
 

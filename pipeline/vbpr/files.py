@@ -442,7 +442,9 @@ def write_strings(group: h5py.Group, name: str, values: Strings) -> None:
 
 def encoded(values: Strings) -> np.ndarray[Any, Any]:
     """Strings as HDF5's fixed-length UTF-8."""
-    out = np.char.encode(np.asarray(values, dtype=np.str_), "utf-8") if len(values) else np.array([], "S1")
+    strings = np.ascontiguousarray(values, np.str_)
+    ascii = not len(strings) or strings.view(np.uint32).max() < 128  # as nearly all ids are, and then it is quick
+    out = strings.astype(np.bytes_) if ascii else np.char.encode(strings, "utf-8")
     return out.astype(h5py.string_dtype("utf-8", max(1, out.dtype.itemsize)))
 
 
@@ -457,9 +459,9 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
     if len(data) and (offset is None or offset + data.nbytes > Path(path).stat().st_size):  # a shape can be forged
         raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
     try:
-        return (
-            np.char.decode(data[:].astype(f"S{data.dtype.itemsize}"), "utf-8") if len(data) else np.array([], np.str_)
-        )
+        found = data[:].astype(f"S{data.dtype.itemsize}")
+        ascii = not len(found) or found.view(np.uint8).max() < 128
+        return found.astype(np.str_) if ascii else np.char.decode(found, "utf-8")
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is damaged: {name} is no UTF-8; make it again") from error
 

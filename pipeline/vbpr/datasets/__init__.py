@@ -6,7 +6,7 @@ data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,7 @@ class Dataset:
         """Open its images; see `open_images`."""
         return open_images(self.path)
 
-    def items(self) -> dict[str, dict[str, str]]:
+    def items(self) -> Mapping[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
         such file."""
         names = ("items.parquet", "items.csv", "items.tsv")
@@ -139,8 +139,33 @@ def only(folder: Path, found: list[Path]) -> Path | None:
     return found[0] if found else None
 
 
+class Items(Mapping[str, dict[str, str]]):
+    """Column -> item id -> text. Of a million items a column takes a second, so it is made when first asked for."""
+
+    def __init__(self, ids: list[str], columns: dict[str, pa.ChunkedArray]) -> None:
+        self.ids, self.columns, self.made = ids, columns, dict[str, dict[str, str]]()
+
+    def __getitem__(self, name: str) -> dict[str, str]:
+        if name not in self.made:
+            self.made[name] = dict(zip(self.ids, self.columns[name].to_pylist(), strict=True))
+        return self.made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.cast(column, pa.string()), "")
+
+
 @lru_cache(4)
-def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
+def read_items(path: Path, changed: int) -> Items:
     """A table of items, read again when it has `changed`."""
     try:
         table = read_table(path)
@@ -150,12 +175,10 @@ def read_items(path: Path, changed: int) -> dict[str, dict[str, str]]:
         key = column_of(names, ITEM_COLUMNS)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
-        ids = [composed(name or "") for name in pc.cast(table[key], pa.string()).to_pylist()]
-        return {
-            name: dict(zip(ids, (v or "" for v in pc.cast(table[name], pa.string()).to_pylist()), strict=True))
-            for name in names
-            if name != key and is_scalar(table[name].type)
-        }
+        ids = texts(table[key]).to_pylist()
+        if not "".join(ids).isascii():
+            ids = [composed(name) for name in ids]
+        return Items(ids, {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)})
     except (*UNFIT, OSError) as error:
         raise VbprError(f"{path} cannot be read ({first_line(error)})") from error
 
@@ -178,7 +201,7 @@ def is_scalar(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def titles(items: dict[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:
+def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:
     """A line of words for each item: its title, else its category, else nothing."""
     column = items.get("title") or items.get("category") or {}
     return [column.get(str(item), "") for item in item_ids]
