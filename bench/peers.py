@@ -197,7 +197,11 @@ def cornac_vbpr(raw: bool = False, mended: bool = False) -> Callable[..., dict[s
             assert source != inspect.getsource(module), "Cornac's VBPR has changed"
             exec(compile(source, module.__file__, "exec"), module.__dict__)
         split, n = shape.split, np.arange(len(shape.split.item_ids))
-        x = np.asarray(shape.features.matrix, np.float32) if raw else unit_rows(shape.features.standardised(n).numpy())
+        x = (
+            np.asarray(shape.features.matrix[:], np.float32)
+            if raw
+            else unit_rows(shape.features.standardised(n).numpy())
+        )
         data = cornac_set(split, split.train, x)
         held: list[list[torch.Tensor]] = []
 
@@ -418,7 +422,7 @@ def save(args: argparse.Namespace, folder: Path) -> str:
         data, stores = Dataset.resolve(args.data), [FeatureStore(path) for path in args.features]
         split = prepare(data, stores)
         features = align(stores, split.item_ids)
-        matrix, known, title = features.matrix, features.known, data.title
+        matrix, known, title = features.matrix[:], features.known, data.title
     else:
         raise SystemExit("give --data and --features, or --planted")
     np.save(folder / "features.npy", np.asarray(matrix))

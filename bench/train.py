@@ -20,6 +20,7 @@ from vbpr.evaluate import evaluate
 from vbpr.interactions import Split
 from vbpr.models import TrainConfig, configure
 from vbpr.models.bpr import difference
+from vbpr.models.prepared import available_memory
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
 
@@ -65,7 +66,7 @@ def main() -> None:
             beside = float(rows[-1]["memory MB"].replace(",", "")) - prepared
             config = config.changed(memory_limit=MAPPED)
             for room in args.room:
-                filled = np.ones(max(0, int(available() - (beside + room * prepared) * 2**20)), np.uint8)
+                filled = np.ones(max(0, int(available_memory() - (beside + room * prepared) * 2**20)), np.uint8)
                 mode = f"default, from the disk, room for {room:.0%} of {prepared:,.0f} MB"
                 rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                 print(rows[-1], flush=True)
@@ -108,12 +109,6 @@ def bytes_read() -> int:
     """What this process has had the disks read."""
     line = next(line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("read_bytes"))
     return int(line.split()[1])
-
-
-def available() -> int:
-    """Bytes that the machine could still give."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
 
 
 def floor_rate(matrix: np.ndarray, dim: int, device: torch.device, batch: int = 4096) -> float:

@@ -6,6 +6,7 @@ import json
 import mmap
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -400,6 +401,49 @@ def test_features_mapped_from_the_disk_train_the_same_bits(split, features, hist
     mapped = fit(split, features, config.changed(memory_limit=1e-6), tmp_path / "checkpoint")
     assert np.array_equal(in_memory.users, mapped.users) and np.array_equal(in_memory.items, mapped.items)
     assert not list(tmp_path.iterdir())  # nothing is left behind
+
+
+def test_features_that_do_not_fit_are_mapped_unasked(split, features, tmp_path, monkeypatch, capsys):
+    config = small("visual", epochs=1)
+    in_memory = fit(split, features, config)
+    assert "beside the model" not in capsys.readouterr().err
+    monkeypatch.setattr(prepared, "available_memory", lambda: 100)
+    monkeypatch.setattr(prepared, "memory_on_disk", made := Mock(wraps=prepared.memory_on_disk))
+    mapped = fit(split, features, config, tmp_path / "checkpoint")
+    assert np.array_equal(in_memory.users, mapped.users) and np.array_equal(in_memory.items, mapped.items)
+    assert made.call_count == 2 and "beside the model" in capsys.readouterr().err
+    assert fit(split, features, config.changed(memory_limit=1.0)) and made.call_count == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "available"),
+    [
+        ("0::/\n", {}, 8000),
+        ("0::/\n", {"memory.max": "max", "memory.current": "1"}, 8000),
+        ("0::/\n", {"memory.max": "3072000", "memory.current": "2048000"}, 1000 + 30),
+        ("0::/a/b\n", {"a/memory.max": "3072000", "a/memory.current": "2048000"}, 1000 + 30),
+        ("0::/not/there\n", {"memory.max": "3072000", "memory.current": "2048000"}, 1000 + 30),
+        ("0::/\n", {"memory.max": "1024", "memory.current": "9999999"}, 0),
+        (
+            "5:cpu:/\n4:memory:/a\n",
+            {"memory/a/memory.limit_in_bytes": "2048000", "memory/a/memory.usage_in_bytes": "1024000"},
+            1000 + 300,
+        ),
+    ],
+)
+def test_available_memory_minds_containers(tmp_path, groups, files, available):
+    """In kilobytes: what a group has left, its cached files included."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:  8000 kB\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    statistics = "inactive_file 10240\nactive_file 20480\ntotal_inactive_file 102400\ntotal_active_file 204800\n"
+    for name, text in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+        (path.parent / "memory.stat").write_text(statistics)
+    assert prepared.available_memory(tmp_path) == available * 1024
+    assert 0 < prepared.available_memory() < 2**50
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -48,9 +48,13 @@ def test_features_are_aligned_by_id(board_features, tmp_path):
     wanted = np.array(["zebra", "red-03", "blue-new", "red-00"])
     aligned = align([store, store], wanted)
     assert aligned.known.tolist() == [False, True, True, True]
-    np.testing.assert_array_equal(aligned.matrix[1:, : store.dim], store.rows(wanted[1:]))
-    np.testing.assert_array_equal(aligned.matrix[1:, store.dim :], store.rows(wanted[1:]))
-    assert not aligned.matrix[0].any()
+    found = aligned.matrix[1:]
+    np.testing.assert_array_equal(found[:, : store.dim], store.rows(wanted[1:]))
+    np.testing.assert_array_equal(found[:, store.dim :], store.rows(wanted[1:]))
+    np.testing.assert_array_equal(aligned.matrix[np.array([False, False, True, True])], found[1:])
+    np.testing.assert_array_equal(aligned.matrix[np.array([3, 1])], found[[2, 0]])
+    np.testing.assert_array_equal(aligned.matrix[2], found[1])
+    assert not aligned.matrix[0].any() and aligned.matrix.shape == (4, 2 * store.dim)
 
 
 def test_two_feature_files_are_put_side_by_side(board, board_features, tmp_path):
@@ -253,7 +257,7 @@ def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
             store.write(np.arange(len(matrix)), matrix)
     both = align([FeatureStore(tmp_path / "a.h5"), FeatureStore(tmp_path / "b.h5")], np.array([*ids, "none"]))
     assert both.known.tolist() == [True] * 6 + [False]
-    assert np.array_equal(both.matrix[:6, :3], values[0]) and np.array_equal(both.matrix[:4, 3:], values[1])
+    assert np.array_equal(both.matrix[:6][:, :3], values[0]) and np.array_equal(both.matrix[:4][:, 3:], values[1])
     np.testing.assert_allclose(both.standardised(np.arange(7)).numpy()[4:, 3:], 0, atol=2e-3)
     assert not both.standardised(np.arange(7))[6].any()
     assert not list(tmp_path.glob(".m.h5.checkpoint*"))

@@ -270,7 +270,8 @@ def train(
     reg_head: Annotated[float | None, typer.Option(help="Penalty of the head")] = None,
     patience: Annotated[int | None, typer.Option(help="Validations without gain that end training; 0: never")] = None,
     memory_limit: Annotated[
-        float | None, typer.Option(help="GB of prepared features in memory; above that they are read from a file")
+        float | None,
+        typer.Option(help="GB of prepared features in memory, more are read from a file [default: as many as fit]"),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the training")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16")] = None,

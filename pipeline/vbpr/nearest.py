@@ -375,7 +375,7 @@ def index_path(path: Path | str) -> Path:
 
 def digest_of(data: Array, ids: Strings, about: dict[str, Any]) -> str:
     total = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
-    total.update("\0".join(ids).encode())
+    total.update("\0".join(ids.tolist()).encode())
     total.update(data.data)
     return total.hexdigest()
 

@@ -1,6 +1,7 @@
 """What a model must do to be trained, evaluated, asked and shown: turn a split and features into factors."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,23 +19,58 @@ Array = np.ndarray[Any, Any]
 ROWS = 512
 
 
+class Aligned:
+    """(I, D) float16: what feature files have of a catalogue's items, side by side, read when it is asked for."""
+
+    def __init__(self, files: Sequence[tuple[Rows, Array]]) -> None:
+        """
+        Args:
+            files: each one's rows, and (I,) int64 which of them is whose, -1 where it has none: the mean stands there.
+        """
+        self.shape = len(files[0][1]), sum(rows.shape[1] for rows, _ in files)
+        known = np.logical_or.reduce([place >= 0 for _, place in files])
+        self.parts = []
+        for rows, place in files:
+            mean = np.zeros(rows.shape[1])
+            if (known & (place < 0)).any():
+                found = place[place >= 0]
+                for a in range(0, len(found), ROWS):
+                    mean += rows[found[a : a + ROWS]].sum(0, dtype=np.float64) / len(found)
+            self.parts.append((rows, place, mean.astype(np.float16)))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, items: Any) -> Array:
+        """The features of items: a position, a slice, positions, or a mask of all of them."""
+        columns = []
+        for rows, place, mean in self.parts:
+            wanted = np.atleast_1d(place[items])
+            out = np.empty((len(wanted), rows.shape[1]), np.float16)
+            out[:] = mean
+            out[wanted >= 0] = rows[wanted[wanted >= 0]]
+            columns.append(out)
+        found = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
+        return found if np.ndim(place[items]) else found[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class ItemFeatures:
     """The catalogue's features, aligned with a split's `item_ids`.
 
     Attributes:
-        matrix: (I, D) float16, in memory or of a feature file; rows of items without features are not to be read.
+        matrix: (I, D) float16, in memory or of feature files; rows of items without features are not to be read.
         known: (I,) bool.
         mean, scale: (D,) float32, over the known rows; a constant column has scale 1.
     """
 
-    matrix: Array | Rows
+    matrix: Array | Rows | Aligned
     known: Array
     mean: Array
     scale: Array
 
     @classmethod
-    def of(cls, matrix: Array | Rows, known: Array) -> "ItemFeatures":
+    def of(cls, matrix: Array | Rows | Aligned, known: Array) -> "ItemFeatures":
         """Take the statistics of the known rows, in one pass over blocks.
 
         Raises:
@@ -107,4 +143,4 @@ class Recommender(Protocol):
         ...
 
 
-__all__ = ["ROWS", "ItemFeatures", "Recommender", "factors_of"]
+__all__ = ["ROWS", "Aligned", "ItemFeatures", "Recommender", "factors_of"]

@@ -24,7 +24,7 @@ from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
-from .recommender import ItemFeatures
+from .recommender import Aligned, ItemFeatures
 
 
 def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
@@ -33,19 +33,9 @@ def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:
     places = [store.find(item_ids) for store in stores]
     known = np.logical_or.reduce([place >= 0 for place in places])
     if len(stores) == 1 and np.array_equal(places[0], np.arange(len(stores[0]))):
-        return ItemFeatures.of(stores[0].features, known)  # the catalogue is the file: nothing to copy
-    matrix = np.zeros((len(item_ids), sum(store.dim for store in stores)), np.float16)
-    column = 0
-    for store, place in zip(stores, places, strict=True):
-        columns, total = slice(column, column + store.dim), np.zeros(store.dim)
-        for a in range(0, len(item_ids), 8192):
-            rows = np.flatnonzero(place[a : a + 8192] >= 0) + a
-            found = store.features[place[rows]]
-            matrix[rows, columns] = found
-            total += found.sum(0, dtype=np.float64)
-        matrix[known & (place < 0), columns] = total / max(1, int((place >= 0).sum()))
-        column += store.dim
-    return ItemFeatures.of(matrix, known)
+        return ItemFeatures.of(stores[0].features, known)  # the catalogue is the file
+    files = [(store.features, place) for store, place in zip(stores, places, strict=True)]
+    return ItemFeatures.of(Aligned(files), known)
 
 
 def prepare(

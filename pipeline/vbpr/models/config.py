@@ -36,7 +36,8 @@ class TrainConfig:
             in-batch, N positives of the batch itself.
         eval_every: epochs between validations. patience: validations without gain that end training (0: never).
         device: auto, cpu, cuda. precision: auto (bfloat16 where the machine multiplies it fast), float32, bfloat16.
-        memory_limit: GB that prepared features may take; more than that lie in a file on the disk (0: no limit).
+        memory_limit: GB that prepared features may take; more than that lie in a file on the disk (0: four fifths of
+            the memory that is available, on a CPU).
         seed: of every random choice. checkpoint_minutes: between checkpoints.
         network: of dvbpr: cnnf, or a backbone to fine-tune, from `network_weights` (a file, or `random`).
         image_size: pixels of a side that cnnf sees. images_per_step: distinct images a step, for all triplets among

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import dataclasses
 import itertools
+import math
 import mmap
 import os
 import tempfile
@@ -20,6 +21,7 @@ from torch import Tensor
 from ..errors import VbprError
 from ..factors import Head
 from ..interactions import Split
+from ..progress import console
 from ..recommender import ROWS, ItemFeatures
 from .batches import Batch
 from .config import TrainConfig
@@ -126,9 +128,14 @@ def make_inputs(
     dtype = c.torch_dtype(device)
     users, items = split.train.shape
     size = projection.width * (items + users * c.history) * dtype.itemsize
-    limited = 0 < c.memory_limit * 1e9 < size
+    limited = size > (c.memory_limit * 1e9 or (SHARE * available_memory() if device.type == "cpu" else math.inf))
     if limited and device.type != "cpu":
         raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
+    if limited and not c.memory_limit:
+        console.print(
+            f"train: {size / 1e9:,.1f} GB of prepared features are more than fits in memory; they lie in a file beside "
+            "the model meanwhile"
+        )
     mapped: list[mmap.mmap] = []
 
     def empty(rows: int) -> Tensor:
@@ -151,6 +158,32 @@ def make_inputs(
 
 
 ENTRIES = 1024  # rows summed at a time, about
+SHARE = 0.8  # of what memory is available, for prepared features; the rest is for what stands beside them
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may still take, by the machine and by the control groups (a container's) that it is in.
+
+    Args:
+        root: where the system's `proc` and `sys` are.
+    """
+    machine = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
+    found = [int(machine["MemAvailable"].split()[0]) * 1024]
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        base, old = root / "sys/fs/cgroup" / controllers, bool(controllers)
+        limit, usage = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):  # in a container, the path may be one of the machine outside
+            with contextlib.suppress(OSError, ValueError, KeyError):  # no such group, or one without a limit
+                told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                files = sum(int(told["total_" * old + name]) for name in ("inactive_file", "active_file"))
+                found.append(int((folder / limit).read_text()) - int((folder / usage).read_text()) + files)
+            if folder == base:
+                break
+    return max(0, min(found))
 
 
 def memory_on_disk(size: int, folder: Path | None) -> mmap.mmap:
@@ -219,4 +252,4 @@ def ask(matrix: Tensor, rows: Tensor) -> None:
 MOST = 1024  # spans that the kernel takes at once
 
 
-__all__ = ["Inputs", "Projection", "make_inputs"]
+__all__ = ["Inputs", "Projection", "available_memory", "make_inputs"]
