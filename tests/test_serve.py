@@ -261,7 +261,9 @@ def test_models_without_vectors_or_photos_say_so(tmp_path):
     more.save(tmp_path / "p.model.h5")
     with fastapi.TestClient(create_app(Answers(tmp_path / "p.model.h5"), hosts=["testserver"])) as client:
         assert client.get("/items/item-05/similar").status_code == 409
-        assert client.post("/users/fold-in", json={"liked": ["item-05"]}).status_code == 409
+        answer = client.post("/users/fold-in", json={"liked": ["item-05"], "k": 3}).json()["items"]
+        best = np.argsort(-Factors.load(tmp_path / "p.model.h5").bias, kind="stable")
+        assert [item["item_id"] for item in answer] == [f"item-{i:02}" for i in best if i != 5][:3]
         assert client.get("/items/new/photo").status_code == 404 and client.get("/items/item-05/photo").is_success
         assert (
             client.get("/items/new").json()["photo"] is False and client.get("/items/item-05").json()["photo"] is True

@@ -198,7 +198,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
 
     def vectors_needed() -> None:
         if answers.near is None:
-            raise HTTPException(409, "this model has no item vectors, so no neighbours and no unknown users")
+            raise HTTPException(409, "this model has no item vectors to compare")
 
     @app.exception_handler(VbprError)
     async def fault(request: Request, error: VbprError) -> JSONResponse:
@@ -248,7 +248,6 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     @app.post("/users/fold-in")
     async def fold_in(asked: Liked) -> Answer:
         """Recommendations for someone unknown, from items that they like."""
-        vectors_needed()
         at = np.array([item_of(item_id) for item_id in dict.fromkeys(asked.liked)])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
