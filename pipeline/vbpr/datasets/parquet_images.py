@@ -21,7 +21,7 @@ from . import is_scalar
 from .canonical import Conversion, begin, finish, finished, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there
-ROWS = 16  # of images, that are in memory at a time beside a column of one row group
+ROWS, BUFFER = 16, 2**20  # images in memory at a time, and bytes of a row group, which may be larger than it
 
 
 def convert_parquet(source: Path, out: Path) -> Conversion:
@@ -142,7 +142,7 @@ def pictures(files: list[Path], image: str, ids: list[str]) -> Iterator[tuple[st
     """(item id, encoded bytes) of every row that has an image."""
     names = iter(ids)
     for path in files:
-        with pyarrow.parquet.ParquetFile(path) as opened:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as opened:
             for batch in opened.iter_batches(ROWS, columns=[image], use_threads=False):
                 column = batch.column(image)
                 if pa.types.is_struct(column.type):
