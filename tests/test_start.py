@@ -58,3 +58,14 @@ def test_leading_axes_are_those_of_a_whole_decomposition():
     matrix = torch.from_numpy((turn * 0.7 ** np.arange(50)) @ turn.T).float()
     axes = leading_axes(lambda basis: matrix @ basis, 50, 5, torch.device("cpu")).numpy()
     np.testing.assert_allclose(np.abs(turn[:, :5].T @ axes), np.eye(5), atol=1e-2)
+
+
+def test_axes_on_which_purchases_disagree_are_not_among_the_leading_ones():
+    """Iteration alone goes to the values of largest size, negative ones too."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.standard_normal((60, 60)))[0]
+    values = np.r_[0.95 ** np.arange(30), -(0.93 ** np.arange(30))]
+    matrix = torch.from_numpy((turn * values) @ turn.T).float()
+    axes = leading_axes(lambda basis: matrix @ basis, 60, 20, torch.device("cpu"))
+    found = torch.diagonal(axes.T @ matrix @ axes)
+    assert (found > 0).all() and found.sum() > 0.97 * values[:20].sum()

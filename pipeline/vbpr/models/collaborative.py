@@ -15,11 +15,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
+from scipy.sparse.linalg import svds
 
 from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
-from ..progress import Progress
+from ..progress import Progress, console
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 
@@ -65,7 +66,7 @@ class Implicit:
 
 @dataclasses.dataclass(frozen=True)
 class EASE:
-    """score(u, i) = (X B)_ui, B kept to its `factors` leading singular values; `reg_items` is lambda."""
+    """score(u, i) = (X B)_ui, X B kept to its `factors` leading singular values; `reg_items` is lambda."""
 
     config: TrainConfig
     checkpoint: Path | None = None
@@ -141,14 +142,24 @@ def spectral(split: Split, rank: int, seed: int) -> Factors:
     user = np.maximum(1, np.diff(split.train.indptr)) ** -0.5
     item = np.maximum(1, split.item_counts) ** -0.5
     x = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
-    left, values, right = leading([x], min(rank, min(x.shape) - 1), seed)
+    if x.nnz * rank > LONG:
+        console.print(f"spectral: finding {rank} singular values of {x.shape[0]:,} users x {x.shape[1]:,} items")
+    if min(x.shape) <= rank:  # all of them, of which ARPACK finds all but one
+        left, values, right = np.linalg.svd(x.toarray(), full_matrices=False)
+    else:
+        first = np.random.default_rng(seed).standard_normal(min(x.shape), np.float32)
+        left, values, right = svds(x, rank, tol=1e-4, v0=first)
     return factors_of(split, left * values, right.T / item[:, None], about=HISTORY_ONLY)
+
+
+LONG = 2 * 10**7  # numbers times values, above which it takes seconds
 
 
 def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array]:
     """The leading singular values of a product of matrices and their vectors: (n, r), (r,) descending, (r, m).
 
-    By subspace iteration (Halko et al. 2011), until the values have settled.
+    By subspace iteration (Halko et al. 2011), until the values have settled; their vectors take longer to. Dense
+    matrices are read for all vectors at once, where ARPACK would read them for each.
     """
     rng = np.random.default_rng(seed)
     columns = chain[-1].shape[1]

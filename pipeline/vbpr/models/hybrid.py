@@ -59,7 +59,7 @@ class Hybrid:
             parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
             own = {**BPRMF, "factors": c.factors, "batch": c.batch}
-            latent = [c.changed(**own, seed=(c.seed * SEEDS + n) % 2**31) for n in range(SEEDS)]
+            latent = [c.changed(**own, seed=(c.seed * SEEDS + n + 1) % 2**31) for n in range(SEEDS)]
             parts["latent"] = mean(
                 [part(one, self.checkpoint, f"latent-{n}", split, None, faults) for n, one in enumerate(latent)]
             )

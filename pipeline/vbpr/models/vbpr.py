@@ -41,7 +41,8 @@ class VBPR:
         c = self.config
         if c.joint or not (c.dim and c.factors):
             return BPR(c, self.checkpoint).fit(split, features)
-        one, two = c.changed(factors=0, item_bias=False), c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs)
+        one = c.changed(factors=0, item_bias=False)
+        two = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
         faults: list[str] = []
         visual = part(one, self.checkpoint, "visual", split, features, faults)
         other = part(two, self.checkpoint, "latent", split, None, faults)
