@@ -73,7 +73,7 @@ def add_items(
         if skipped and duplicates == "refuse":
             raise VbprError(
                 f"{len(skipped):,} of {len(source):,} items in {folder} are in {path} already "
-                f"({some(skipped, len(skipped))}); take them away, or use --duplicates skip"
+                f"({some(skipped)}); take them away, or use --duplicates skip"
             )
         todo = np.flatnonzero(~old)
         if not len(todo):

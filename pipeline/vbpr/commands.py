@@ -220,18 +220,18 @@ def extract(
         f"{done.written:,} written now{rate}"
     )
     if done.failures:
-        first = some((repr(item)[1:-1] for item, _ in done.failures), len(done.failures))
+        first = some(repr(item)[1:-1] for item, _ in done.failures)
         print(
             f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
             f"vbpr info {done.path} --failures lists them"
         )
     if done.away:
-        names = some((repr(item)[1:-1] for item in done.away), len(done.away))
+        names = some(repr(item)[1:-1] for item in done.away)
         print(f"kept the features of {len(done.away):,} items whose images cannot be looked at now ({names})")
     if done.dropped:
         print(f"dropped {done.dropped:,} items whose images are gone")
     if done.odd:
-        odd = some((f"{item!r:.100} is {size}" for item, size in done.odd), len(done.odd))
+        odd = some(f"{item!r:.100} is {size}" for item, size in done.odd)
         print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
     tell_others(done.others)
     tell_next("train", "--features", done.path)
@@ -329,10 +329,7 @@ def train(
     )
     print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
     if done.without_features:
-        print(
-            f"{len(done.without_features):,} items lack features and get the mean: "
-            f"{some(done.without_features, len(done.without_features))}"
-        )
+        print(f"{len(done.without_features):,} items lack features and get the mean: {some(done.without_features)}")
     curve = first_curve(f.about)
     if curve:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
@@ -346,7 +343,7 @@ def tell_others(others: Mapping[str, int]) -> None:
     """Which files a folder or archive of images holds that were not looked at."""
     if others:
         kinds = sorted((-count, repr(ending)[1:-1]) for ending, count in others.items())
-        first = some((f"{-count:,} {ending}" for count, ending in kinds), len(kinds))
+        first = some(f"{-count:,} {ending}" for count, ending in kinds)
         print(f"passed over {sum(others.values()):,} files that are not named like images ({first})")
 
 
@@ -664,14 +661,12 @@ def add_items(
     from .extract import summary
 
     done = run(model, images, weights=weights, duplicates=duplicates, device=device)
-    names = f" ({some(done.item_ids, len(done.item_ids))})" if done.item_ids else ""
+    names = f" ({some(done.item_ids)})" if done.item_ids else ""
     print(f"{model}: {len(done.item_ids):,} items added{names}")
     if done.skipped:
-        print(
-            f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped, len(done.skipped))})"
-        )
+        print(f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped)})")
     if done.failures:
-        first = some((i for i, _ in done.failures), len(done.failures))
+        first = some(i for i, _ in done.failures)
         print(f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first})")
     tell_others(done.others)
     if done.index:

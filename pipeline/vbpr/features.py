@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .errors import VbprError, some
+from .errors import VbprError
 from .files import (
     Strings,
     encoded,
@@ -336,7 +336,7 @@ class FeatureStore:
             raise VbprError(f"{path}: a feature file is of distinct items, with a signature each, and rows of numbers")
         lacking = [name for name, kind in PROVENANCE.items() if not isinstance(provenance.get(name), kind)]
         if lacking or not provenance["reasons"]:
-            raise VbprError(f"{path}: its provenance must tell {some(lacking or ['reasons'], len(lacking) or 1, 9)}")
+            raise VbprError(f"{path}: its provenance must tell {', '.join(lacking) or 'reasons'}")
         with locked(path) as admit:
             old = cls(path) if path.exists() else None
             gone = np.zeros(0, bool)

@@ -345,7 +345,7 @@ def opened(path: Path, make: str) -> h5py.File:
             raise VbprError(f"{path} is a link to what is not there; {make}")
         if not path.exists():
             siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
-            there = f"; there is {some(siblings, len(siblings), 5)}" if siblings else ""
+            there = f"; there is {some(siblings, 5)}" if siblings else ""
             raise VbprError(f"{path} does not exist{there}; {make}")
         if not path.is_file():  # a pipe would be waited for
             raise VbprError(f"{path} is not a regular file; {make}")

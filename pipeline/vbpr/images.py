@@ -136,7 +136,7 @@ class FolderImages(Members):
         except RecursionError as error:
             raise VbprError(f"{folder} has folders that lie too deep in each other; move the images up") from error
         if unreadable:
-            raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
+            raise VbprError(f"{some(unreadable)} cannot be listed; make it readable or move it away")
         super().__init__(str(folder), found, +others)
 
     def read(self, i: int) -> bytes:

@@ -593,7 +593,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         if name is not None:
             found[role] = name
         elif role in ("user_id", "item_id"):
-            shown = some([repr(name)[1:-1] for name in names], len(names), 8)
+            shown = some((repr(name)[1:-1] for name in names), 8)
             if any(sign in "".join(names) for sign in "\0\ufffd"):
                 raise VbprError(f"{path} is not UTF-8 text, or packed; unpack it and save it as UTF-8")
             sign = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)

@@ -195,7 +195,7 @@ class Nearest:
         found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids], np.int64))
         blank = [str(item_id) for item_id, row in zip(item_ids, found, strict=True) if not row.any()]
         if blank or not item_ids:
-            raise VbprError(f"{some(blank, len(blank)) or 'no item'} has no vector to compare: {UNKNOWN}")
+            raise VbprError(f"{some(blank) or 'no item'} has no vector to compare: {UNKNOWN}")
         return self._combined(found)
 
     def query_features(self, features: Array) -> Array:

@@ -167,7 +167,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
     ]
     random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
     if random and MODELS[about["model"]].visual:
-        about["title"] += f" (RANDOM weights: {some(random, len(random))})"
+        about["title"] += f" (RANDOM weights: {some(random)})"
     return dataclasses.replace(factors, about=about)
 
 
