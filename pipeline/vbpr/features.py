@@ -49,13 +49,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 BLOCK = 4096  # rows under one digest
 DIGEST = 16  # bytes of it; all zero: not yet written
 RENAMES = 100  # of a file while it is being opened
-LAYOUT = {
-    "features": ("<f2", 2),
-    "state": ("|u1", 1),
-    "reason": ("|u1", 1),
-    "signature": ("<u8", 1),
-    "digest": ("|u1", 2),
-}
+LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
 PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
 
@@ -108,7 +102,7 @@ class FeatureStore:
             self.dim = int(matrix.shape[-1]) if isinstance(matrix, h5py.Dataset) and matrix.shape else 0
             shapes = shapes_of(n, self.dim)
             self.offsets, self.size = {}, 0
-            for name, (dtype, _) in LAYOUT.items():
+            for name, dtype in LAYOUT.items():
                 data = handle.get(name)
                 # The size on the disk is looked at before anything is allocated: a shape can be forged.
                 if (
@@ -136,7 +130,7 @@ class FeatureStore:
         self.dropped = 0
 
     def _read(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
-        out = np.empty(shapes[name], LAYOUT[name][0])
+        out = np.empty(shapes[name], LAYOUT[name])
         self.features.fill(out, self.offsets[name])
         return out
 
@@ -433,7 +427,7 @@ class FeatureStore:
                 # in the root's header, of which HDF5 keeps a checksum
                 write_text(handle, "provenance", json.dumps(dict(provenance), sort_keys=True))
                 ids = encoded(item_ids)
-                kinds = {name: (h5py.h5t.py_create(np.dtype(LAYOUT[name][0])), shape) for name, shape in shapes.items()}
+                kinds = {name: (h5py.h5t.py_create(np.dtype(LAYOUT[name])), shape) for name, shape in shapes.items()}
                 kinds["item_ids"] = (h5py.h5t.py_create(ids.dtype, logical=True), ids.shape)
                 for name, (kind, shape) in kinds.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
