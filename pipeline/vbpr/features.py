@@ -458,11 +458,8 @@ class FeatureStore:
                     for a in range(0, len(kept), 4096):
                         block = kept[a : a + 4096]
                         for run in runs(block):
-                            pwrite(
-                                descriptor,
-                                old.features[source[run]],
-                                offsets["features"] + 2 * dim * int(run[0]),
-                            )
+                            rows = block[run]
+                            pwrite(descriptor, old.features[source[rows]], offsets["features"] + 2 * dim * int(rows[0]))
                 pwrite(descriptor, state, offsets["state"])
                 pwrite(descriptor, reason, offsets["reason"])
             finally:
@@ -487,7 +484,7 @@ class FeatureStore:
                 "--precision exact, or another backbone"
             )
         self._reopen(rows)
-        failed = np.asarray(rows)[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
+        failed = rows[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
         with self._writing():
             if len(failed):
                 os.fdatasync(self._descriptor)  # else they might be failed still, and for no reason
@@ -548,23 +545,16 @@ class FeatureStore:
             self._make_pending(finished)
 
     def _commit(self, rows: Array, half: Array | None, state: int) -> None:
-        rows = np.asarray(rows)
         if not len(rows):
             return
         with self._writing():
             self._check_place()
-            position = 0
-            for run in runs(rows):
-                if half is not None:
-                    pwrite(
-                        self._descriptor,
-                        half[position : position + len(run)],
-                        self.offsets["features"] + 2 * self.dim * int(run[0]),
-                    )
-                position += len(run)
+            if half is not None:
+                for run in runs(rows):
+                    pwrite(self._descriptor, half[run], self.offsets["features"] + 2 * self.dim * int(rows[run.start]))
             os.fdatasync(self._descriptor)  # features before the state that vouches for them
             for run in runs(rows):
-                self._put("state", int(run[0]), np.full(len(run), state, np.uint8))
+                self._put("state", int(rows[run.start]), np.full(run.stop - run.start, state, np.uint8))
             self._seal(np.unique(rows // BLOCK))
 
     def _make_pending(self, rows: Array) -> None:
@@ -661,10 +651,8 @@ class Rows:
         if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
         out = np.empty((len(flat), self.shape[1]), self.dtype)
-        position = 0
         for run in runs(flat):
-            self.fill(out[position : position + len(run)], self.offset + int(run[0]) * out[0].nbytes)
-            position += len(run)
+            self.fill(out[run], self.offset + int(flat[run.start]) * out[0].nbytes)
         return out if at.ndim else out[0]
 
     def fill(self, out: Array, offset: int) -> None:
@@ -702,10 +690,10 @@ def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     return dict(provenance)
 
 
-def runs(rows: Array) -> list[Array]:
-    """Cut positions into stretches of consecutive ones: each is one write."""
+def runs(rows: Array) -> list[slice]:
+    """Where stretches of consecutive positions lie in an array of them: each is one read or write."""
     edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-    return [rows[a:b] for a, b in itertools.pairwise(edges)] if len(rows) else []
+    return [slice(a, b) for a, b in itertools.pairwise(edges)] if len(rows) else []
 
 
 def pwrite(descriptor: int, data: Array, offset: int) -> None:
