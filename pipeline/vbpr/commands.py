@@ -751,10 +751,11 @@ def info(
             print(f"  {key}: {value}")
     elif kind == "model":
         from .factors import Factors
+        from .interactions import MATRICES
 
         factors = Factors.load(file)
         print(f"{file}: {factors}")
-        parts = ", ".join(f"{getattr(factors, part).nnz:,} {part}" for part in ("train", "validation", "test"))
+        parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
         print(f"  interactions: {parts}")
         for key, value in factors.about.items():
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")

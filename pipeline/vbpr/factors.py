@@ -158,9 +158,7 @@ class Factors:
     @property
     def seen(self) -> sp.csr_matrix:
         """(U, I) CSR: everything a user took."""
-        matrix = (self.train + self.validation + self.test).tocsr()
-        matrix.sort_indices()
-        return matrix
+        return self.train + self.validation + self.test
 
     def seen_by(self, user: int) -> Array:
         """Positions of the items that a user (by position) took.
@@ -169,12 +167,8 @@ class Factors:
             VbprError: there is no such user.
         """
         user = int(positions(user, len(self.user_ids), "user"))
-        return np.concatenate(
-            [
-                part.indices[part.indptr[user] : part.indptr[user + 1]]
-                for part in (self.train, self.validation, self.test)
-            ]
-        )
+        parts = (getattr(self, name) for name in MATRICES)
+        return np.concatenate([part.indices[part.indptr[user] : part.indptr[user + 1]] for part in parts])
 
     def recommend(
         self,
@@ -348,10 +342,10 @@ class Factors:
         if len(np.intersect1d(item_ids, self.item_ids)) or len(np.unique(item_ids)) < len(item_ids):
             raise VbprError("items to add must be new and distinct; leave out those that the model has")
         shape = (len(self.user_ids), len(self.item_ids) + len(item_ids))
-        parts = {
-            name: sp.csr_matrix((part.data, part.indices, part.indptr), shape=shape)
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
+        parts = {}
+        for name in MATRICES:
+            part = getattr(self, name)
+            parts[name] = sp.csr_matrix((part.data, part.indices, part.indptr), shape=shape)
         return dataclasses.replace(
             self,
             items=np.concatenate([self.items, vectors.astype(np.float32)]),
@@ -396,7 +390,7 @@ class Factors:
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
-        about, parts = json.dumps(self.about), (self.train, self.validation, self.test)
+        about, parts = json.dumps(self.about), [getattr(self, name) for name in MATRICES]
         arrays = [self.users, self.items, self.bias, self.user_ids, self.item_ids]
         arrays += [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
         size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
@@ -407,8 +401,8 @@ class Factors:
                 handle.create_dataset(name, data=getattr(self, name).astype("<f4"))
             write_strings(handle, "user_ids", self.user_ids)
             write_strings(handle, "item_ids", self.item_ids)
-            for name in ("train", "validation", "test"):
-                part, group = getattr(self, name), handle.create_group(name)
+            for name, part in zip(MATRICES, parts, strict=True):
+                group = handle.create_group(name)
                 group.create_dataset("indptr", data=part.indptr.astype("<i8"))
                 group.create_dataset("indices", data=part.indices.astype("<i4"))
             if self.head is not None:
@@ -489,7 +483,7 @@ class Factors:
                 user_ids, item_ids = read_strings(handle, "user_ids"), read_strings(handle, "item_ids")
                 shape = (len(user_ids), len(item_ids))
                 parts = {}
-                for name in ("train", "validation", "test"):
+                for name in MATRICES:
                     indptr, indices = handle[name]["indptr"][:], handle[name]["indices"][:]
                     if (
                         len(indptr) != shape[0] + 1

@@ -400,10 +400,7 @@ class Split:
     @property
     def observed(self) -> sp.csr_matrix:
         """(U, I): everything a user took, whichever part it is in."""
-        matrix = (self.train + self.validation + self.test).tocsr()
-        matrix.data[:] = 1
-        matrix.sort_indices()
-        return matrix
+        return self.train + self.validation + self.test
 
     @property
     def item_counts(self) -> Array:

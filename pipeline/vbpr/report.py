@@ -27,7 +27,7 @@ from .evaluate import COLD, Metrics, evaluate
 from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
 from .files import check_target, replacing
-from .interactions import Split
+from .interactions import MATRICES, Split
 from .models import configure
 from .pictures import Photos
 from .progress import Progress
@@ -342,7 +342,7 @@ def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, A
         simulated=bool(about.get("simulated")),
         users=len(factors.user_ids),
         items=len(factors.item_ids),
-        parts={name: getattr(factors, name).nnz for name in ("train", "validation", "test")},
+        parts={name: getattr(factors, name).nnz for name in MATRICES},
         made=made,
         features=about.get("features", []),
         added=about.get("added", []),
