@@ -188,7 +188,7 @@ def compare_on(
     for method in methods:
         features, spent = features_of(method, data, folder, options)
         cells = []
-        for seed in range(options.seeds if trained(method) else 1):
+        for seed in range(options.seeds if "seed" in MODELS[method.model].reads else 1):
             config = config_of(method, options, features).changed(seed=seed)
             cells.append(cell(method, data, split, features, config, folder, published))
             if stopping():
@@ -211,11 +211,6 @@ def compare_on(
         "methods": rows,
         "tests": paired_tests({name: parts["all"] for name, parts in aucs.items()}),
     }
-
-
-def trained(method: Method) -> bool:
-    """Whether a seed changes it."""
-    return method.model not in ("popularity", "knn")
 
 
 def config_of(method: Method, options: Options, features: FeatureStore | None) -> TrainConfig:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from .datasets import Dataset
@@ -152,8 +151,7 @@ def tune(
     parts = prepare(data, stores, config=split)
     if not parts.validation.nnz:
         raise VbprError(f"the split ({parts.rule}) has no validation items to tune on; choose another --split")
-    count = np.bincount(parts.train.indices, minlength=len(parts.item_ids))
-    if not (count[parts.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
+    if not (parts.item_counts[parts.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
         raise VbprError(f"--objective {objective}: no validation item is; choose another objective")
     matrix = align(stores, parts.item_ids) if MODELS[model].visual else None
     base = configure(model, seed=seed, device=device)
