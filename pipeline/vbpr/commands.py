@@ -131,10 +131,9 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         if apart:
             print(json.dumps(result, indent=1))
         elif json_out is not None:
-            from .files import replacing
+            from .files import replace_text
 
-            with replacing(json_out, "JSON") as temporary:
-                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            replace_text(json_out, json.dumps(result, indent=1) + "\n", "JSON")
 
     return run
 

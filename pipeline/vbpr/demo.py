@@ -20,7 +20,7 @@ from .evaluate import evaluate
 from .extract import extract
 from .factors import Factors, indices_of
 from .features import FeatureStore
-from .files import read_strings, replacing
+from .files import read_strings, replace_text, replacing
 from .interactions import Split
 from .models import configure
 from .nearest import Nearest
@@ -125,8 +125,7 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
             f'src="data:image/jpeg;base64,{encoded}">'
         )
     page = out / "index.html"
-    with replacing(page) as temporary:
-        temporary.write_text(PAGE.format(table=table(summaries), sections="\n".join(sections)), encoding="utf-8")
+    replace_text(page, PAGE.format(table=table(summaries), sections="\n".join(sections)))
     return page
 
 

@@ -81,6 +81,12 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_text(path: Path | str, text: str, kind: str = "", errors: str = "strict") -> None:
+    """Write a text file, in UTF-8, whole or not at all; see `replacing`, and `open` of `errors`."""
+    with replacing(path, kind) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+
+
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
     if number := errno_in(error):
@@ -482,6 +488,7 @@ __all__ = [
     "read_json",
     "read_strings",
     "read_text",
+    "replace_text",
     "replacing",
     "replacing_h5",
     "reserve",

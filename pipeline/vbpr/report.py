@@ -26,7 +26,7 @@ from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
 from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
-from .files import check_target, replacing
+from .files import check_target, replace_text
 from .interactions import MATRICES, Split
 from .models import configure
 from .pictures import Photos
@@ -82,8 +82,7 @@ def report(
         sections["map"] = page.style_map(rng, map_items) if factors.items.shape[1] and map_items else None
         bar.advance(1, "map")
         html = render(factors, dataset, page, sections)
-        with replacing(path, "a page") as temporary:
-            temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+        replace_text(path, html, "a page", "backslashreplace")
         bar.advance(1, "page")
     page.photos.tell_absent(factors.item_ids[list(page.number)])
     return path

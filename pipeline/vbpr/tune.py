@@ -23,7 +23,7 @@ from .datasets import Dataset
 from .errors import VbprError, first_line, near
 from .evaluate import PARTS, evaluate
 from .features import FeatureStore, stores_of
-from .files import check_target, locked, replacing
+from .files import check_target, locked, replace_text
 from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
@@ -323,8 +323,7 @@ def defaults(space: Space, base: TrainConfig) -> dict[str, Any]:
 def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str, Any]:
     """Write the best configuration so far."""
     best = {"model": base.model, "seed": base.seed, **study.best_params}
-    with replacing(path, "JSON") as temporary:
-        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(best, indent=1) + "\n", "JSON")
     return best
 
 
