@@ -143,12 +143,6 @@ class Answers:
     def of_category(self, category: str | None) -> Array | None:
         return allowed(self.factors.item_ids, self.meta, category or None)
 
-    def similar(self, query: Array, k: int, category: str | None, leave_out: int = -1) -> dict[str, Any]:
-        assert self.near is not None
-        found, scores = self.near.search_many(query, k + 1, self.of_category(category))
-        keep = found[0] != leave_out
-        return self.scored(found[0][keep][:k], scores[0][keep][:k])
-
 
 UserId = Annotated[str, InPath(max_length=MAX_ID)]
 ItemId = Annotated[str, InPath(max_length=MAX_ID)]
@@ -196,9 +190,10 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
             raise HTTPException(404, f"no such item: {item_id[:MAX_ID]!r}; /items?search= finds some")
         return at
 
-    def vectors_needed() -> None:
+    def item_vectors() -> Nearest:
         if answers.near is None:
             raise HTTPException(409, "this model has no item vectors, so no neighbours and no unknown users")
+        return answers.near
 
     @app.exception_handler(VbprError)
     async def fault(request: Request, error: VbprError) -> JSONResponse:
@@ -248,7 +243,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     @app.post("/users/fold-in")
     async def fold_in(asked: Liked) -> Answer:
         """Recommendations for someone unknown, from items that they like."""
-        vectors_needed()
+        item_vectors()
         at = np.array([item_of(item_id) for item_id in dict.fromkeys(asked.liked)])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
@@ -278,13 +273,13 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
 
     @app.get("/items/{item_id:path}/similar")
     async def similar(item_id: ItemId, k: K = 10, category: Category = None) -> Answer:
-        at = item_of(item_id)
-        vectors_needed()
-        assert answers.near is not None
-        vector = answers.near.rows(np.array([at]))
+        at, near = item_of(item_id), item_vectors()
+        vector = near.rows(np.array([at]))
         if not vector.any():
             raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
-        return Answer(**answers.similar(vector, k, category, leave_out=at))
+        found, scores = near.search_many(vector, k + 1, answers.of_category(category))
+        others = found[0] != at
+        return Answer(**answers.scored(found[0][others][:k], scores[0][others][:k]))
 
     @app.get("/items/{item_id:path}/photo", response_class=Response)
     def photo(item_id: ItemId, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
@@ -307,8 +302,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         category: Category = None,
     ) -> Answer:
         """Items like a photo, or like what several have in common."""
-        vectors_needed()
-        encoder = answers.encoder
+        near, encoder = item_vectors(), answers.encoder
         if encoder is None:
             raise HTTPException(409, answers.no_photos)
         if not 1 <= len(photos) <= MAX_PHOTOS:
@@ -317,9 +311,8 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         data = [await upload.read() for upload in photos]
 
         def work() -> dict[str, Any]:
-            assert answers.near is not None
             features = np.concatenate([encoder([photo]) for photo in data])
-            found, scores = answers.near.search_many(answers.near.query_photos(features), k, mask)
+            found, scores = near.search_many(near.query_photos(features), k, mask)
             return answers.scored(found[0], scores[0])
 
         try:
