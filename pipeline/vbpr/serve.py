@@ -144,8 +144,7 @@ class Answers:
         return allowed(self.factors.item_ids, self.meta, category or None)
 
 
-UserId = Annotated[str, InPath(max_length=MAX_ID)]
-ItemId = Annotated[str, InPath(max_length=MAX_ID)]
+Id = Annotated[str, InPath(max_length=MAX_ID)]
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
 Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
 
@@ -232,13 +231,13 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     async def users(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(factors.user_ids.tolist(), answers.user_at, search, limit))
+        return Found(**find(answers.user_at, search, limit))
 
     @app.get("/items")
     async def items(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(factors.item_ids.tolist(), answers.item_at, search, limit))
+        return Found(**find(answers.item_at, search, limit))
 
     @app.post("/users/fold-in")
     async def fold_in(asked: Liked) -> Answer:
@@ -256,7 +255,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
 
     @app.get("/users/{user_id:path}/recommendations")
     async def recommendations(
-        user_id: UserId,
+        user_id: Id,
         k: K = 10,
         category: Category = None,
         diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -267,12 +266,12 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return Answer(**answers.scored(*factors.recommend(at, k, seen, allowed=mask, diversity=diversity)))
 
     @app.get("/users/{user_id:path}")
-    async def user(user_id: UserId) -> User:
+    async def user(user_id: Id) -> User:
         history = [Item(**answers.item(i)) for i in factors.seen_by(user_of(user_id)).tolist()]
         return User(user_id=user_id, simulated=bool(factors.about.get("simulated")), history=history)
 
     @app.get("/items/{item_id:path}/similar")
-    async def similar(item_id: ItemId, k: K = 10, category: Category = None) -> Answer:
+    async def similar(item_id: Id, k: K = 10, category: Category = None) -> Answer:
         at, near = item_of(item_id), item_vectors()
         vector = near.rows(np.array([at]))
         if not vector.any():
@@ -282,7 +281,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return Answer(**answers.scored(found[0][others][:k], scores[0][others][:k]))
 
     @app.get("/items/{item_id:path}/photo", response_class=Response)
-    def photo(item_id: ItemId, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
+    def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
         item_of(item_id)
         if side not in SIDES:
             raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
@@ -292,7 +291,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return Response(image, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
 
     @app.get("/items/{item_id:path}")
-    async def item(item_id: ItemId) -> Item:
+    async def item(item_id: Id) -> Item:
         return Item(**answers.item(item_of(item_id)))
 
     @app.post("/similar")
@@ -333,12 +332,12 @@ POLICY = (
 )
 
 
-def find(ids: list[str], places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
+def find(places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
     """Ids that contain a text, the id itself first."""
     if not search:
-        return {"total": len(ids), "ids": ids[:limit]}
+        return {"total": len(places), "ids": list(places)[:limit]}
     wanted = search.casefold()
-    hits = [name for name in ids if wanted in name.casefold()]
+    hits = [name for name in places if wanted in name.casefold()]
     if search in places:
         hits.sort(key=lambda name: name != search)
     return {"total": len(hits), "ids": hits[:limit]}
