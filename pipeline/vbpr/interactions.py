@@ -96,9 +96,8 @@ class Interactions:
         item_ids, i = distinct("item", items)
         if not len(u):
             raise VbprError("there are no interactions; each needs a user and an item")
-        key = np.zeros(len(u), np.int64)
-        when = key.astype(np.float64) if times is None else given_times(times)
-        part = key.astype(np.uint8) if splits is None else given_splits(splits)
+        when = np.zeros(len(u)) if times is None else given_times(times)
+        part = np.zeros(len(u), np.uint8) if splits is None else given_splits(splits)
         if not len(u) == len(i) == len(when) == len(part):
             raise VbprError(
                 f"{len(u):,} users, {len(i):,} items, {len(when):,} times and {len(part):,} splits were given; each "
