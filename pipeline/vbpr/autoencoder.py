@@ -276,9 +276,8 @@ def told_by(path: Path) -> dict[str, Any]:
 def identity_of(path: Path) -> dict[str, Any]:
     """What decides the weights in a file of ours, but for the images; empty for another file."""
     told = told_by(path)
-    return (
-        {key: told[key] for key in IDENTITY} if all(type(told.get(k)) is kind for k, kind in IDENTITY.items()) else {}
-    )
+    sound = all(type(told.get(key)) is kind for key, kind in IDENTITY.items())
+    return {key: told[key] for key in IDENTITY} if sound else {}
 
 
 IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}

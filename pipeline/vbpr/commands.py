@@ -170,8 +170,7 @@ def extract(
     engine: Annotated[str, typer.Option(help="auto, torch, or openvino (CPU; the `openvino` extra)")] = "auto",
     device: Device = "auto",
     batch: Annotated[
-        int | None,
-        typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]"),
+        int | None, typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
@@ -314,13 +313,7 @@ def train(
     options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
-    done = run(
-        dataset,
-        stores,
-        options,
-        out,
-        SplitConfig(split, min_interactions, k_core, split_seed),
-    )
+    done = run(dataset, stores, options, out, SplitConfig(split, min_interactions, k_core, split_seed))
     f = done.factors
     print(
         f"{done.path}: {f.about['title']} on {dataset.title}, {len(f.user_ids):,} users, {len(f.item_ids):,} items, "
@@ -394,17 +387,7 @@ def tune(
     out = out or beside(files, model, ".tuned.json")
     keep_apart(json_out, {"out": out})
     config = SplitConfig(split, min_interactions, k_core, split_seed)
-    done = run(
-        dataset,
-        stores,
-        model,
-        out,
-        trials=trials,
-        objective=objective,
-        split=config,
-        seed=seed,
-        device=device,
-    )
+    done = run(dataset, stores, model, out, trials=trials, objective=objective, split=config, seed=seed, device=device)
     print_trials(objective, done.ranked)
     pruned = len(done.trials) - len(done.ranked)
     print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
@@ -525,20 +508,16 @@ def recommend(
         items, scores = factors.choose(
             factors.fold_in(*parts), k, exclude=None if seen else took, allowed=mask, diversity=diversity
         )
-    ids = [str(i) for i in factors.item_ids[items]]
-    names = photos.titles(factors.item_ids[items])
+    ids = factors.item_ids[items].tolist()
+    names = photos.titles(ids)
     print_items(f"for {who}", ids, scores.tolist(), names, "score")
     if grid:
-        old = [str(i) for i in factors.item_ids[took]]
         for path in image or []:
             photos.add(path)
-        old += [str(path) for path in image or []]
+        old = factors.item_ids[took].tolist() + [str(path) for path in image or []]
         save_grid(
             grid,
-            [
-                Row(f"{heading} ({len(old)})", old[:20]),
-                Row(f"recommended by {factors.about.get('title')}", ids),
-            ],
+            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.about.get('title')}", ids)],
             photos,
         )
         print(f"pictures: {grid}")
@@ -634,14 +613,7 @@ def similar(
     if grid:
         for path in image or []:
             photos.add(path)
-        save_grid(
-            grid,
-            [
-                Row("query", queries),
-                Row("nearest", ids),
-            ],
-            photos,
-        )
+        save_grid(grid, [Row("query", queries), Row("nearest", ids)], photos)
         print(f"pictures: {grid}")
     query_of = queries[0] if len(queries) == 1 else queries
     return {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]}
@@ -856,9 +828,7 @@ def compare(
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo"),
-) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo")) -> None:
     """The whole job on the embedded sample, on a CPU and without a model hub: features, ranker, metrics, pictures."""
     from .demo import run
 

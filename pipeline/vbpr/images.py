@@ -215,9 +215,8 @@ class TarImages(Members):
         if size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
         try:
-            with tar.open(
-                "rb", buffering=0
-            ) as handle:  # at each read: there may be more shards than open files allowed
+            # Opened at each read: there may be more shards than open files allowed.
+            with tar.open("rb", buffering=0) as handle:
                 check_stamp(tar, self.stamps[tar], os.fstat(handle.fileno()))
                 data = os.pread(handle.fileno(), size, offset)
         except OSError as error:

@@ -107,14 +107,8 @@ def absent_from(store: FeatureStore, item_ids: Strings, name: str) -> Strings:
     return absent
 
 
-RECORDED = (
-    "backbone",
-    "weights",
-    "weights_digest",
-    "weights_file",
-    "preprocessing",
-    "precision",
-)  # what a photo must go through
+# Of a feature file: what a photo must go through.
+RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
 
 
 @dataclasses.dataclass(frozen=True)

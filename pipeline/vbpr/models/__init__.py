@@ -63,10 +63,7 @@ MODELS: dict[str, Model] = {
     # two-stage visual ranker: BPR of a head on frozen features
     "visual": Model(BPR, {"popularity_share": 0.4}, reads=BPR_READS - BLEND),
     # VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias
-    "vbpr": Model(
-        VBPR,
-        {"factors": 64, "item_bias": True, "popularity_share": 0.4},
-    ),
+    "vbpr": Model(VBPR, {"factors": 64, "item_bias": True, "popularity_share": 0.4}),
     # our best: visual, item-item and latent rankers blended in units of their deviation
     "hybrid": Model(
         Hybrid,
@@ -74,12 +71,7 @@ MODELS: dict[str, Model] = {
         reads=BPR_READS - BLEND - {"item_bias"},
     ),
     # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
-    "bprmf": Model(
-        BPR,
-        BPRMF,
-        visual=False,
-        reads=LATENT_READS,
-    ),
+    "bprmf": Model(BPR, BPRMF, visual=False, reads=LATENT_READS),
     # implicit's ALS (Hu et al. 2008)
     "als": Model(
         Implicit,
@@ -102,12 +94,7 @@ MODELS: dict[str, Model] = {
         reads=frozenset({"factors", "reg_items", "seed"}),
     ),
     # GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions
-    "spectral": Model(
-        Spectral,
-        {"dim": 0, "factors": 64},
-        visual=False,
-        reads=frozenset({"factors", "seed"}),
-    ),
+    "spectral": Model(Spectral, {"dim": 0, "factors": 64}, visual=False, reads=frozenset({"factors", "seed"})),
     # train interactions of each item
     "popularity": Model(Popularity, visual=False, reads=frozenset()),
     # mean cosine to the features of the user's history
@@ -115,13 +102,7 @@ MODELS: dict[str, Model] = {
     # chance
     "random": Model(Random, visual=False, reads=frozenset({"seed"})),
     # DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU
-    "dvbpr": Model(
-        DVBPR,
-        PUBLISHED,
-        visual=False,
-        images=True,
-        reads=DVBPR_READS,
-    ),
+    "dvbpr": Model(DVBPR, PUBLISHED, visual=False, images=True, reads=DVBPR_READS),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -137,13 +118,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "whiten": 0.0,
         "shared_negatives": 0,
     },
-    "efficient": {
-        "images_per_step": 256,
-        "batch": 1024,
-        "lr": 3e-4,
-        "schedule": "linear",
-        "positives": "interactions",
-    },
+    "efficient": {"images_per_step": 256, "batch": 1024, "lr": 3e-4, "schedule": "linear", "positives": "interactions"},
 }
 
 
