@@ -167,12 +167,6 @@ def test_another_models_file_is_refused_naming_both(tmp_path):
         create(tmp_path / "a.h5", about=other).__enter__()
 
 
-def test_two_writers_are_refused(tmp_path):
-    path = tmp_path / "a.h5"
-    with create(path), pytest.raises(VbprError, match=r"in use by pid"):
-        create(path).__enter__()
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])
 def test_values_that_float16_cannot_hold_are_refused_by_name(tmp_path, value):
     with create(tmp_path / "a.h5") as store:

@@ -67,15 +67,6 @@ def test_the_kind_changes_at_its_limits():
     assert kinds == ["flat", "hnsw", "hnsw", "ivfpq", "ivfpq"]
 
 
-def test_the_kind_follows_the_size():
-    assert [choose(n, d)[0] for n, d in ((9_069, 64), (1_000_000, 50), (200_000, 2048), (50_000_000, 64))] == [
-        "flat",
-        "hnsw",
-        "hnsw",
-        "ivfpq",
-    ]
-
-
 @pytest.mark.parametrize("n", [1, 5, 12, 15, 16, 60])
 def test_too_few_items_for_the_codes_of_ivfpq_are_searched_exactly(n):
     vectors = clustered(n)

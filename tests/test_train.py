@@ -72,33 +72,6 @@ def test_items_without_interactions_are_in_the_catalogue(board, board_features):
     assert {"red-new", "blue-new"} <= set(split.item_ids) and (split.item_counts == 0).sum() >= 2
 
 
-def test_features_of_another_data_set_are_refused(board_features, tmp_path):
-    pairs = [(u, i.replace("-", "_")) for u, i in board_pairs()]
-    images = {name.replace("-", "_"): data for name, data in board_items().items()}
-    folder = write_catalogue(tmp_path / "other", images, pairs)
-    with pytest.raises(VbprError, match="features for only 0 of the 20 items"):
-        run(folder, [board_features], tmp_path / "m.h5")
-
-
-def test_features_that_lack_items_are_refused(board_features, tmp_path):
-    images = board_items() | {"green-1": board_items()["red-00"]}
-    folder = write_catalogue(tmp_path / "more", images, [*board_pairs(), ("A00", "green-1")])
-    with pytest.raises(
-        VbprError,
-        match=r"lacks 1 of 23 images \(first: green-1\), of which 1 are of items in the interactions; run vbpr",
-    ):
-        run(folder, [board_features], tmp_path / "m.h5")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"), [({"dim": 5000}, "--dim 5000 is more than"), ({"model": "knn"}, "needs --features")]
-)
-def test_impossible_wishes_are_refused(board, board_features, tmp_path, options, words):
-    features = [] if "model" in options else [board_features]
-    with pytest.raises(VbprError, match=words):
-        run(board, features, tmp_path / "m.h5", **options)
-
-
 def same(a, b):
     return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in ("users", "items", "bias"))
 
