@@ -214,21 +214,16 @@ def test_vbpr_without_latent_part_is_the_two_stage_ranker(split, features):
 
 def test_parameter_count_of_vbpr():
     """|I| + k (|U| + |I|) + k2 (|U| + D) + D, as published: no history projection."""
-    import torch
-
-    from vbpr.models.bpr import initial
-    from vbpr.models.prepared import Inputs
-
     users, items, d, k, k2 = 7, 11, 5, 3, 4
     c = configure("vbpr", dim=k2, factors=k, history=False)
-    q = Inputs(torch.zeros(items, d), None, torch.ones(users), torch.ones(items))
+    q = prepared.Inputs(torch.zeros(items, d), None, torch.ones(users), torch.ones(items))
 
     class Shape:
         train = np.zeros((users, items))
 
-    params = initial(Shape, q, c, torch.Generator().manual_seed(0))
+    params = bpr.initial(Shape, q, c, torch.Generator().manual_seed(0))
     assert sum(v.numel() for v in params.values()) == items + k * (users + items) + k2 * (users + d) + d
-    visual = initial(Shape, q, configure("visual", dim=k2, history=False, visual_bias=False), torch.Generator())
+    visual = bpr.initial(Shape, q, configure("visual", dim=k2, history=False, visual_bias=False), torch.Generator())
     assert {name: v.numel() for name, v in visual.items()} == {"E": k2 * d, "theta": k2 * users}
 
 
@@ -259,11 +254,7 @@ def test_items_without_features_get_the_mean(split, features):
 
 @pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
 def test_projection_is_one_linear_map_of_length_one(features, whiten):
-    import torch
-
-    from vbpr.models.prepared import Projection
-
-    projection = Projection(features, small("visual", whiten=whiten), torch.device("cpu"))
+    projection = prepared.Projection(features, small("visual", whiten=whiten), torch.device("cpu"))
     x = projection(torch.empty(len(features.matrix), projection.width))
     assert float(x.square().sum(1).mean()) == pytest.approx(1, rel=1e-2)
     if whiten == 1.0:

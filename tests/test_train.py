@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY, board_items, board_pairs, write_catalogue
+from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.factors import first_curve
 from vbpr.models.bpr import BPR, Diverged, State
@@ -22,14 +22,6 @@ from vbpr.recommender import ItemFeatures
 from vbpr.stopping import Stopped
 from vbpr.train import align, prepare
 
-MADE = {
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "fingerprint": "f",
-    "reasons": ["other"],
-}
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
 
 
@@ -221,7 +213,11 @@ def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
     values = [rng.standard_normal((6, 3)).astype(np.float16), rng.standard_normal((4, 2)).astype(np.float16)]
     for name, matrix in zip("ab", values, strict=True):
         with FeatureStore.create(
-            tmp_path / f"{name}.h5", ids[: len(matrix)], np.arange(len(matrix), dtype=np.uint64), matrix.shape[1], MADE
+            tmp_path / f"{name}.h5",
+            ids[: len(matrix)],
+            np.arange(len(matrix), dtype=np.uint64),
+            matrix.shape[1],
+            PROVENANCE,
         ) as store:
             store.write(np.arange(len(matrix)), matrix)
     both = align([FeatureStore(tmp_path / "a.h5"), FeatureStore(tmp_path / "b.h5")], np.array([*ids, "none"]))
