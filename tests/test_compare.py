@@ -250,8 +250,6 @@ def test_a_recognised_data_set_has_the_reports_figures_beside_ours(tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_said(converted, tmp_path):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(VbprError, match="--device cuda"):
