@@ -365,9 +365,10 @@ def test_review_lines_are_never_evaluated(tmp_path, monkeypatch, line):
 
 
 def test_a_truncated_gzip_is_refused(tmp_path):
-    whole = zipped(tmp_path / "whole.json.gz", [json.dumps({"n": n}) for n in range(50)]).read_bytes()
+    reviews = [json.dumps({"reviewerID": f"A{n}", "asin": "007", "unixReviewTime": n}) for n in range(50)]
+    whole = zipped(tmp_path / "whole.json.gz", reviews).read_bytes()
     (tmp_path / "cut.json.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(VbprError, match=r"cut\.json\.gz"):
+    with pytest.raises(VbprError, match=r"cut\.json\.gz breaks off after line \d+ .*; fetch it again"):
         convert(tmp_path / "cut.json.gz", tmp_path / "out")
 
 
