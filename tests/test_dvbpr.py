@@ -161,7 +161,7 @@ def test_loss_is_the_published_sum(narrow, tastes, tmp_path):
 
 
 def test_bpr_at_zero():
-    """METHOD 5.5: at x = 0 and B = 128 the sum is 128 ln 2, the gradient -1/2 each; x = +-100 stays finite."""
+    """At x = 0 and B = 128 the sum is 128 ln 2, the gradient -1/2 each; x = +-100 stays finite."""
 
     class Fixed:
         def draw(self, n):
