@@ -164,7 +164,7 @@ def extract(
     ] = None,
     weights: Weights = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained weights, written down as such")
+        bool, typer.Option("--random-weights", help="Untrained weights, recorded as such")
     ] = False,
     precision: Annotated[str, typer.Option(help="exact (within 1e-3 of float32) or fast (bfloat16)")] = "exact",
     engine: Annotated[str, typer.Option(help="auto, torch, or openvino (CPU; the `openvino` extra)")] = "auto",
@@ -192,7 +192,7 @@ def extract(
     from .features import FeatureStore
 
     if (backbone != "cae" or weights or random_weights) and (recipe != "improved" or epochs or image_size):
-        raise VbprError("--recipe, --epochs and --image-size are of training --backbone cae; leave them out")
+        raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
     out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(
@@ -257,7 +257,7 @@ def train(
     split_seed: SplitSeed = 0,
     dim: Annotated[int | None, typer.Option(help="K of the visual part; 0 switches it off")] = None,
     factors: Annotated[int | None, typer.Option(help="K of the latent part; 0 switches it off")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes of |train| positives")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train interactions")] = None,
     batch: Annotated[int | None, typer.Option(help="Positives a step")] = None,
     shared_negatives: Annotated[int | None, typer.Option(help="Negatives shared by a batch; 0: one own each")] = None,
     negatives: Annotated[str | None, typer.Option(help="uniform, popularity or in-batch")] = None,
@@ -407,7 +407,7 @@ def evaluate(
     model: Annotated[list[Path], typer.Argument(help="Model files, one row each")],
     held: Annotated[str, typer.Option(help="test or validation")] = "test",
     users: Annotated[
-        int | None, typer.Option(min=1, help="Only so many users, drawn at random; each against every item still")
+        int | None, typer.Option(min=1, help="Rank this many users, drawn at random; each still against every item")
     ] = None,
     json_out: Json = None,
     device: Device = "auto",
@@ -451,7 +451,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
     category: Category = None,
     allowed: Allowed = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Items that the user has may come back")] = False,
+    seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Parquet file for --users and --all")] = None,
     data: Data = None,
@@ -490,7 +490,7 @@ def recommend(
         print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
         return None
     if out is not None:
-        raise VbprError("--out is of --users and --all; --json FILE or --grid FILE keeps what one user gets")
+        raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
     photos = Photos(dataset, factors.about.get("added", []))
     if user is not None:
         at = factors.user_index(user)
@@ -534,7 +534,7 @@ def index(
     metric: Annotated[str, typer.Option(help="cosine or inner (product)")] = "cosine",
     out: Annotated[Path | None, typer.Option(help="Index file [default: the file's name with .index]")] = None,
 ) -> None:
-    """Build and save the FAISS index that `similar` and `serve` use; a changed model refuses it."""
+    """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
     import time
 
     from .files import check_target
@@ -565,7 +565,7 @@ def similar(
     category: Category = None,
     allowed: Allowed = None,
     unseen_by: Annotated[
-        str | None, typer.Option(help="Only items that this user has not (needs a model file)")
+        str | None, typer.Option(help="Only items that this user has not taken (needs a model file)")
     ] = None,
     index: Annotated[Path | None, typer.Option(help="Index file [default: the one beside FILE, else exact]")] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --items")] = None,
@@ -591,7 +591,7 @@ def similar(
             raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
         check_answers(out)
     elif out is not None:
-        raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
+        raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
     mask = allow(
@@ -651,7 +651,7 @@ def report(
     users: Annotated[int, typer.Option(min=1, help="Users to show, beside the best and the worst")] = 6,
     map_items: Annotated[int, typer.Option(min=0, help="Items on the style map at most; 0 leaves it out")] = 4000,
     rank_users: Annotated[
-        int | None, typer.Option(min=1, help="Measure on so many users only, drawn at random [default: everyone]")
+        int | None, typer.Option(min=1, help="Measure on this many users, drawn at random [default: everyone]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampled users and items")] = 0,
     data: Data = None,
@@ -688,7 +688,7 @@ def info(
         bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
     ] = False,
 ) -> None:
-    """What a file is, what made it, and how far it is."""
+    """What a file is, what made it, and how complete it is."""
     from .files import kind_of
 
     kind = kind_of(file)
@@ -712,7 +712,7 @@ def info(
             store.check(store.verify())
             print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
     elif failures or verify:
-        raise VbprError(f"--failures and --verify are of feature files; {file} is another kind ({kind or 'unknown'})")
+        raise VbprError(f"--failures and --verify are for feature files; {file} is another kind ({kind or 'unknown'})")
     elif kind == "index":
         from .nearest import read_index
 
@@ -802,11 +802,11 @@ def compare(
     }.items():
         idle = [option for option, value in own.items() if value is not None]
         if idle and not any(name.startswith(method) for name in names):
-            raise VbprError(f"{idle[0]} is of {method}, which --models does not name; leave it out")
+            raise VbprError(f"{idle[0]} is for {method}, which --models does not name; leave it out")
         if idle and method == "cae" and "cae" in files:
-            raise VbprError(f"{idle[0]} is of training the autoencoder, and --weights cae= gives one; leave it out")
+            raise VbprError(f"{idle[0]} is for training the autoencoder, and --weights cae= gives one; leave it out")
     if random_weights and not (backbone or any(m.backbone not in ("", "cae") for m in methods_of(names))):
-        raise VbprError("--random-weights is of backbones, and --models names none that takes weights; leave it out")
+        raise VbprError("--random-weights is for backbones, and --models names none that takes weights; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
     refuse_idle("dvbpr", tuned)
@@ -837,4 +837,4 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Pat
 
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
     if weights and not image:
-        raise VbprError("--weights are of the backbone that encodes --image; leave them out")
+        raise VbprError("--weights are for the backbone that encodes --image; leave them out")

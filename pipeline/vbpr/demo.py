@@ -1,4 +1,4 @@
-"""The whole job on the embedded sample: no hub, no GPU, a few minutes; ends with a page of pictures to look at.
+"""The whole job on the embedded sample: no hub, no GPU, half a minute; ends with a page of pictures to look at.
 
 run(Path("artifacts/demo"))
 """

@@ -152,7 +152,7 @@ def configure(
     if preset == "report" and model != "visual":
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
     if preset == "efficient" and model != "dvbpr":
-        raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
+        raise VbprError("--preset efficient is for --model dvbpr: it encodes each image of a step once")
     idle = next((name for name in written if name not in MODELS[model].reads), None)
     if idle is not None:
         raise VbprError(f"{file}: {idle} does nothing for --model {model}; remove it, or name the model that it is of")
@@ -181,9 +181,9 @@ def refuse_idle(model: str, given: Mapping[str, Any]) -> None:
         option = names.get(field, field).replace("_", "-")
         raise VbprError(f"--{option} does nothing for --model {model}, which has {has or 'no options'}; leave it out")
     if given.get("image_size") is not None and given.get("network") is not None:
-        raise VbprError("--image-size is of the published network; leave it out, or --backbone")
+        raise VbprError("--image-size is for the published network; leave it out, or --backbone")
     if given.get("network_weights") is not None and given.get("network") is None:
-        raise VbprError("--weights are of --backbone; name it as well")
+        raise VbprError("--weights are for --backbone; name it as well")
 
 
 __all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure", "read_config", "refuse_idle"]
