@@ -604,7 +604,7 @@ def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Arra
         return np.array([], np.int64)
     low, high = float(scores.min()), float(scores.max())
     gain = (scores - low) / max(high - low, 1e-12)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     chosen = [int(np.argmax(gain))]
     nearest = unit @ unit[chosen[0]]
     while len(chosen) < min(k, len(scores)):

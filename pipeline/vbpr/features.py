@@ -348,8 +348,7 @@ class FeatureStore:
                         f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
                         "not, delete the file or choose another with --out"
                     )
-            same = old is not None and old.holds(item_ids, signatures)
-            if old is not None and same and old.provenance["data"] == provenance["data"]:
+            if old is not None and old.holds(item_ids, signatures) and old.provenance["data"] == provenance["data"]:
                 store = old
             else:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
@@ -681,13 +680,13 @@ def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
 
 def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     try:
-        provenance = json.loads(read_text(handle, "provenance"))
+        provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
     except (KeyError, TypeError, ValueError, OSError, RecursionError):
         sound = False
     if not sound:
         raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")
-    return dict(provenance)
+    return provenance
 
 
 def runs(rows: Array) -> list[slice]:

@@ -110,7 +110,7 @@ class Members:
         for (path, _), (other, _), a, b in zip(members, members[1:], ids, ids[1:], strict=False):
             if a == b:
                 raise VbprError(f"{name}: {path} and {other} are both the image of item {a}; keep one")
-        self.item_ids: Strings = np.array(ids, dtype=np.str_) if ids else np.array([], np.str_)
+        self.item_ids: Strings = np.array(ids, np.str_)
         self.members = members
 
     def __len__(self) -> int:
