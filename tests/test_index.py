@@ -20,7 +20,7 @@ def clustered(n=4000, dim=24, seed=0):
 
 def near_of(vectors, kind):
     index, chosen = build(vectors, kind)
-    return Nearest(np.arange(len(vectors)).astype(str), index, [], None, False, "", **chosen)
+    return Nearest(np.arange(len(vectors)).astype(str), index, [], None, "", **chosen)
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])

@@ -199,7 +199,7 @@ def test_counts_are_of_what_was_asked(client):
         return sum(int(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted))
 
     before = count()
-    for n in np.arange(5):
+    for n in range(5):
         client.get(f"/items/item-0{n}")
     assert count() == before + 5
 
