@@ -29,7 +29,7 @@ from .files import (
     write_strings,
     write_text,
 )
-from .interactions import MATRICES, one_of_each, ones
+from .interactions import MATRICES, settle
 from .progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -118,13 +118,9 @@ class Factors:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
+        shape = settle(self)
         for name in ("users", "items", "bias"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
-        shape = (len(self.user_ids), len(self.item_ids))
-        for name in MATRICES:
-            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
         if (
             self.users.ndim != 2
             or self.items.shape != (shape[1], self.users.shape[1])

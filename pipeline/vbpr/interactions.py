@@ -281,9 +281,7 @@ def given_splits(values: Any) -> Array:
 
 def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
     """A (U, I) float32 matrix of ones, columns sorted in each row."""
-    matrix = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
-    matrix.sort_indices()
-    return matrix
+    return sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
 
 
 MATRICES = ("train", "validation", "test")
@@ -310,6 +308,20 @@ def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
     if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
         raise VbprError(f"{name} holds numbers that are not finite; put 0 where nothing was taken")
     return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def settle(frozen: Any) -> tuple[int, int]:
+    """Put the ids and matrices of a new `Split` or `Factors` into the form in which they are kept; (users, items).
+
+    Raises:
+        VbprError: see `one_of_each` and `ones`.
+    """
+    for name in ("user_ids", "item_ids"):
+        object.__setattr__(frozen, name, one_of_each(getattr(frozen, name), name))
+    shape = len(frozen.user_ids), len(frozen.item_ids)
+    for name in MATRICES:
+        object.__setattr__(frozen, name, ones(getattr(frozen, name), name, shape))
+    return shape
 
 
 def one_of_each(values: Any, name: str) -> Strings:
@@ -378,11 +390,7 @@ class Split:
     dropped_users: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
-        shape = len(self.user_ids), len(self.item_ids)
-        for name in MATRICES:
-            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
+        settle(self)
         for one, other in itertools.combinations(MATRICES, 2):
             both = getattr(self, one).multiply(getattr(self, other)).tocoo()
             if both.nnz:
@@ -799,8 +807,7 @@ __all__ = [
     "SplitConfig",
     "column_of",
     "in_memory",
-    "one_of_each",
-    "ones",
     "refuse_twins",
     "rows_of",
+    "settle",
 ]
