@@ -97,7 +97,7 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
     rng = np.random.default_rng(0)
     figures = []
     for user in rng.choice(len(model.user_ids), 3, replace=False):
-        took = model.train.indices[model.train.indptr[user] : model.train.indptr[user + 1]]
+        took = model.train[int(user)].indices
         best, _ = model.recommend(int(user), 10)
         rows = [
             Row(f"{model.user_ids[user]} (simulated) took", model.item_ids[took][:10].tolist()),

@@ -129,7 +129,7 @@ def spread(factors: Factors, page: "Page", users: Array | None) -> dict[str, Any
     shown ones."""
     shown = factors.recommend_all(users, k=10)[0]
     times = np.bincount(shown[shown >= 0], minlength=len(factors.item_ids))
-    taken = np.bincount(factors.train.indices, minlength=len(factors.item_ids))
+    taken = factors.train.getnnz(axis=0)
     edges = [0, 1, COLD, 10, 20, 50, np.inf]
     names = ["none", f"1 to {COLD - 1}", f"{COLD} to 9", "10 to 19", "20 to 49", "50 and more"]
     rows: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ class Page:
 
     def person(self, user: int, ranks: metrics.Ranks, auc: float) -> dict[str, Any]:
         f = self.factors
-        took = f.train.indices[f.train.indptr[user] : f.train.indptr[user + 1]]
+        took = f.train[user].indices
         own = ranks.users == user
         places = [
             f"rank {int(rank):,} of {int(n) + int(own.sum()):,}"  # the other held-out items compete, too
