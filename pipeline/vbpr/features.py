@@ -444,15 +444,7 @@ class FeatureStore:
                 pwrite(descriptor, np.zeros(shapes["digest"], np.uint8), offsets["digest"])
                 state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
                 if old is not None:
-                    source, sound = places(old.item_ids, item_ids), np.ones(len(old), bool)
-                    for a, b in old.verify():  # rot is not carried over, let alone given a new digest
-                        sound[a:b] = False
-                    same = (source >= 0) & (old.signature[source] == signatures) & sound[source]
-                    names = list(provenance["reasons"])
-                    codes = [names.index(r) if r in names else len(names) - 1 for r in old.provenance["reasons"]]
-                    state[same] = old.state[source[same]]
-                    failed = same & (state == FAILED)
-                    reason[failed] = np.array(codes, np.uint8)[old.reason[source[failed]]]
+                    source, state, reason = old._kept(item_ids, signatures, provenance["reasons"])
                     kept = np.flatnonzero(state == DONE)
                     for a in range(0, len(kept), 4096):
                         block = kept[a : a + 4096]
@@ -463,6 +455,20 @@ class FeatureStore:
                 pwrite(descriptor, reason, offsets["reason"])
             finally:
                 os.close(descriptor)
+
+    def _kept(self, item_ids: Strings, signatures: Array, reasons: list[str]) -> tuple[Array, Array, Array]:
+        """Of another catalogue (N,): the row here of each item, and the states and codes of `reasons` that unchanged
+        images bring along. Rot is not carried over, let alone given a new digest."""
+        source, sound = places(self.item_ids, item_ids), np.ones(len(self), bool)
+        for a, b in self.verify():
+            sound[a:b] = False
+        same = (source >= 0) & (self.signature[source] == signatures) & sound[source]
+        state = np.where(same, self.state[source], np.uint8(PENDING))
+        codes = [reasons.index(r) if r in reasons else len(reasons) - 1 for r in self.provenance["reasons"]]
+        reason = np.zeros(len(source), np.uint8)
+        failed = state == FAILED
+        reason[failed] = np.array(codes, np.uint8)[self.reason[source[failed]]]
+        return source, state, reason
 
     def write(self, rows: Array, features: Array) -> None:
         """Write features (n, D) at these rows, durably, then mark the rows done.
