@@ -31,32 +31,12 @@ from .files import Strings, composed
 Array = np.ndarray[Any, Any]
 
 # What the field calls its columns, as `plain` writes it; the first that is there is taken.
-USER_COLUMNS = [
-    "userid",
-    "user",
-    "uid",
-    "reviewerid",
-    "customerid",
-    "visitorid",
-    "accountid",
-    "userid:token",
-    "customer",
-    "account",
-]
+USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "userid:token"]
+USER_COLUMNS += ["customer", "account"]
 ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "itemid:token"]
 ITEM_COLUMNS += ["sku", "stockcode", "isbn", "article", "product"]
-TIME_COLUMNS = [
-    "timestamp",
-    "time",
-    "ts",
-    "tdat",
-    "date",
-    "datetime",
-    "unixreviewtime",
-    "timestamp:float",
-    "invoicedate",
-    "orderdate",
-]
+TIME_COLUMNS = ["timestamp", "time", "ts", "tdat", "date", "datetime", "unixreviewtime", "timestamp:float"]
+TIME_COLUMNS += ["invoicedate", "orderdate"]
 SPLIT_COLUMNS = ["split", "xlabel", "subset"]
 SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
