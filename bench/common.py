@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vbpr.files import replacing
+from vbpr.files import replace_text
 from vbpr.interactions import Interactions, Split, csr, leave_one_out
 
 # The plain two-stage ranker: one uniform negative for each positive, no history term, no visual bias.
@@ -120,5 +120,4 @@ def write_page(page: Path, script: str, text: str) -> None:
     """Put a script's output between its two marks in a page."""
     begin, end = (f"<!-- {script}: {mark} -->" for mark in ("begin", "end"))
     before, rest = page.read_text(encoding="utf-8").split(begin)
-    with replacing(page) as temporary:
-        temporary.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
+    replace_text(page, f"{before}{begin}\n\n{text.strip()}\n\n{end}{rest.split(end)[1]}")

@@ -32,7 +32,7 @@ from vbpr.datasets import Dataset
 from vbpr.errors import VbprError
 from vbpr.evaluate import PARTS, evaluate
 from vbpr.features import FeatureStore
-from vbpr.files import replacing
+from vbpr.files import replace_text
 from vbpr.interactions import Split, SplitConfig
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures
@@ -184,8 +184,7 @@ def cell(
         values = measure(ranks)
         told["mean"][name] = float(values.mean())
         told["users"][name] = [np.unique(ranks.users).tolist(), [round(float(v), 7) for v in values]]
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(told), encoding="utf-8")
+    replace_text(path, json.dumps(told))
     means = ", ".join(f"{name} {value:.4f}" for name, value in told["mean"].items())
     print(f"{label}, {split.rule}, seed {config.seed}: {means}, {seconds:.1f} s", flush=True)
     return told

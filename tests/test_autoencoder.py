@@ -101,7 +101,7 @@ def ranker_loss(codes: torch.Tensor, whole_table: bool, steps: int = 200) -> tup
 
 @pytest.mark.slow
 def test_the_reports_recipe_collapses_and_the_improved_one_does_not():
-    """METHOD 5.16. Softmax codes of near 1/147 under lambda_u = 1 on the whole table: every score goes to 0 and the
+    """Softmax codes of near 1/147 under lambda_u = 1 on the whole table: every score goes to 0 and the
     loss to between B ln 2 and 1 + B ln 2. Standardised linear codes with a penalty of batch rows stay below it."""
     pixels = torch.full((24, 3, 224, 224), 1.0)
     for k in range(24):

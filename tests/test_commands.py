@@ -172,10 +172,10 @@ def test_what_cannot_be_written_is_refused_before_the_work(refused, board_model,
     listed = ("similar", board_model, "--items", tmp_path / "ids.txt")
     assert "ends in .parquet or .csv" in refused(*listed, "--out", tmp_path / "x.txt")
     assert "--items writes a table" in refused(*listed)
-    assert "--out is of --items" in refused("similar", board_model, "--item", "red-00", "--out", tmp_path / "x.csv")
+    assert "--out is for --items" in refused("similar", board_model, "--item", "red-00", "--out", tmp_path / "x.csv")
     for asked in (("similar", board_model, "--item", "red-00"), ("recommend", board_model, "--user", "A00")):
         assert "ends in .png, .jpg" in refused(*asked, "--grid", tmp_path / "x.gif")
-        assert "--weights are of the backbone" in refused(*asked, "--weights", tmp_path / "w.safetensors")
+        assert "--weights are for the backbone" in refused(*asked, "--weights", tmp_path / "w.safetensors")
 
 
 def test_missing_column(refused, tmp_path):
@@ -241,12 +241,6 @@ def test_features_of_some_items_are_enough_where_they_are_of_this_data_set(cli, 
     assert "features for only 8 of the 20 items" in message
 
 
-def test_features_of_another_data_set(refused, board_features, tmp_path):
-    folder = write_catalogue(tmp_path / "d", {"x": b""}, [(u, f"other-{i}") for u, i in board_pairs()])
-    message = refused("train", "--features", board_features, "--data", folder, "--out", tmp_path / "m.h5")
-    assert "was made from" in message and "--data" in message
-
-
 def test_an_unfinished_feature_file(refused, board, board_features, tmp_path):
     path = tmp_path / "half.h5"
     path.write_bytes(board_features.read_bytes())
@@ -290,14 +284,6 @@ def test_model_and_features_that_do_not_match(refused, board, board_model, board
         handle.attrs["about"] = json.dumps(about)
     photo = next((board / "images").glob("*/red-00.png"))
     assert "give those weights with --weights" in refused("similar", path, "--image", photo)
-
-
-def test_features_of_another_backbone(refused, board, board_features, tmp_path):
-    path = tmp_path / "a.h5"
-    path.write_bytes(board_features.read_bytes())
-    before = path.read_bytes()
-    message = refused("extract", "--backbone", "test_vit", "--random-weights", "--data", board, "--out", path)
-    assert TINY in message and "test_vit" in message and path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -445,11 +431,10 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("recommend", "MODEL", "--user", "A03", "--out", "x.parquet"), "--out is of --users and --all"),
-        (("similar", "MODEL", "--item", "red-02", "--out", "x.csv"), "--out is of --items"),
-        (("info", "MODEL", "--verify"), "are of feature files"),
-        (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are of training --backbone cae"),
-        (("extract", "--backbone", "cae", "--random-weights", "--epochs", 3), "are of training --backbone cae"),
+        (("recommend", "MODEL", "--user", "A03", "--out", "x.parquet"), "--out is for --users and --all"),
+        (("info", "MODEL", "--verify"), "are for feature files"),
+        (("extract", "--backbone", TINY, "--random-weights", "--epochs", 3), "are for training --backbone cae"),
+        (("extract", "--backbone", "cae", "--random-weights", "--epochs", 3), "are for training --backbone cae"),
         (("train", "--model", "popularity", "--negatives", "nonsense"), "--negatives nonsense is not known"),
         (
             ("train", "--model", "popularity", "--backbone", "foo"),
@@ -461,22 +446,21 @@ def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
         ),
         (("train", "--model", "bprmf", "--reg-head", 1), "--reg-head does nothing for --model bprmf"),
         (("train", "--model", "dvbpr", "--shared-negatives", 8), "--shared-negatives does nothing for --model dvbpr"),
-        (("train", "--model", "dvbpr", "--weights", "w.pt"), "--weights are of --backbone"),
-        (("train", "--model", "dvbpr", "--backbone", "lite0", "--image-size", 64), "--image-size is of the published"),
+        (("train", "--model", "dvbpr", "--weights", "w.pt"), "--weights are for --backbone"),
+        (("train", "--model", "dvbpr", "--backbone", "lite0", "--image-size", 64), "--image-size is for the published"),
         (("compare", "--models", "popularity", "--weights", "inceptoin=x"), "no backbone of --models is called so"),
         (
             ("compare", "--models", "popularity", "--image-size", 64),
-            "--image-size is of dvbpr, which --models does not",
+            "--image-size is for dvbpr, which --models does not",
         ),
-        (("compare", "--models", "popularity", "--recipe", "report"), "--recipe is of cae, which --models does not"),
+        (("compare", "--models", "popularity", "--recipe", "report"), "--recipe is for cae, which --models does not"),
         (
             ("compare", "--models", "dvbpr", "--backbone", "lite0", "--image-size", 64),
-            "--image-size is of the published",
+            "--image-size is for the published",
         ),
-        (("compare", "--models", "cae", "--weights", "cae=x", "--cae-epochs", 3), "--cae-epochs is of training the"),
+        (("compare", "--models", "cae", "--weights", "cae=x", "--cae-epochs", 3), "--cae-epochs is for training the"),
         (("compare", "--models", "lite0,popularity", "--weights", "popularity=x"), "no backbone of --models is called"),
         (("train", "--model", "bprmf", "--precision", "float32"), "--precision does nothing for --model bprmf"),
-        (("recommend", "MODEL", "--user", "A03", "--weights", "w.pt"), "--weights are of the backbone that encodes"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(refused, board_model, words, said):

@@ -182,7 +182,7 @@ def factors_of(rng, users=40, items=30) -> Factors:
 
 
 def test_sampled_auc_estimates_the_exact_one():
-    """METHOD 5.12: within three standard errors of the exact figure."""
+    """Within three standard errors of the exact figure."""
     factors = factors_of(np.random.default_rng(0))
     exact = evaluate(factors, device="cpu").summary()["all"]["auc"]
     estimates = [sampled_auc(factors, 100, seed) for seed in range(40)]
@@ -250,8 +250,6 @@ def test_a_recognised_data_set_has_the_reports_figures_beside_ours(tmp_path):
 
 
 def test_a_gpu_that_is_not_there_is_said(converted, tmp_path):
-    import torch
-
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(VbprError, match="--device cuda"):
@@ -435,7 +433,7 @@ def test_without_images_what_needs_none_is_compared(board, tmp_path, cli, refuse
     told = json.loads((tmp_path / "out" / "compare.json").read_text())["data"][0]
     assert told["users"] == whole["users"] and told["items"] <= whole["items"]
     assert "no images found" in refused(*options, "--models", "popularity,lite0", "--random-weights")
-    assert "--random-weights is of backbones" in refused(*options, "--models", "popularity", "--random-weights")
+    assert "--random-weights is for backbones" in refused(*options, "--models", "popularity", "--random-weights")
 
 
 def test_one_method_twice_is_refused(tmp_path):

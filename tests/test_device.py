@@ -53,7 +53,9 @@ def test_weights_are_drawn_without_touching_a_gpu(monkeypatch):
     assert load_backbone(TINY, random_weights=True).digest == expected
 
 
-@pytest.mark.parametrize("name", ["cuda:200", "cuda:256", "cuda:-1", "cuda:07", "cuda:٣", "mps", "gpu", "cuda:"])
+@pytest.mark.parametrize(
+    "name", ["cuda:200", "cuda:256", "cuda:-1", "cuda:07", "cuda:٣", "mps", "meta", "gpu", "cuda:"]
+)
 def test_a_device_that_is_none_is_refused(name):
     with pytest.raises(VbprError, match=f"--device {name} is not known; choose auto, cpu, cuda or cuda:N"):
         pick_device(name)

@@ -16,7 +16,6 @@ from vbpr.models import configure, dvbpr
 from vbpr.models.bpr import Diverged
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
 from vbpr.pixels import PixelCache
-from vbpr.sampling import TripletSampler
 from vbpr.stopping import Stopped
 
 
@@ -162,7 +161,7 @@ def test_loss_is_the_published_sum(narrow, tastes, tmp_path):
 
 
 def test_bpr_at_zero():
-    """METHOD 5.5: at x = 0 and B = 128 the sum is 128 ln 2, the gradient -1/2 each; x = +-100 stays finite."""
+    """At x = 0 and B = 128 the sum is 128 ln 2, the gradient -1/2 each; x = +-100 stays finite."""
 
     class Fixed:
         def draw(self, n):
@@ -317,20 +316,6 @@ def test_another_network_can_be_tuned_end_to_end(tastes, tmp_path):
     c = {"network": "test_vit", "network_weights": "random", "epochs": 1, "batch": 100}
     factors = model(images, tmp_path, **c).fit(split, None)
     assert factors.items.shape == (60, 8) and factors.about["network"] == "test_vit"
-
-
-def test_sampling_is_uniform_over_users_and_draws_held_out_items(tastes):
-    split, _ = tastes
-    c = configure("dvbpr")
-    sampler = TripletSampler(
-        split.train, torch.device("cpu"), torch.Generator().manual_seed(0), positives=c.positives, negatives=c.negatives
-    )
-    u, i, j = (t.numpy() for t in sampler.draw(60_000))
-    counts = np.bincount(u, minlength=30)
-    assert ((counts - 2000) ** 2 / 2000).sum() < 60  # chi-square, 29 degrees of freedom: p < .001
-    train = np.asarray(split.train.todense(), bool)
-    assert train[u, i].all() and not train[u, j].any()
-    assert np.asarray(split.test.todense(), bool)[u, j].any()
 
 
 @pytest.mark.slow

@@ -92,40 +92,6 @@ def test_steps_are_consecutive_rows_where_all_are_there():
     assert not list(in_steps(np.arange(0), 16))
 
 
-def test_a_second_run_writes_nothing_and_new_or_changed_images_alone(catalogue, tmp_path):
-    folder, out = catalogue(), tmp_path / "a.h5"
-    run(folder, out)
-    before = out.read_bytes()
-    assert run(folder, out).written == 0 and out.read_bytes() == before
-    made = list(board_items().values())
-    (folder / "images" / "zz.png").write_bytes(made[0])
-    changed = next((folder / "images").glob("*/red-00.png"))
-    changed.write_bytes(made[15])
-    os.utime(changed, ns=(5, 5))
-    next((folder / "images").glob("*/red-01.png")).unlink()
-    done = run(folder, out)
-    assert (done.items, done.written) == (22, 2)
-    store = FeatureStore(out)
-    np.testing.assert_allclose(store.rows(["red-00"]), store.rows(["blue-05"]), rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(store.rows(["zz"]).shape, (1, store.dim))
-
-
-def test_bad_images_are_skipped_and_reported(catalogue, tmp_path):
-    folder = catalogue()
-    (folder / "images" / "bad-a.jpg").write_bytes(b"")
-    (folder / "images" / "bad-b.jpg").write_bytes(b"<html>")
-    done = run(folder, tmp_path / "a.h5", max_bad=0.5)
-    assert done.failures == [("bad-a", "empty file"), ("bad-b", "not an image")] and done.written == 22
-    with pytest.raises(VbprError, match=r"2 of 24 images .* more than --max-bad 0.05"):
-        run(folder, tmp_path / "a.h5")
-
-
-def test_nothing_usable_is_refused(catalogue, tmp_path):
-    folder = catalogue(images={"a": b"x", "b": b""})
-    with pytest.raises(VbprError, match="none of the 2 images"):
-        run(folder, tmp_path / "a.h5", max_bad=1)
-
-
 def test_provenance_says_what_made_it(board_features, board):
     about = FeatureStore(board_features).provenance
     assert about["weights"] == "random" and about["backbone"] == TINY and about["data"] == str(board.resolve())

@@ -29,7 +29,7 @@ from vbpr import VbprError
 from vbpr.commands import app
 from vbpr.datasets import Dataset
 from vbpr.extract import extract
-from vbpr.features import FAILED, FeatureStore
+from vbpr.features import FeatureStore
 from vbpr.files import locked, replacing
 from vbpr.images import BadImage, open_images
 
@@ -161,47 +161,20 @@ def test_too_many_bad_images_and_none_at_all(folder, tmp_path):
     assert code == 2 and "does not exist" in error
 
 
-def test_two_images_of_one_item(folder, tmp_path):
-    (folder / "images" / "deep").mkdir()
-    (folder / "images" / "deep" / "i4.png").write_bytes(jpeg())
-    code, error = extract_cli(folder, tmp_path / "f.h5")
-    assert code == 2 and "both the image of item i4" in error
-
-
-def tar_of(path, members):
+def tar_of(path, names):
     with tarfile.open(path, "w") as archive:
-        for name, kind in members:
+        for name in names:
             info = tarfile.TarInfo(name)
-            info.type = kind
-            info.linkname = "/etc/passwd" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
-            info.size = len(jpeg()) if kind == tarfile.REGTYPE else 0
+            info.size = len(jpeg())
             archive.addfile(info, io.BytesIO(jpeg()))
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        [("../a.jpg", tarfile.REGTYPE)],
-        [("/a.jpg", tarfile.REGTYPE)],
-        [("a.jpg", tarfile.SYMTYPE)],
-        [("a.jpg", tarfile.LNKTYPE)],
-        [("a.jpg", tarfile.FIFOTYPE)],
-        [("a.jpg", tarfile.REGTYPE), ("a.jpg", tarfile.REGTYPE)],
-        [("x/a.jpg", tarfile.REGTYPE), ("y/a.png", tarfile.REGTYPE)],
-    ],
-)
-def test_hostile_tars_are_refused(tmp_path, members):
-    tar_of(tmp_path / "images.tar", [("ok.jpg", tarfile.REGTYPE), *members])
-    with pytest.raises(VbprError, match=r"a\.jpg"):
-        open_images(tmp_path)
 
 
 def test_a_missing_shard_and_a_cut_tar(tmp_path):
     for k in (0, 1, 3):
-        tar_of(tmp_path / f"images-{k:03}.tar", [(f"{k}.jpg", tarfile.REGTYPE)])
+        tar_of(tmp_path / f"images-{k:03}.tar", [f"{k}.jpg"])
     with pytest.raises(VbprError, match=r"images-001\.tar and later ones but not images-002\.tar"):
         open_images(tmp_path)
-    tar_of(tmp_path / "images-002.tar", [("2.jpg", tarfile.REGTYPE)])
+    tar_of(tmp_path / "images-002.tar", ["2.jpg"])
     assert open_images(tmp_path).item_ids.tolist() == ["0", "1", "2", "3"]
     with (tmp_path / "images-003.tar").open("r+b") as handle:
         handle.truncate(600)
@@ -211,12 +184,12 @@ def test_a_missing_shard_and_a_cut_tar(tmp_path):
 
 def test_shards_of_several_series_more_than_open_files_are_allowed(tmp_path):
     for name in ("images-train-0", "images-val-0", "images-val-1", *(f"images{k}" for k in range(60))):
-        tar_of(tmp_path / f"{name}.tar", [(f"{name}.jpg", tarfile.REGTYPE)])
+        tar_of(tmp_path / f"{name}.tar", [f"{name}.jpg"])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (50, hard))
     try:
         source = open_images(tmp_path)
-        assert len(source) == 63 and len({source.read(i) for i in range(63)}) >= 1
+        assert [source.read(i) for i in range(len(source))] == [jpeg()] * 63
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -229,7 +202,7 @@ def test_zips_whose_inflation_python_does_not_bound_are_refused(tmp_path):
 
 
 def test_a_tar_that_ends_too_early_or_goes_wrong_on_the_way(tmp_path):
-    tar_of(tmp_path / "images.tar", [(f"i{k}.jpg", tarfile.REGTYPE) for k in range(4)])
+    tar_of(tmp_path / "images.tar", [f"i{k}.jpg" for k in range(4)])
     whole = (tmp_path / "images.tar").read_bytes()
     with tarfile.open(tmp_path / "images.tar") as archive:
         third = archive.getmembers()[2].offset
@@ -246,7 +219,7 @@ def test_a_tar_that_ends_too_early_or_goes_wrong_on_the_way(tmp_path):
 def test_an_archive_that_changes_during_the_run_ends_it(tmp_path, kind, how):
     def make(path, shift):
         if kind == "tar":
-            tar_of(path, [(f"i{k}.jpg", tarfile.REGTYPE) for k in range(shift, 6)])
+            tar_of(path, [f"i{k}.jpg" for k in range(shift, 6)])
         else:
             with zipfile.ZipFile(path, "w") as archive:
                 for k in range(shift, 6):
@@ -274,7 +247,7 @@ def test_which_images_are_meant_must_be_clear(folder, tmp_path):
         open_images(folder)
     (folder / "images").unlink()
     (tmp_path / "far").rename(folder / "images")
-    tar_of(folder / "images-backup.tar", [("i0.jpg", tarfile.REGTYPE)])
+    tar_of(folder / "images-backup.tar", ["i0.jpg"])
     with pytest.raises(VbprError, match=r"has images/ and images-backup\.tar"):
         open_images(folder)
     shutil.rmtree(folder / "images")
@@ -1266,13 +1239,6 @@ def test_every_cut_of_a_feature_file_is_refused_or_whole(tmp_path):
         path.write_bytes(data[:size])
         with pytest.raises(VbprError):
             FeatureStore(path)
-
-
-def test_failed_rows_keep_their_reason(tmp_path):
-    with made(tmp_path / "f.h5") as store:
-        store.fail(np.array([2]), ["truncated"])
-    store = FeatureStore(tmp_path / "f.h5")
-    assert store.state[2] == FAILED and store.failures() == [("i2", "truncated")]
 
 
 def test_a_kill_between_the_last_row_and_its_digest_is_made_good(folder, tmp_path):

@@ -16,18 +16,10 @@ from vbpr import FeatureStore, VbprError
 
 IDS = np.array([f"i{n}" for n in range(10)])
 SIGNS = np.arange(10, dtype=np.uint64)
-ABOUT = {
-    "fingerprint": "f",
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "reasons": ["truncated", "other"],
-}
 
 
 def create(path, ids=IDS, signs=SIGNS, dim=3, about=None):
-    return FeatureStore.create(path, ids, signs, dim, about or ABOUT)
+    return FeatureStore.create(path, ids, signs, dim, about or PROVENANCE)
 
 
 def values(rows):
@@ -162,15 +154,9 @@ def test_the_layout_is_one_that_any_hdf5_tool_reads(tmp_path):
 
 def test_another_models_file_is_refused_naming_both(tmp_path):
     finish(tmp_path / "a.h5")
-    other = ABOUT | {"fingerprint": "g", "backbone": "resnet"}
+    other = PROVENANCE | {"fingerprint": "g", "backbone": "resnet"}
     with pytest.raises(VbprError, match=r"was made by b \(weights w; p\); this run would be resnet"):
         create(tmp_path / "a.h5", about=other).__enter__()
-
-
-def test_two_writers_are_refused(tmp_path):
-    path = tmp_path / "a.h5"
-    with create(path), pytest.raises(VbprError, match=r"in use by pid"):
-        create(path).__enter__()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 70_000])

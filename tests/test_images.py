@@ -122,9 +122,10 @@ def hostile(name, kind=tarfile.REGTYPE):
         [hostile("/a.png")],
         [hostile("a.png", tarfile.SYMTYPE)],
         [hostile("a.png", tarfile.LNKTYPE)],
+        [hostile("a.png", tarfile.FIFOTYPE)],
         [hostile("a.png"), hostile("a.png")],
     ],
-    ids=["dots", "absolute", "symbolic link", "hard link", "twice"],
+    ids=["dots", "absolute", "symbolic link", "hard link", "pipe", "twice"],
 )
 def test_hostile_tars_are_refused(tmp_path, members):
     with tarfile.open(tmp_path / "images.tar", "w") as archive:

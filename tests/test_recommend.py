@@ -93,13 +93,6 @@ def test_diversity_looks_beyond_a_hundred_items_of_one_kind():
     assert (f.recommend(0, 10, diversity=0.6)[0] >= 300).any()
 
 
-def test_similar_items_are_those_of_highest_cosine():
-    factors = random_factors()
-    unit = factors.items / np.linalg.norm(factors.items, axis=1, keepdims=True)
-    order = [i for i in np.argsort(-(unit @ unit[7])) if i != 7][:5]
-    assert factors.similar_items("i7", 5)[0].tolist() == order
-
-
 def test_parquet_of_some_users_is_in_their_order(tmp_path):
     factors = random_factors()
     rows = factors.to_parquet(tmp_path / "r.parquet", 4, factors.user_indices(["u9", "u3"]), chunk=1)
@@ -231,5 +224,5 @@ def test_all_items_are_similar_to_one_but_itself():
     f = random_factors()
     unit = f.items / np.linalg.norm(f.items, axis=1, keepdims=True)
     at, cosines = f.similar_items("i7", 10**6)
-    assert len(at) == 59 and 7 not in at
+    assert len(at) == 59 and 7 not in at and (np.diff(cosines) <= 0).all()
     np.testing.assert_allclose(cosines, (unit @ unit[7])[at], atol=1e-6)

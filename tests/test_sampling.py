@@ -129,30 +129,6 @@ def test_triplets_are_valid_whatever_the_matrix(case, negatives, positives):
         assert u in useful and i in rows[u] and j not in rows[u]
 
 
-def test_a_user_with_every_item_is_never_drawn_and_does_not_hang():
-    s = sampler([[0, 1, 2], [1]], 3)
-    u, i, j = s.draw(500)
-    assert set(u.tolist()) == {1} and set(i.tolist()) == {1} and set(j.tolist()) == {0, 2}
-    with pytest.raises(VbprError, match="cannot learn"):
-        sampler([[0, 1, 2], []], 3)
-
-
-def test_held_out_items_may_be_negatives():
-    """The sampler is given train alone, so validation and test items are drawn like any other: no leak."""
-    held_out = 9
-    s = sampler([[0, 1]], 10)
-    assert held_out in set(s.draw(500)[2].tolist())
-
-
-def test_popular_negatives_follow_popularity_among_the_items_outside():
-    rows = [[0], *[[1, 2]] * 6, *[[1]] * 3]
-    s = sampler(rows, 4, negatives="popularity", popularity_share=1.0)
-    u, _, j = s.draw(60_000)
-    count = np.bincount(j[u == 0], minlength=4)
-    assert count[0] == 0
-    assert count[1] / count[2] == pytest.approx(9 / 6, rel=0.1)
-
-
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_popular_negatives_have_the_probabilities_of_four_tries(share):
     """Chi-square for each user: what is still inside after four draws by popularity stays uniform."""

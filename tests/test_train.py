@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TINY, board_items, board_pairs, write_catalogue
+from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.factors import first_curve
 from vbpr.models.bpr import BPR, Diverged, State
@@ -22,14 +22,6 @@ from vbpr.recommender import ItemFeatures
 from vbpr.stopping import Stopped
 from vbpr.train import align, prepare
 
-MADE = {
-    "backbone": "b",
-    "weights": "w",
-    "preprocessing": "p",
-    "data": "d",
-    "fingerprint": "f",
-    "reasons": ["other"],
-}
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
 
 
@@ -74,33 +66,6 @@ def test_items_without_an_image_are_counted_and_named(board_features, tmp_path):
 def test_items_without_interactions_are_in_the_catalogue(board, board_features):
     split = prepare(Dataset.resolve(board), [FeatureStore(board_features)])
     assert {"red-new", "blue-new"} <= set(split.item_ids) and (split.item_counts == 0).sum() >= 2
-
-
-def test_features_of_another_data_set_are_refused(board_features, tmp_path):
-    pairs = [(u, i.replace("-", "_")) for u, i in board_pairs()]
-    images = {name.replace("-", "_"): data for name, data in board_items().items()}
-    folder = write_catalogue(tmp_path / "other", images, pairs)
-    with pytest.raises(VbprError, match="features for only 0 of the 20 items"):
-        run(folder, [board_features], tmp_path / "m.h5")
-
-
-def test_features_that_lack_items_are_refused(board_features, tmp_path):
-    images = board_items() | {"green-1": board_items()["red-00"]}
-    folder = write_catalogue(tmp_path / "more", images, [*board_pairs(), ("A00", "green-1")])
-    with pytest.raises(
-        VbprError,
-        match=r"lacks 1 of 23 images \(first: green-1\), of which 1 are of items in the interactions; run vbpr",
-    ):
-        run(folder, [board_features], tmp_path / "m.h5")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"), [({"dim": 5000}, "--dim 5000 is more than"), ({"model": "knn"}, "needs --features")]
-)
-def test_impossible_wishes_are_refused(board, board_features, tmp_path, options, words):
-    features = [] if "model" in options else [board_features]
-    with pytest.raises(VbprError, match=words):
-        run(board, features, tmp_path / "m.h5", **options)
 
 
 def same(a, b):
@@ -252,7 +217,11 @@ def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
     values = [rng.standard_normal((6, 3)).astype(np.float16), rng.standard_normal((4, 2)).astype(np.float16)]
     for name, matrix in zip("ab", values, strict=True):
         with FeatureStore.create(
-            tmp_path / f"{name}.h5", ids[: len(matrix)], np.arange(len(matrix), dtype=np.uint64), matrix.shape[1], MADE
+            tmp_path / f"{name}.h5",
+            ids[: len(matrix)],
+            np.arange(len(matrix), dtype=np.uint64),
+            matrix.shape[1],
+            PROVENANCE,
         ) as store:
             store.write(np.arange(len(matrix)), matrix)
     both = align([FeatureStore(tmp_path / "a.h5"), FeatureStore(tmp_path / "b.h5")], np.array([*ids, "none"]))

@@ -69,11 +69,11 @@ def add_items(
             index = Nearest.load(saved, path)  # a stale or damaged one is refused before any work is done
         source = open_images(folder, "IMAGES")
         old = np.isin(source.item_ids, factors.item_ids)
-        skipped = [str(i) for i in source.item_ids[old]]
+        skipped = source.item_ids[old].tolist()
         if skipped and duplicates == "refuse":
             raise VbprError(
                 f"{len(skipped):,} of {len(source):,} items in {folder} are in {path} already "
-                f"({some(skipped, len(skipped))}); take them away, or use --duplicates skip"
+                f"({some(skipped)}); take them away, or use --duplicates skip"
             )
         todo = np.flatnonzero(~old)
         if not len(todo):

@@ -41,9 +41,7 @@ def read_allowed(path: Path | str, item_ids: Strings) -> list[str]:
     ids = read_ids(path)
     strange = sorted(set(ids).difference(item_ids.tolist()))
     if strange:
-        console.print(
-            f"note: {path} names {len(strange):,} items that are not in this model ({some(strange, len(strange))})"
-        )
+        console.print(f"note: {path} names {len(strange):,} items that are not in this model ({some(strange)})")
     return ids
 
 

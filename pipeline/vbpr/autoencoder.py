@@ -210,18 +210,15 @@ def train_autoencoder(
         VbprError: an unknown recipe or size, images that cannot be used, or a loss that is not finite.
         Stopped: Ctrl-C or SIGTERM.
     """
-    path, identity = Path(out), identity_for(recipe, epochs, image_size, seed)
-    r, size = recipe_of(recipe), identity["size"]
-    made = identity | {"data": data or source.name}
+    path, made = Path(out), identity_for(recipe, epochs, image_size, seed) | {"data": data or source.name}
     check_target(path)
     check_target(checkpoint_of(path))
     if path.exists() and made.items() <= told_by(path).items():
         return path
     with locked(path):
-        how = preprocessing_of(recipe, size)
-        cache_path = path.with_name(f".{path.stem}.{size}.pixels")
-        cache = PixelCache.build(cache_path, source, how)
-        trainer = Trainer(r, size, identity["epochs"], cache, device or torch.device("cpu"), seed, made, path)
+        cache_path = path.with_name(f".{path.stem}.{made['size']}.pixels")
+        cache = PixelCache.build(cache_path, source, preprocessing_of(recipe, made["size"]))
+        trainer = Trainer(made, cache, device or torch.device("cpu"), path)
         trainer.run()
         trainer.save_weights()
         trainer.draw(path.with_suffix(".png"))
@@ -276,9 +273,8 @@ def told_by(path: Path) -> dict[str, Any]:
 def identity_of(path: Path) -> dict[str, Any]:
     """What decides the weights in a file of ours, but for the images; empty for another file."""
     told = told_by(path)
-    return (
-        {key: told[key] for key in IDENTITY} if all(type(told.get(k)) is kind for k, kind in IDENTITY.items()) else {}
-    )
+    sound = all(type(told.get(key)) is kind for key, kind in IDENTITY.items())
+    return {key: told[key] for key in IDENTITY} if sound else {}
 
 
 IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}
@@ -287,22 +283,17 @@ IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}
 class Trainer:
     """One training run: the networks, Adam, the order of images, and the checkpoint."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        size: int,
-        epochs: int,
-        cache: PixelCache,
-        device: torch.device,
-        seed: int,
-        identity: dict[str, Any],
-        path: Path,
-    ) -> None:
-        self.r, self.size, self.epochs, self.cache, self.device = recipe, size, epochs, cache, device
-        self.identity, self.path = identity, path
+    def __init__(self, identity: dict[str, Any], cache: PixelCache, device: torch.device, path: Path) -> None:
+        """
+        Args:
+            identity: see `identity_for`; and the name of the data set.
+        """
+        self.identity, self.cache, self.device, self.path = identity, cache, device, path
+        self.r = recipe = RECIPES[identity["recipe"]]
+        self.size, self.epochs, seed = identity["size"], identity["epochs"], identity["seed"]
         self.checkpoint = checkpoint_of(path)
         with seeded(seed):
-            encoder, decoder = recipe.build(size)
+            encoder, decoder = recipe.build(self.size)
         self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.networks.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.adam = torch.optim.Adam(self.networks.parameters(), recipe.lr)

@@ -131,10 +131,9 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         if apart:
             print(json.dumps(result, indent=1))
         elif json_out is not None:
-            from .files import replacing
+            from .files import replace_text
 
-            with replacing(json_out, "JSON") as temporary:
-                temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            replace_text(json_out, json.dumps(result, indent=1) + "\n", "JSON")
 
     return run
 
@@ -165,14 +164,13 @@ def extract(
     ] = None,
     weights: Weights = None,
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Untrained weights, written down as such")
+        bool, typer.Option("--random-weights", help="Untrained weights, recorded as such")
     ] = False,
     precision: Annotated[str, typer.Option(help="exact (within 1e-3 of float32) or fast (bfloat16)")] = "exact",
     engine: Annotated[str, typer.Option(help="auto, torch, or openvino (CPU; the `openvino` extra)")] = "auto",
     device: Device = "auto",
     batch: Annotated[
-        int | None,
-        typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]"),
+        int | None, typer.Option(min=1, max=65536, help="Images a step [default: 16; on a GPU the fastest that fits]")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Decoding threads [default: one a core]")] = None,
     max_bad: Annotated[float, typer.Option(min=0, max=1, help="Largest share of images that may be unusable")] = 0.05,
@@ -194,7 +192,7 @@ def extract(
     from .features import FeatureStore
 
     if (backbone != "cae" or weights or random_weights) and (recipe != "improved" or epochs or image_size):
-        raise VbprError("--recipe, --epochs and --image-size are of training --backbone cae; leave them out")
+        raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
     out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(
@@ -220,18 +218,18 @@ def extract(
         f"{done.written:,} written now{rate}"
     )
     if done.failures:
-        first = some((repr(item)[1:-1] for item, _ in done.failures), len(done.failures))
+        first = some(repr(item)[1:-1] for item, _ in done.failures)
         print(
             f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
             f"vbpr info {done.path} --failures lists them"
         )
     if done.away:
-        names = some((repr(item)[1:-1] for item in done.away), len(done.away))
+        names = some(repr(item)[1:-1] for item in done.away)
         print(f"kept the features of {len(done.away):,} items whose images cannot be looked at now ({names})")
     if done.dropped:
         print(f"dropped {done.dropped:,} items whose images are gone")
     if done.odd:
-        odd = some((f"{item!r:.100} is {size}" for item, size in done.odd), len(done.odd))
+        odd = some(f"{item!r:.100} is {size}" for item, size in done.odd)
         print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
     tell_others(done.others)
     tell_next("train", "--features", done.path)
@@ -259,7 +257,7 @@ def train(
     split_seed: SplitSeed = 0,
     dim: Annotated[int | None, typer.Option(help="K of the visual part; 0 switches it off")] = None,
     factors: Annotated[int | None, typer.Option(help="K of the latent part; 0 switches it off")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes of |train| positives")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the train interactions")] = None,
     batch: Annotated[int | None, typer.Option(help="Positives a step")] = None,
     shared_negatives: Annotated[int | None, typer.Option(help="Negatives shared by a batch; 0: one own each")] = None,
     negatives: Annotated[str | None, typer.Option(help="uniform, popularity or in-batch")] = None,
@@ -316,13 +314,7 @@ def train(
     options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
-    done = run(
-        dataset,
-        stores,
-        options,
-        out,
-        SplitConfig(split, min_interactions, k_core, split_seed),
-    )
+    done = run(dataset, stores, options, out, SplitConfig(split, min_interactions, k_core, split_seed))
     f = done.factors
     print(
         f"{done.path}: {f.about['title']} on {dataset.title}, {len(f.user_ids):,} users, {len(f.item_ids):,} items, "
@@ -330,10 +322,7 @@ def train(
     )
     print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
     if done.without_features:
-        print(
-            f"{len(done.without_features):,} items lack features and get the mean: "
-            f"{some(done.without_features, len(done.without_features))}"
-        )
+        print(f"{len(done.without_features):,} items lack features and get the mean: {some(done.without_features)}")
     curve = first_curve(f.about)
     if curve:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
@@ -347,7 +336,7 @@ def tell_others(others: Mapping[str, int]) -> None:
     """Which files a folder or archive of images holds that were not looked at."""
     if others:
         kinds = sorted((-count, repr(ending)[1:-1]) for ending, count in others.items())
-        first = some((f"{-count:,} {ending}" for count, ending in kinds), len(kinds))
+        first = some(f"{-count:,} {ending}" for count, ending in kinds)
         print(f"passed over {sum(others.values()):,} files that are not named like images ({first})")
 
 
@@ -399,17 +388,7 @@ def tune(
     out = out or beside(files, model, ".tuned.json")
     keep_apart(json_out, {"out": out})
     config = SplitConfig(split, min_interactions, k_core, split_seed)
-    done = run(
-        dataset,
-        stores,
-        model,
-        out,
-        trials=trials,
-        objective=objective,
-        split=config,
-        seed=seed,
-        device=device,
-    )
+    done = run(dataset, stores, model, out, trials=trials, objective=objective, split=config, seed=seed, device=device)
     print_trials(objective, done.ranked)
     pruned = len(done.trials) - len(done.ranked)
     print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
@@ -429,7 +408,7 @@ def evaluate(
     model: Annotated[list[Path], typer.Argument(help="Model files, one row each")],
     held: Annotated[str, typer.Option(help="test or validation")] = "test",
     users: Annotated[
-        int | None, typer.Option(min=1, help="Only so many users, drawn at random; each against every item still")
+        int | None, typer.Option(min=1, help="Rank this many users, drawn at random; each still against every item")
     ] = None,
     json_out: Json = None,
     device: Device = "auto",
@@ -473,7 +452,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
     category: Category = None,
     allowed: Allowed = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Items that the user has may come back")] = False,
+    seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Parquet file for --users and --all")] = None,
     data: Data = None,
@@ -512,7 +491,7 @@ def recommend(
         print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
         return None
     if out is not None:
-        raise VbprError("--out is of --users and --all; --json FILE or --grid FILE keeps what one user gets")
+        raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
     photos = Photos(dataset, factors.about.get("added", []))
     if user is not None:
         at = factors.user_index(user)
@@ -530,20 +509,16 @@ def recommend(
         items, scores = factors.choose(
             factors.fold_in(*parts), k, exclude=None if seen else took, allowed=mask, diversity=diversity
         )
-    ids = [str(i) for i in factors.item_ids[items]]
-    names = photos.titles(factors.item_ids[items])
+    ids = factors.item_ids[items].tolist()
+    names = photos.titles(ids)
     print_items(f"for {who}", ids, scores.tolist(), names, "score")
     if grid:
-        old = [str(i) for i in factors.item_ids[took]]
         for path in image or []:
             photos.add(path)
-        old += [str(path) for path in image or []]
+        old = factors.item_ids[took].tolist() + [str(path) for path in image or []]
         save_grid(
             grid,
-            [
-                Row(f"{heading} ({len(old)})", old[:20]),
-                Row(f"recommended by {factors.about.get('title')}", ids),
-            ],
+            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.about.get('title')}", ids)],
             photos,
         )
         print(f"pictures: {grid}")
@@ -560,7 +535,7 @@ def index(
     metric: Annotated[str, typer.Option(help="cosine or inner (product)")] = "cosine",
     out: Annotated[Path | None, typer.Option(help="Index file [default: the file's name with .index]")] = None,
 ) -> None:
-    """Build and save the FAISS index that `similar` and `serve` use; a changed model refuses it."""
+    """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
     import time
 
     from .files import check_target
@@ -591,7 +566,7 @@ def similar(
     category: Category = None,
     allowed: Allowed = None,
     unseen_by: Annotated[
-        str | None, typer.Option(help="Only items that this user has not (needs a model file)")
+        str | None, typer.Option(help="Only items that this user has not taken (needs a model file)")
     ] = None,
     index: Annotated[Path | None, typer.Option(help="Index file [default: the one beside FILE, else exact]")] = None,
     out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --items")] = None,
@@ -617,7 +592,7 @@ def similar(
             raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
         check_answers(out)
     elif out is not None:
-        raise VbprError("--out is of --items; --json FILE or --grid FILE keeps what one query finds")
+        raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
     mask = allow(
@@ -639,14 +614,7 @@ def similar(
     if grid:
         for path in image or []:
             photos.add(path)
-        save_grid(
-            grid,
-            [
-                Row("query", queries),
-                Row("nearest", ids),
-            ],
-            photos,
-        )
+        save_grid(grid, [Row("query", queries), Row("nearest", ids)], photos)
         print(f"pictures: {grid}")
     query_of = queries[0] if len(queries) == 1 else queries
     return {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]}
@@ -665,14 +633,12 @@ def add_items(
     from .extract import summary
 
     done = run(model, images, weights=weights, duplicates=duplicates, device=device)
-    names = f" ({some(done.item_ids, len(done.item_ids))})" if done.item_ids else ""
+    names = f" ({some(done.item_ids)})" if done.item_ids else ""
     print(f"{model}: {len(done.item_ids):,} items added{names}")
     if done.skipped:
-        print(
-            f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped, len(done.skipped))})"
-        )
+        print(f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped)})")
     if done.failures:
-        first = some((i for i, _ in done.failures), len(done.failures))
+        first = some(i for i, _ in done.failures)
         print(f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first})")
     tell_others(done.others)
     if done.index:
@@ -686,7 +652,7 @@ def report(
     users: Annotated[int, typer.Option(min=1, help="Users to show, beside the best and the worst")] = 6,
     map_items: Annotated[int, typer.Option(min=0, help="Items on the style map at most; 0 leaves it out")] = 4000,
     rank_users: Annotated[
-        int | None, typer.Option(min=1, help="Measure on so many users only, drawn at random [default: everyone]")
+        int | None, typer.Option(min=1, help="Measure on this many users, drawn at random [default: everyone]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampled users and items")] = 0,
     data: Data = None,
@@ -723,7 +689,7 @@ def info(
         bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
     ] = False,
 ) -> None:
-    """What a file is, what made it, and how far it is."""
+    """What a file is, what made it, and how complete it is."""
     from .files import kind_of
 
     kind = kind_of(file)
@@ -747,7 +713,7 @@ def info(
             store.check(store.verify())
             print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
     elif failures or verify:
-        raise VbprError(f"--failures and --verify are of feature files; {file} is another kind ({kind or 'unknown'})")
+        raise VbprError(f"--failures and --verify are for feature files; {file} is another kind ({kind or 'unknown'})")
     elif kind == "index":
         from .nearest import read_index
 
@@ -757,10 +723,11 @@ def info(
             print(f"  {key}: {value}")
     elif kind == "model":
         from .factors import Factors
+        from .interactions import MATRICES
 
         factors = Factors.load(file)
         print(f"{file}: {factors}")
-        parts = ", ".join(f"{getattr(factors, part).nnz:,} {part}" for part in ("train", "validation", "test"))
+        parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
         print(f"  interactions: {parts}")
         for key, value in factors.about.items():
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
@@ -838,11 +805,11 @@ def compare(
     }.items():
         idle = [option for option, value in own.items() if value is not None]
         if idle and not any(name.startswith(method) for name in names):
-            raise VbprError(f"{idle[0]} is of {method}, which --models does not name; leave it out")
+            raise VbprError(f"{idle[0]} is for {method}, which --models does not name; leave it out")
         if idle and method == "cae" and "cae" in files:
-            raise VbprError(f"{idle[0]} is of training the autoencoder, and --weights cae= gives one; leave it out")
+            raise VbprError(f"{idle[0]} is for training the autoencoder, and --weights cae= gives one; leave it out")
     if random_weights and not (backbone or any(m.backbone not in ("", "cae") for m in methods_of(names))):
-        raise VbprError("--random-weights is of backbones, and --models names none that takes weights; leave it out")
+        raise VbprError("--random-weights is for backbones, and --models names none that takes weights; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
     refuse_idle("dvbpr", tuned)
@@ -864,9 +831,7 @@ def compare(
 
 
 @app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo"),
-) -> None:
+def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo")) -> None:
     """The whole job on the embedded sample, on a CPU and without a model hub: features, ranker, metrics, pictures."""
     from .demo import run
 
@@ -875,4 +840,4 @@ def demo(
 
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
     if weights and not image:
-        raise VbprError("--weights are of the backbone that encodes --image; leave them out")
+        raise VbprError("--weights are for the backbone that encodes --image; leave them out")

@@ -30,7 +30,7 @@ from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
-from .files import artifact_name, check_target, locked, read_json, replacing
+from .files import artifact_name, check_target, locked, read_json, replace_text, replacing
 from .images import holdings
 from .interactions import Split, SplitConfig
 from .metrics import mean_auc
@@ -122,8 +122,7 @@ def compare(
         for data in data_sets:
             result["data"].append(compare_on(data, methods, folder / slug(data), options, stopping))
     for name, text in (("compare.json", json.dumps(result, indent=1) + "\n"), ("compare.md", markdown(result))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        replace_text(folder / name, text)
     draw(result, folder / "compare.png")
     return result
 
@@ -188,7 +187,7 @@ def compare_on(
     for method in methods:
         features, spent = features_of(method, data, folder, options)
         cells = []
-        for seed in range(options.seeds if trained(method) else 1):
+        for seed in range(options.seeds if "seed" in MODELS[method.model].reads else 1):
             config = config_of(method, options, features).changed(seed=seed)
             cells.append(cell(method, data, split, features, config, folder, published))
             if stopping():
@@ -211,11 +210,6 @@ def compare_on(
         "methods": rows,
         "tests": paired_tests({name: parts["all"] for name, parts in aucs.items()}),
     }
-
-
-def trained(method: Method) -> bool:
-    """Whether a seed changes it."""
-    return method.model not in ("popularity", "knn")
 
 
 def config_of(method: Method, options: Options, features: FeatureStore | None) -> TrainConfig:
@@ -259,8 +253,8 @@ def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
     finally:
         if spent.pop("worked", True):
             spent["seconds"] += time.monotonic() - started
-            with contextlib.suppress(VbprError), replacing(note) as temporary:  # a full disk has been told, or will be
-                temporary.write_text(json.dumps(spent))
+            with contextlib.suppress(VbprError):  # a full disk has been told, or will be
+                replace_text(note, json.dumps(spent))
 
 
 def passes(weights: Path) -> int:
@@ -313,7 +307,7 @@ def cell(
             }
             path.unlink(missing_ok=True)  # a cell that is there is of the model beside it
             factors.save(model)
-            write_cell(path, told)
+            replace_text(path, json.dumps(told))
             discard(checkpoint)
             note.unlink(missing_ok=True)
         if published:
@@ -325,13 +319,8 @@ def cell(
                 value = evaluate(best, "validation", config.device).summary()["all"]["auc"]
                 told["published"]["best-epoch-on-test"] = value
                 discard(oracle)
-            write_cell(path, told)
+            replace_text(path, json.dumps(told))
         return told
-
-
-def write_cell(path: Path, told: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(told), encoding="utf-8")
 
 
 CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}

@@ -1,4 +1,4 @@
-"""The whole job on the embedded sample: no hub, no GPU, a few minutes; ends with a page of pictures to look at.
+"""The whole job on the embedded sample: no hub, no GPU, half a minute; ends with a page of pictures to look at.
 
 run(Path("artifacts/demo"))
 """
@@ -20,7 +20,7 @@ from .evaluate import evaluate
 from .extract import extract
 from .factors import Factors, indices_of
 from .features import FeatureStore
-from .files import read_strings, replacing
+from .files import read_strings, replace_text, replacing
 from .interactions import Split
 from .models import configure
 from .nearest import Nearest
@@ -97,7 +97,7 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
     rng = np.random.default_rng(0)
     figures = []
     for user in rng.choice(len(model.user_ids), 3, replace=False):
-        took = model.train.indices[model.train.indptr[user] : model.train.indptr[user + 1]]
+        took = model.train[int(user)].indices
         best, _ = model.recommend(int(user), 10)
         rows = [
             Row(f"{model.user_ids[user]} (simulated) took", model.item_ids[took][:10].tolist()),
@@ -125,8 +125,7 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
             f'src="data:image/jpeg;base64,{encoded}">'
         )
     page = out / "index.html"
-    with replacing(page) as temporary:
-        temporary.write_text(PAGE.format(table=table(summaries), sections="\n".join(sections)), encoding="utf-8")
+    replace_text(page, PAGE.format(table=table(summaries), sections="\n".join(sections)))
     return page
 
 

@@ -31,11 +31,11 @@ def near(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
-def some(names: Iterable[str], total: int, shown: int = 3) -> str:
+def some(names: Iterable[str], shown: int = 3) -> str:
     """The first few of many names: `A, B, C and 17 more`."""
-    first = [name for name, _ in zip(names, range(shown), strict=False)]
-    rest = total - len(first)
-    return ", ".join(first) + (f" and {rest:,} more" if rest > 0 else "")
+    names = list(names)
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 __all__ = ["VbprError", "errno_in", "first_line", "near", "some"]

@@ -109,7 +109,7 @@ def evaluate(
     )
     with Progress("evaluate", int(np.count_nonzero(np.diff(part.indptr))), "users") as bar:
         ranks = held_out_ranks(theta, items, bias, part, factors.seen, advance=bar.advance)
-    count = np.bincount(factors.train.indices, minlength=len(factors.item_ids))[ranks.items]
+    count = factors.train.getnnz(axis=0)[ranks.items]
     parts = {name: subset(ranks, count < fewer) for name, fewer in PARTS.items()}
     about = factors.about
     return Metrics(

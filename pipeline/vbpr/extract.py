@@ -192,7 +192,7 @@ def own_gpu(device: str, rank: int) -> str:
 
 @contextlib.contextmanager
 def heeding(stopping: Callable[[], bool]) -> Iterator[None]:
-    """Told to stop, a process does so, though the others have gone before it."""
+    """For a process that was told to stop, it is no fault that the others have ended before it."""
     try:
         yield
     except VbprError:

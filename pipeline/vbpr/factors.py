@@ -29,7 +29,7 @@ from .files import (
     write_strings,
     write_text,
 )
-from .interactions import MATRICES, one_of_each, ones
+from .interactions import MATRICES, settle
 from .progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -118,13 +118,9 @@ class Factors:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
+        shape = settle(self)
         for name in ("users", "items", "bias"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
-        shape = (len(self.user_ids), len(self.item_ids))
-        for name in MATRICES:
-            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
         if (
             self.users.ndim != 2
             or self.items.shape != (shape[1], self.users.shape[1])
@@ -158,9 +154,7 @@ class Factors:
     @property
     def seen(self) -> sp.csr_matrix:
         """(U, I) CSR: everything a user took."""
-        matrix = (self.train + self.validation + self.test).tocsr()
-        matrix.sort_indices()
-        return matrix
+        return self.train + self.validation + self.test
 
     def seen_by(self, user: int) -> Array:
         """Positions of the items that a user (by position) took.
@@ -169,12 +163,8 @@ class Factors:
             VbprError: there is no such user.
         """
         user = int(positions(user, len(self.user_ids), "user"))
-        return np.concatenate(
-            [
-                part.indices[part.indptr[user] : part.indptr[user + 1]]
-                for part in (self.train, self.validation, self.test)
-            ]
-        )
+        parts = (getattr(self, name) for name in MATRICES)
+        return np.concatenate([part.indices[part.indptr[user] : part.indptr[user + 1]] for part in parts])
 
     def recommend(
         self,
@@ -348,10 +338,10 @@ class Factors:
         if len(np.intersect1d(item_ids, self.item_ids)) or len(np.unique(item_ids)) < len(item_ids):
             raise VbprError("items to add must be new and distinct; leave out those that the model has")
         shape = (len(self.user_ids), len(self.item_ids) + len(item_ids))
-        parts = {
-            name: sp.csr_matrix((part.data, part.indices, part.indptr), shape=shape)
-            for name, part in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
+        parts = {}
+        for name in MATRICES:
+            part = getattr(self, name)
+            parts[name] = sp.csr_matrix((part.data, part.indices, part.indptr), shape=shape)
         return dataclasses.replace(
             self,
             items=np.concatenate([self.items, vectors.astype(np.float32)]),
@@ -396,7 +386,7 @@ class Factors:
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
-        about, parts = json.dumps(self.about), (self.train, self.validation, self.test)
+        about, parts = json.dumps(self.about), [getattr(self, name) for name in MATRICES]
         arrays = [self.users, self.items, self.bias, self.user_ids, self.item_ids]
         arrays += [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
         size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
@@ -407,8 +397,8 @@ class Factors:
                 handle.create_dataset(name, data=getattr(self, name).astype("<f4"))
             write_strings(handle, "user_ids", self.user_ids)
             write_strings(handle, "item_ids", self.item_ids)
-            for name in ("train", "validation", "test"):
-                part, group = getattr(self, name), handle.create_group(name)
+            for name, part in zip(MATRICES, parts, strict=True):
+                group = handle.create_group(name)
                 group.create_dataset("indptr", data=part.indptr.astype("<i8"))
                 group.create_dataset("indices", data=part.indices.astype("<i4"))
             if self.head is not None:
@@ -489,7 +479,7 @@ class Factors:
                 user_ids, item_ids = read_strings(handle, "user_ids"), read_strings(handle, "item_ids")
                 shape = (len(user_ids), len(item_ids))
                 parts = {}
-                for name in ("train", "validation", "test"):
+                for name in MATRICES:
                     indptr, indices = handle[name]["indptr"][:], handle[name]["indices"][:]
                     if (
                         len(indptr) != shape[0] + 1
@@ -610,7 +600,7 @@ def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Arra
         return np.array([], np.int64)
     low, high = float(scores.min()), float(scores.max())
     gain = (scores - low) / max(high - low, 1e-12)
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = unit_rows(vectors)
     chosen = [int(np.argmax(gain))]
     nearest = unit @ unit[chosen[0]]
     while len(chosen) < min(k, len(scores)):

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .errors import VbprError, some
+from .errors import VbprError
 from .files import (
     Strings,
     encoded,
@@ -49,13 +49,7 @@ PENDING, DONE, FAILED = 0, 1, 2
 BLOCK = 4096  # rows under one digest
 DIGEST = 16  # bytes of it; all zero: not yet written
 RENAMES = 100  # of a file while it is being opened
-LAYOUT = {
-    "features": ("<f2", 2),
-    "state": ("|u1", 1),
-    "reason": ("|u1", 1),
-    "signature": ("<u8", 1),
-    "digest": ("|u1", 2),
-}
+LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
 PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
 
@@ -108,7 +102,7 @@ class FeatureStore:
             self.dim = int(matrix.shape[-1]) if isinstance(matrix, h5py.Dataset) and matrix.shape else 0
             shapes = shapes_of(n, self.dim)
             self.offsets, self.size = {}, 0
-            for name, (dtype, _) in LAYOUT.items():
+            for name, dtype in LAYOUT.items():
                 data = handle.get(name)
                 # The size on the disk is looked at before anything is allocated: a shape can be forged.
                 if (
@@ -136,7 +130,7 @@ class FeatureStore:
         self.dropped = 0
 
     def _read(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> Array:
-        out = np.empty(shapes[name], LAYOUT[name][0])
+        out = np.empty(shapes[name], LAYOUT[name])
         self.features.fill(out, self.offsets[name])
         return out
 
@@ -336,7 +330,7 @@ class FeatureStore:
             raise VbprError(f"{path}: a feature file is of distinct items, with a signature each, and rows of numbers")
         lacking = [name for name, kind in PROVENANCE.items() if not isinstance(provenance.get(name), kind)]
         if lacking or not provenance["reasons"]:
-            raise VbprError(f"{path}: its provenance must tell {some(lacking or ['reasons'], len(lacking) or 1, 9)}")
+            raise VbprError(f"{path}: its provenance must tell {', '.join(lacking) or 'reasons'}")
         with locked(path) as admit:
             old = cls(path) if path.exists() else None
             gone = np.zeros(0, bool)
@@ -354,8 +348,7 @@ class FeatureStore:
                         f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
                         "not, delete the file or choose another with --out"
                     )
-            same = old is not None and old.holds(item_ids, signatures)
-            if old is not None and same and old.provenance["data"] == provenance["data"]:
+            if old is not None and old.holds(item_ids, signatures) and old.provenance["data"] == provenance["data"]:
                 store = old
             else:
                 cls._allocate(path, item_ids, signatures, dim, provenance, old)
@@ -433,7 +426,7 @@ class FeatureStore:
                 # in the root's header, of which HDF5 keeps a checksum
                 write_text(handle, "provenance", json.dumps(dict(provenance), sort_keys=True))
                 ids = encoded(item_ids)
-                kinds = {name: (h5py.h5t.py_create(np.dtype(LAYOUT[name][0])), shape) for name, shape in shapes.items()}
+                kinds = {name: (h5py.h5t.py_create(np.dtype(LAYOUT[name])), shape) for name, shape in shapes.items()}
                 kinds["item_ids"] = (h5py.h5t.py_create(ids.dtype, logical=True), ids.shape)
                 for name, (kind, shape) in kinds.items():
                     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -451,28 +444,31 @@ class FeatureStore:
                 pwrite(descriptor, np.zeros(shapes["digest"], np.uint8), offsets["digest"])
                 state, reason = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
                 if old is not None:
-                    source, sound = places(old.item_ids, item_ids), np.ones(len(old), bool)
-                    for a, b in old.verify():  # rot is not carried over, let alone given a new digest
-                        sound[a:b] = False
-                    same = (source >= 0) & (old.signature[source] == signatures) & sound[source]
-                    names = list(provenance["reasons"])
-                    codes = [names.index(r) if r in names else len(names) - 1 for r in old.provenance["reasons"]]
-                    state[same] = old.state[source[same]]
-                    failed = same & (state == FAILED)
-                    reason[failed] = np.array(codes, np.uint8)[old.reason[source[failed]]]
+                    source, state, reason = old._kept(item_ids, signatures, provenance["reasons"])
                     kept = np.flatnonzero(state == DONE)
                     for a in range(0, len(kept), 4096):
                         block = kept[a : a + 4096]
                         for run in runs(block):
-                            pwrite(
-                                descriptor,
-                                old.features[source[run]],
-                                offsets["features"] + 2 * dim * int(run[0]),
-                            )
+                            rows = block[run]
+                            pwrite(descriptor, old.features[source[rows]], offsets["features"] + 2 * dim * int(rows[0]))
                 pwrite(descriptor, state, offsets["state"])
                 pwrite(descriptor, reason, offsets["reason"])
             finally:
                 os.close(descriptor)
+
+    def _kept(self, item_ids: Strings, signatures: Array, reasons: list[str]) -> tuple[Array, Array, Array]:
+        """Of another catalogue (N,): the row here of each item, and the states and codes of `reasons` that unchanged
+        images bring along. Rot is not carried over, let alone given a new digest."""
+        source, sound = places(self.item_ids, item_ids), np.ones(len(self), bool)
+        for a, b in self.verify():
+            sound[a:b] = False
+        same = (source >= 0) & (self.signature[source] == signatures) & sound[source]
+        state = np.where(same, self.state[source], np.uint8(PENDING))
+        codes = [reasons.index(r) if r in reasons else len(reasons) - 1 for r in self.provenance["reasons"]]
+        reason = np.zeros(len(source), np.uint8)
+        failed = state == FAILED
+        reason[failed] = np.array(codes, np.uint8)[self.reason[source[failed]]]
+        return source, state, reason
 
     def write(self, rows: Array, features: Array) -> None:
         """Write features (n, D) at these rows, durably, then mark the rows done.
@@ -493,7 +489,7 @@ class FeatureStore:
                 "--precision exact, or another backbone"
             )
         self._reopen(rows)
-        failed = np.asarray(rows)[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
+        failed = rows[self.reason[rows] != 0]  # in an earlier run: equal rows are equal files
         with self._writing():
             if len(failed):
                 os.fdatasync(self._descriptor)  # else they might be failed still, and for no reason
@@ -554,23 +550,16 @@ class FeatureStore:
             self._make_pending(finished)
 
     def _commit(self, rows: Array, half: Array | None, state: int) -> None:
-        rows = np.asarray(rows)
         if not len(rows):
             return
         with self._writing():
             self._check_place()
-            position = 0
-            for run in runs(rows):
-                if half is not None:
-                    pwrite(
-                        self._descriptor,
-                        half[position : position + len(run)],
-                        self.offsets["features"] + 2 * self.dim * int(run[0]),
-                    )
-                position += len(run)
+            if half is not None:
+                for run in runs(rows):
+                    pwrite(self._descriptor, half[run], self.offsets["features"] + 2 * self.dim * int(rows[run.start]))
             os.fdatasync(self._descriptor)  # features before the state that vouches for them
             for run in runs(rows):
-                self._put("state", int(run[0]), np.full(len(run), state, np.uint8))
+                self._put("state", int(rows[run.start]), np.full(run.stop - run.start, state, np.uint8))
             self._seal(np.unique(rows // BLOCK))
 
     def _make_pending(self, rows: Array) -> None:
@@ -667,10 +656,8 @@ class Rows:
         if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
             raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
         out = np.empty((len(flat), self.shape[1]), self.dtype)
-        position = 0
         for run in runs(flat):
-            self.fill(out[position : position + len(run)], self.offset + int(run[0]) * out[0].nbytes)
-            position += len(run)
+            self.fill(out[run], self.offset + int(flat[run.start]) * out[0].nbytes)
         return out if at.ndim else out[0]
 
     def fill(self, out: Array, offset: int) -> None:
@@ -699,19 +686,19 @@ def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
 
 def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     try:
-        provenance = json.loads(read_text(handle, "provenance"))
+        provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
     except (KeyError, TypeError, ValueError, OSError, RecursionError):
         sound = False
     if not sound:
         raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")
-    return dict(provenance)
+    return provenance
 
 
-def runs(rows: Array) -> list[Array]:
-    """Cut positions into stretches of consecutive ones: each is one write."""
+def runs(rows: Array) -> list[slice]:
+    """Where stretches of consecutive positions lie in an array of them: each is one read or write."""
     edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-    return [rows[a:b] for a, b in itertools.pairwise(edges)] if len(rows) else []
+    return [slice(a, b) for a, b in itertools.pairwise(edges)] if len(rows) else []
 
 
 def pwrite(descriptor: int, data: Array, offset: int) -> None:

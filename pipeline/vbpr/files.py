@@ -81,6 +81,12 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_text(path: Path | str, text: str, kind: str = "", errors: str = "strict") -> None:
+    """Write a text file, in UTF-8, whole or not at all; see `replacing`, and `open` of `errors`."""
+    with replacing(path, kind) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+
+
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
     if number := errno_in(error):
@@ -345,7 +351,7 @@ def opened(path: Path, make: str) -> h5py.File:
             raise VbprError(f"{path} is a link to what is not there; {make}")
         if not path.exists():
             siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
-            there = f"; there is {some(siblings, len(siblings), 5)}" if siblings else ""
+            there = f"; there is {some(siblings, 5)}" if siblings else ""
             raise VbprError(f"{path} does not exist{there}; {make}")
         if not path.is_file():  # a pipe would be waited for
             raise VbprError(f"{path} is not a regular file; {make}")
@@ -484,6 +490,7 @@ __all__ = [
     "read_json",
     "read_strings",
     "read_text",
+    "replace_text",
     "replacing",
     "replacing_h5",
     "reserve",

@@ -110,7 +110,7 @@ class Members:
         for (path, _), (other, _), a, b in zip(members, members[1:], ids, ids[1:], strict=False):
             if a == b:
                 raise VbprError(f"{name}: {path} and {other} are both the image of item {a}; keep one")
-        self.item_ids: Strings = np.array(ids, dtype=np.str_) if ids else np.array([], np.str_)
+        self.item_ids: Strings = np.array(ids, np.str_)
         self.members = members
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class FolderImages(Members):
         except RecursionError as error:
             raise VbprError(f"{folder} has folders that lie too deep in each other; move the images up") from error
         if unreadable:
-            raise VbprError(f"{some(unreadable, len(unreadable))} cannot be listed; make it readable or move it away")
+            raise VbprError(f"{some(unreadable)} cannot be listed; make it readable or move it away")
         super().__init__(str(folder), found, +others)
 
     def read(self, i: int) -> bytes:
@@ -215,9 +215,8 @@ class TarImages(Members):
         if size > MAX_BYTES:
             raise BadImage("over the cap on bytes")
         try:
-            with tar.open(
-                "rb", buffering=0
-            ) as handle:  # at each read: there may be more shards than open files allowed
+            # Opened at each read: there may be more shards than open files allowed.
+            with tar.open("rb", buffering=0) as handle:
                 check_stamp(tar, self.stamps[tar], os.fstat(handle.fileno()))
                 data = os.pread(handle.fileno(), size, offset)
         except OSError as error:

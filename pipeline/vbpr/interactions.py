@@ -31,32 +31,12 @@ from .files import Strings, composed
 Array = np.ndarray[Any, Any]
 
 # What the field calls its columns, as `plain` writes it; the first that is there is taken.
-USER_COLUMNS = [
-    "userid",
-    "user",
-    "uid",
-    "reviewerid",
-    "customerid",
-    "visitorid",
-    "accountid",
-    "userid:token",
-    "customer",
-    "account",
-]
+USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "userid:token"]
+USER_COLUMNS += ["customer", "account"]
 ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "itemid:token"]
 ITEM_COLUMNS += ["sku", "stockcode", "isbn", "article", "product"]
-TIME_COLUMNS = [
-    "timestamp",
-    "time",
-    "ts",
-    "tdat",
-    "date",
-    "datetime",
-    "unixreviewtime",
-    "timestamp:float",
-    "invoicedate",
-    "orderdate",
-]
+TIME_COLUMNS = ["timestamp", "time", "ts", "tdat", "date", "datetime", "unixreviewtime", "timestamp:float"]
+TIME_COLUMNS += ["invoicedate", "orderdate"]
 SPLIT_COLUMNS = ["split", "xlabel", "subset"]
 SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
@@ -96,9 +76,8 @@ class Interactions:
         item_ids, i = distinct("item", items)
         if not len(u):
             raise VbprError("there are no interactions; each needs a user and an item")
-        key = np.zeros(len(u), np.int64)
-        when = key.astype(np.float64) if times is None else given_times(times)
-        part = key.astype(np.uint8) if splits is None else given_splits(splits)
+        when = np.zeros(len(u)) if times is None else given_times(times)
+        part = np.zeros(len(u), np.uint8) if splits is None else given_splits(splits)
         if not len(u) == len(i) == len(when) == len(part):
             raise VbprError(
                 f"{len(u):,} users, {len(i):,} items, {len(when):,} times and {len(part):,} splits were given; each "
@@ -282,9 +261,7 @@ def given_splits(values: Any) -> Array:
 
 def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
     """A (U, I) float32 matrix of ones, columns sorted in each row."""
-    matrix = sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
-    matrix.sort_indices()
-    return matrix
+    return sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
 
 
 MATRICES = ("train", "validation", "test")
@@ -311,6 +288,20 @@ def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
     if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
         raise VbprError(f"{name} holds numbers that are not finite; put 0 where nothing was taken")
     return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def settle(frozen: Any) -> tuple[int, int]:
+    """Put the ids and matrices of a new `Split` or `Factors` into the form in which they are kept; (users, items).
+
+    Raises:
+        VbprError: see `one_of_each` and `ones`.
+    """
+    for name in ("user_ids", "item_ids"):
+        object.__setattr__(frozen, name, one_of_each(getattr(frozen, name), name))
+    shape = len(frozen.user_ids), len(frozen.item_ids)
+    for name in MATRICES:
+        object.__setattr__(frozen, name, ones(getattr(frozen, name), name, shape))
+    return shape
 
 
 def one_of_each(values: Any, name: str) -> Strings:
@@ -379,11 +370,7 @@ class Split:
     dropped_users: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("user_ids", "item_ids"):
-            object.__setattr__(self, name, one_of_each(getattr(self, name), name))
-        shape = len(self.user_ids), len(self.item_ids)
-        for name in MATRICES:
-            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
+        settle(self)
         for one, other in itertools.combinations(MATRICES, 2):
             both = getattr(self, one).multiply(getattr(self, other)).tocoo()
             if both.nnz:
@@ -400,10 +387,7 @@ class Split:
     @property
     def observed(self) -> sp.csr_matrix:
         """(U, I): everything a user took, whichever part it is in."""
-        matrix = (self.train + self.validation + self.test).tocsr()
-        matrix.data[:] = 1
-        matrix.sort_indices()
-        return matrix
+        return self.train + self.validation + self.test
 
     @property
     def item_counts(self) -> Array:
@@ -593,7 +577,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         if name is not None:
             found[role] = name
         elif role in ("user_id", "item_id"):
-            shown = some([repr(name)[1:-1] for name in names], len(names), 8)
+            shown = some((repr(name)[1:-1] for name in names), 8)
             if any(sign in "".join(names) for sign in "\0\ufffd"):
                 raise VbprError(f"{path} is not UTF-8 text, or packed; unpack it and save it as UTF-8")
             sign = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
@@ -803,8 +787,7 @@ __all__ = [
     "SplitConfig",
     "column_of",
     "in_memory",
-    "one_of_each",
-    "ones",
     "refuse_twins",
     "rows_of",
+    "settle",
 ]

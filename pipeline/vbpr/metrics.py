@@ -1,4 +1,4 @@
-"""Exact ranking metrics over every item that a user has not seen (METHOD: AUC of Rendle et al. 2009, ties one half).
+"""Exact ranking metrics over every item that a user has not seen (AUC of Rendle et al. 2009, ties one half).
 
     ranks = held_out_ranks(users, items, bias, split.test, split.observed); ranks.auc.mean()
 

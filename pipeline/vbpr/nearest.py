@@ -144,9 +144,8 @@ class Nearest:
         """A copy of this index with items appended, of the model file with digest `source`."""
         import faiss
 
-        rows = unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
         index = faiss.clone_index(self.index)
-        index.add(rows)
+        index.add(self._as_indexed(vectors))
         ids = np.concatenate([self.item_ids, item_ids])
         return dataclasses.replace(self, index=index, item_ids=ids, source=source)
 
@@ -195,23 +194,25 @@ class Nearest:
         found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids], np.int64))
         blank = [str(item_id) for item_id, row in zip(item_ids, found, strict=True) if not row.any()]
         if blank or not item_ids:
-            raise VbprError(f"{some(blank, len(blank)) or 'no item'} has no vector to compare: {UNKNOWN}")
+            raise VbprError(f"{some(blank) or 'no item'} has no vector to compare: {UNKNOWN}")
         return self._combined(found)
 
     def query_features(self, features: Array) -> Array:
         """(n, D) features, as the backbone gives them -> (n, K) queries."""
         if self.encode is None:
             raise VbprError(BLIND)
-        vectors = self.encode(np.array(features, np.float32))
-        return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
+        return self._as_indexed(self.encode(np.array(features, np.float32)))
 
     def query_photos(self, features: Array) -> Array:
         """(n, D) features of several photos -> (1, K), one query for what they have in common."""
         return self._combined(self.query_features(features))
 
     def _combined(self, vectors: Array) -> Array:
-        mean = vectors.mean(0, keepdims=True)
-        return unit_rows(mean) if self.metric == "cosine" else np.ascontiguousarray(mean, np.float32)
+        return self._as_indexed(vectors.mean(0, keepdims=True))
+
+    def _as_indexed(self, vectors: Array) -> Array:
+        """Of length one where cosines are compared."""
+        return unit_rows(vectors) if self.metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
 
     def search(
         self,
@@ -261,13 +262,13 @@ class Nearest:
                 answer = self.index.search(queries, wide, params=how)
             scores, found = answer
             return found[:, :k], scores[:, :k]
-        some = np.flatnonzero(allowed)
-        if len(some) <= SUBSET:
-            return among(queries, self.rows(some), some, k)
+        candidates = np.flatnonzero(allowed)
+        if len(candidates) <= SUBSET:
+            return among(queries, self.rows(candidates), candidates, k)
         bits = np.packbits(allowed, bitorder="little")
         chosen = faiss.IDSelectorBitmap(len(self.item_ids), faiss.swig_ptr(bits))
         # an approximate search meets only so many allowed items: look at more where fewer are allowed
-        effort = min(4096, int(max(self.effort, wide) * len(allowed) / len(some)))
+        effort = min(4096, int(max(self.effort, wide) * len(allowed) / len(candidates)))
         how = parameters(self.index, self.kind, effort, chosen)
         scores, found = self.index.search(queries, wide, params=how)
         return found[:, :k], scores[:, :k]
@@ -449,9 +450,9 @@ def fill(index: Any, vectors: Array, kind: str) -> None:
             bar.advance(len(vectors[a : a + BLOCK]))
 
 
-def sampled(n: int, count: int, seed: int = 0) -> Array:
-    """Positions of at most `count` of n rows, in order."""
-    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+def sampled(n: int, count: int) -> Array:
+    """Positions of at most `count` of n rows, in order; always the same ones."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:count])
 
 
 def flat(vectors: Array) -> Any:
@@ -482,9 +483,9 @@ def ivfpq(vectors: Array) -> Any:
     base.do_polysemous_training = False  # minutes spent on the order of codes, for a search by Hamming distance alone
     base.pq.cp.niter = 10  # as for the lists; 25, the default, find no more
     index = refined(base if dim == axes else over_axes(base, vectors), dim)
-    some = vectors[sampled(n, max(20_000, 40 * lists))]
-    console.print(f"index: learning {lists:,} lists and their codes from {len(some):,} vectors")
-    index.train(some)
+    sample = vectors[sampled(n, max(20_000, 40 * lists))]
+    console.print(f"index: learning {lists:,} lists and their codes from {len(sample):,} vectors")
+    index.train(sample)
     return index
 
 
@@ -492,8 +493,8 @@ def over_axes(base: Any, vectors: Array) -> Any:
     """An index of vectors (n, dim) turned onto the axes that hold most of their inner products."""
     import faiss
 
-    some = vectors[sampled(len(vectors), 20_000)]
-    axes = np.linalg.eigh(some.T @ some)[1][:, : -AXES - 1 : -1].T
+    sample = vectors[sampled(len(vectors), 20_000)]
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, : -AXES - 1 : -1].T
     turn = faiss.LinearTransform(vectors.shape[1], AXES, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), turn.A)
     turn.is_trained = True

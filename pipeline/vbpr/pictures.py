@@ -84,7 +84,7 @@ class Photos:
     def tell_absent(self, item_ids: Iterable[Any]) -> None:
         """Say so where none of these items has a photograph: all squares are grey then."""
         if not any(str(item) in self.at or str(item) in self.extra for item in item_ids):
-            looked = some(map(str, self.folders), len(self.folders))
+            looked = some(map(str, self.folders))
             console.print(f"note: no photograph of any of these items in {looked}; if they have moved, give --data")
 
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:

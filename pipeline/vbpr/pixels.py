@@ -14,7 +14,7 @@ import numpy as np
 
 from .decode import Preprocessing, prepare
 from .errors import VbprError
-from .files import check_target, locked, read_json, replacing
+from .files import check_target, locked, read_json, replace_text
 from .images import BadImage, ImageSource, Pixels
 from .progress import Progress
 from .stopping import Stopped, stop_signals
@@ -54,8 +54,7 @@ class PixelCache:
             if not (path.exists() and read_json(mark).get("images") == identity.hexdigest()):
                 path.unlink(missing_ok=True)
                 allocate(path, n * (each + 1))
-                with replacing(mark) as temporary:
-                    temporary.write_text(json.dumps({"images": identity.hexdigest(), "size": how.size, "count": n}))
+                replace_text(mark, json.dumps({"images": identity.hexdigest(), "size": how.size, "count": n}))
             rows = np.memmap(path, np.uint8, "r+", 0, (n, how.size, how.size, 3))
             state = np.memmap(path, np.uint8, "r+", n * each, (n,))
             fill(rows, state, source, how, path)

@@ -44,7 +44,7 @@ class Unfailing:
 
 console = Console(file=cast(TextIO, Unfailing()), highlight=False, markup=False, emoji=False)
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-BRIEF = 1.0  # seconds; of what took no longer nothing is said there
+BRIEF = 1.0  # seconds; a step that takes no longer says nothing there
 
 
 class Progress:

@@ -26,8 +26,8 @@ from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
 from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
-from .files import check_target, replacing
-from .interactions import Split
+from .files import check_target, replace_text
+from .interactions import MATRICES, Split
 from .models import configure
 from .pictures import Photos
 from .progress import Progress
@@ -82,8 +82,7 @@ def report(
         sections["map"] = page.style_map(rng, map_items) if factors.items.shape[1] and map_items else None
         bar.advance(1, "map")
         html = render(factors, dataset, page, sections)
-        with replacing(path, "a page") as temporary:
-            temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+        replace_text(path, html, "a page", "backslashreplace")
         bar.advance(1, "page")
     page.photos.tell_absent(factors.item_ids[list(page.number)])
     return path
@@ -130,7 +129,7 @@ def spread(factors: Factors, page: "Page", users: Array | None) -> dict[str, Any
     shown ones."""
     shown = factors.recommend_all(users, k=10)[0]
     times = np.bincount(shown[shown >= 0], minlength=len(factors.item_ids))
-    taken = np.bincount(factors.train.indices, minlength=len(factors.item_ids))
+    taken = factors.train.getnnz(axis=0)
     edges = [0, 1, COLD, 10, 20, 50, np.inf]
     names = ["none", f"1 to {COLD - 1}", f"{COLD} to 9", "10 to 19", "20 to 49", "50 and more"]
     rows: list[dict[str, Any]] = []
@@ -191,7 +190,7 @@ class Page:
 
     def person(self, user: int, ranks: metrics.Ranks, auc: float) -> dict[str, Any]:
         f = self.factors
-        took = f.train.indices[f.train.indptr[user] : f.train.indptr[user + 1]]
+        took = f.train[user].indices
         own = ranks.users == user
         places = [
             f"rank {int(rank):,} of {int(n) + int(own.sum()):,}"  # the other held-out items compete, too
@@ -249,14 +248,16 @@ class Page:
         names = [column.get(str(i), "") for i in ids]
         common = [name for name, _ in Counter(names).most_common() if name][:10]
         kinds = [common.index(name) if name in common else -1 for name in names]
-        cells = threads(lambda i: cell(self.photos, str(i)), ids)
+        cells = threads(lambda i: ImageOps.fit(self.photos.get(str(i)), (CELL, CELL), Image.Resampling.BILINEAR), ids)
         atlases = []
         for a in range(0, len(cells), ATLAS * ATLAS):
             part = cells[a : a + ATLAS * ATLAS]
             sheet = Image.new("RGB", (ATLAS * CELL, -(-len(part) // ATLAS) * CELL), "white")
             for k, image in enumerate(part):
                 sheet.paste(image, (k % ATLAS * CELL, k // ATLAS * CELL))
-            atlases.append(data_url(sheet, 60))
+            buffer = io.BytesIO()
+            sheet.save(buffer, "WEBP", quality=60)
+            atlases.append(data_url(buffer.getvalue()))
         return {
             "how": how,
             "total": n,
@@ -278,7 +279,7 @@ class Page:
 
         def one(item_id: Any) -> str:
             data = self.photos.thumbnail(str(item_id), SIDE)
-            return "" if data is None else "data:image/webp;base64," + base64.b64encode(data).decode()
+            return "" if data is None else data_url(data)
 
         return threads(one, ids)
 
@@ -289,26 +290,22 @@ def plane(vectors: Array) -> tuple[Array, str]:
     _, size, turn = np.linalg.svd(centred, full_matrices=False)
     first = np.zeros((len(vectors), 2))
     first[:, : min(2, len(turn))] = centred @ turn[:2].T
-    if importlib.util.find_spec("openTSNE") is not None and len(vectors) >= 100:
+    if len(vectors) >= 100 and importlib.util.find_spec("openTSNE") is not None:
         import openTSNE
 
+        how = "t-SNE: near each other means alike; distances far off mean little"
+        scaled = first / max(float(first[:, 0].std()), 1e-12) * 1e-4
+        tsne = openTSNE.TSNE(
+            perplexity=min(30, len(vectors) // 4), metric="euclidean", initialization=scaled, random_state=0
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scaled = first / max(float(first[:, 0].std()), 1e-12) * 1e-4
-            tsne = openTSNE.TSNE(
-                perplexity=min(30, len(vectors) // 4), metric="euclidean", initialization=scaled, random_state=0
-            )
-            first, how = (
-                np.asarray(tsne.fit(vectors)),
-                "t-SNE: near each other means alike; distances far off mean little",
-            )
+            first = np.asarray(tsne.fit(vectors))
     else:
         share = float((size[:2] ** 2).sum() / max(float((size**2).sum()), 1e-12))
-        how = f"the first two principal axes, which hold {share:.0%} of the differences" + (
-            ""
-            if len(vectors) < 100
-            else " (pip install 'vbpr[report]' gives a t-SNE map, which separates styles better)"
-        )
+        how = f"the first two principal axes, which hold {share:.0%} of the differences"
+        if len(vectors) >= 100:
+            how += " (pip install 'vbpr[report]' gives a t-SNE map, which separates styles better)"
     low, high = first.min(0), first.max(0)
     return (first - low) / np.maximum(high - low, 1e-12), how
 
@@ -318,14 +315,8 @@ def threads(work: Callable[[Any], Any], values: Any) -> list[Any]:
         return list(pool.map(work, values))
 
 
-def cell(photos: Photos, item_id: str) -> Image.Image:
-    return ImageOps.fit(photos.get(item_id), (CELL, CELL), Image.Resampling.BILINEAR)
-
-
-def data_url(image: Image.Image, quality: int) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=quality)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+def data_url(webp: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(webp).decode()
 
 
 def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, Any]) -> str:
@@ -342,7 +333,7 @@ def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, A
         simulated=bool(about.get("simulated")),
         users=len(factors.user_ids),
         items=len(factors.item_ids),
-        parts={name: getattr(factors, name).nnz for name in ("train", "validation", "test")},
+        parts={name: getattr(factors, name).nnz for name in MATRICES},
         made=made,
         features=about.get("features", []),
         added=about.get("added", []),

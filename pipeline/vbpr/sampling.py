@@ -8,6 +8,7 @@ the r-th item outside them is r + #{k : a_k - k <= r}: one binary search over al
 
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class TripletSampler:
         if negatives not in NEGATIVES:
             raise VbprError(f"--negatives {negatives} is not known; choose from {', '.join(NEGATIVES)}")
         self.items = train.shape[1]
-        degree = torch.from_numpy(train.indptr[1:] - train.indptr[:-1]).long()
+        degree = torch.from_numpy(np.diff(train.indptr)).long()
         useful = (degree > 0) & (degree < self.items)  # a user of every item has no negative
         if not useful.any():
             raise VbprError("no user has both an item that was taken and one that was not; BPR cannot learn from this")

@@ -143,15 +143,8 @@ class Answers:
     def of_category(self, category: str | None) -> Array | None:
         return allowed(self.factors.item_ids, self.meta, category or None)
 
-    def similar(self, query: Array, k: int, category: str | None, leave_out: int = -1) -> dict[str, Any]:
-        assert self.near is not None
-        found, scores = self.near.search_many(query, k + 1, self.of_category(category))
-        keep = found[0] != leave_out
-        return self.scored(found[0][keep][:k], scores[0][keep][:k])
 
-
-UserId = Annotated[str, InPath(max_length=MAX_ID)]
-ItemId = Annotated[str, InPath(max_length=MAX_ID)]
+Id = Annotated[str, InPath(max_length=MAX_ID)]
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
 Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
 
@@ -196,9 +189,10 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
             raise HTTPException(404, f"no such item: {item_id[:MAX_ID]!r}; /items?search= finds some")
         return at
 
-    def vectors_needed() -> None:
+    def item_vectors() -> Nearest:
         if answers.near is None:
             raise HTTPException(409, "this model has no item vectors to compare")
+        return answers.near
 
     @app.exception_handler(VbprError)
     async def fault(request: Request, error: VbprError) -> JSONResponse:
@@ -237,13 +231,13 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
     async def users(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(factors.user_ids.tolist(), answers.user_at, search, limit))
+        return Found(**find(answers.user_at, search, limit))
 
     @app.get("/items")
     async def items(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(factors.item_ids.tolist(), answers.item_at, search, limit))
+        return Found(**find(answers.item_at, search, limit))
 
     @app.post("/users/fold-in")
     async def fold_in(asked: Liked) -> Answer:
@@ -260,7 +254,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
 
     @app.get("/users/{user_id:path}/recommendations")
     async def recommendations(
-        user_id: UserId,
+        user_id: Id,
         k: K = 10,
         category: Category = None,
         diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
@@ -271,22 +265,22 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return Answer(**answers.scored(*factors.recommend(at, k, seen, allowed=mask, diversity=diversity)))
 
     @app.get("/users/{user_id:path}")
-    async def user(user_id: UserId) -> User:
+    async def user(user_id: Id) -> User:
         history = [Item(**answers.item(i)) for i in factors.seen_by(user_of(user_id)).tolist()]
         return User(user_id=user_id, simulated=bool(factors.about.get("simulated")), history=history)
 
     @app.get("/items/{item_id:path}/similar")
-    async def similar(item_id: ItemId, k: K = 10, category: Category = None) -> Answer:
-        at = item_of(item_id)
-        vectors_needed()
-        assert answers.near is not None
-        vector = answers.near.rows(np.array([at]))
+    async def similar(item_id: Id, k: K = 10, category: Category = None) -> Answer:
+        at, near = item_of(item_id), item_vectors()
+        vector = near.rows(np.array([at]))
         if not vector.any():
             raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
-        return Answer(**answers.similar(vector, k, category, leave_out=at))
+        found, scores = near.search_many(vector, k + 1, answers.of_category(category))
+        others = found[0] != at
+        return Answer(**answers.scored(found[0][others][:k], scores[0][others][:k]))
 
     @app.get("/items/{item_id:path}/photo", response_class=Response)
-    def photo(item_id: ItemId, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
+    def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
         item_of(item_id)
         if side not in SIDES:
             raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
@@ -296,7 +290,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return Response(image, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
 
     @app.get("/items/{item_id:path}")
-    async def item(item_id: ItemId) -> Item:
+    async def item(item_id: Id) -> Item:
         return Item(**answers.item(item_of(item_id)))
 
     @app.post("/similar")
@@ -306,8 +300,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         category: Category = None,
     ) -> Answer:
         """Items like a photo, or like what several have in common."""
-        vectors_needed()
-        encoder = answers.encoder
+        near, encoder = item_vectors(), answers.encoder
         if encoder is None:
             raise HTTPException(409, answers.no_photos)
         if not 1 <= len(photos) <= MAX_PHOTOS:
@@ -316,9 +309,8 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         data = [await upload.read() for upload in photos]
 
         def work() -> dict[str, Any]:
-            assert answers.near is not None
             features = np.concatenate([encoder([photo]) for photo in data])
-            found, scores = answers.near.search_many(answers.near.query_photos(features), k, mask)
+            found, scores = near.search_many(near.query_photos(features), k, mask)
             return answers.scored(found[0], scores[0])
 
         try:
@@ -339,12 +331,12 @@ POLICY = (
 )
 
 
-def find(ids: list[str], places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
+def find(places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
     """Ids that contain a text, the id itself first."""
     if not search:
-        return {"total": len(ids), "ids": ids[:limit]}
+        return {"total": len(places), "ids": list(places)[:limit]}
     wanted = search.casefold()
-    hits = [name for name in ids if wanted in name.casefold()]
+    hits = [name for name in places if wanted in name.casefold()]
     if search in places:
         hits.sort(key=lambda name: name != search)
     return {"total": len(hits), "ids": hits[:limit]}

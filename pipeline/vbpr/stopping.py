@@ -1,4 +1,4 @@
-"""How commands are stopped: a long step after the batch in hand, all else at once, and so does it when asked again.
+"""How commands are stopped: a long step ends after the batch in hand, or at once when asked again; all else at once.
 
     with stop_signals() as stopping: ...
 
@@ -113,7 +113,7 @@ def importing(frame: FrameType | None) -> bool:
 
 
 def leave() -> None:
-    """End the process, without another instruction of anyone's; of a progress bar's terminal, show the cursor."""
+    """End the process and run nothing more; a progress bar may have hidden the terminal's cursor, which is shown."""
     with contextlib.suppress(OSError):
         os.write(2, b"\x1b[?25h" * os.isatty(2))
     say("stopped at once; run the same command again")
@@ -121,7 +121,7 @@ def leave() -> None:
 
 
 def say(text: str) -> None:
-    """Not by the console: a signal may have come while it prints, or while it is being imported."""
+    """Print without the console: a signal may have come while that prints, or while it is being imported."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())
 

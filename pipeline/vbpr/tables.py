@@ -53,7 +53,7 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    """The tables on the terminal."""
+    """A table of each data set, and what its paired tests say."""
     from .compare import PUBLISHED_PROTOCOLS, heading, table_of, verdicts
 
     for told in result["data"]:

@@ -97,14 +97,8 @@ def absent_from(store: FeatureStore, item_ids: Strings, name: str) -> Strings:
     return absent
 
 
-RECORDED = (
-    "backbone",
-    "weights",
-    "weights_digest",
-    "weights_file",
-    "preprocessing",
-    "precision",
-)  # what a photo must go through
+# Of a feature file: what a photo must go through.
+RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +151,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
     ]
     random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
     if random and MODELS[about["model"]].visual:
-        about["title"] += f" (RANDOM weights: {some(random, len(random))})"
+        about["title"] += f" (RANDOM weights: {some(random)})"
     return dataclasses.replace(factors, about=about)
 
 

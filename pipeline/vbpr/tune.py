@@ -17,14 +17,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from .datasets import Dataset
 from .errors import VbprError, first_line, near
 from .evaluate import PARTS, evaluate
 from .features import FeatureStore, stores_of
-from .files import check_target, locked, replacing
+from .files import check_target, locked, replace_text
 from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig, configure
 from .progress import console, listening
@@ -152,8 +151,7 @@ def tune(
     parts = prepare(data, stores, config=split)
     if not parts.validation.nnz:
         raise VbprError(f"the split ({parts.rule}) has no validation items to tune on; choose another --split")
-    count = np.bincount(parts.train.indices, minlength=len(parts.item_ids))
-    if not (count[parts.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
+    if not (parts.item_counts[parts.validation.indices] < PARTS[OBJECTIVES[objective][0]]).any():
         raise VbprError(f"--objective {objective}: no validation item is; choose another objective")
     matrix = align(stores, parts.item_ids) if MODELS[model].visual else None
     base = configure(model, seed=seed, device=device)
@@ -325,8 +323,7 @@ def defaults(space: Space, base: TrainConfig) -> dict[str, Any]:
 def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str, Any]:
     """Write the best configuration so far."""
     best = {"model": base.model, "seed": base.seed, **study.best_params}
-    with replacing(path, "JSON") as temporary:
-        temporary.write_text(json.dumps(best, indent=1) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(best, indent=1) + "\n", "JSON")
     return best
 
 

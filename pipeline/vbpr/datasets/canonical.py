@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VbprError
-from ..files import locked, replacing, sync
+from ..files import locked, replace_text, replacing, sync
 from ..progress import Progress
 from ..stopping import Stopped, stop_signals
 
@@ -88,16 +88,14 @@ def finished(out: Path, source: Path) -> Conversion | None:
 
 def begin(out: Path, source: Path) -> None:
     """Note whose conversion the folder is going to hold."""
-    with replacing(out / MARK) as temporary:
-        temporary.write_text(json.dumps(source_mark(source)) + "\n", encoding="utf-8")
+    replace_text(out / MARK, json.dumps(source_mark(source)) + "\n")
 
 
 def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str]) -> Conversion:
     """Note that it is complete."""
-    with replacing(out / MARK) as temporary:
-        files = sorted(path.name for path in out.iterdir() if path.name != MARK and not path.name.startswith("."))
-        told = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
-        temporary.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    files = sorted(path.name for path in out.iterdir() if path.name != MARK and not path.name.startswith("."))
+    told = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
+    replace_text(out / MARK, json.dumps(told, indent=1) + "\n")
     return Conversion(out, counts, notes)
 
 

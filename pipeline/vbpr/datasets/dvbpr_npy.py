@@ -57,7 +57,7 @@ def convert_npy(source: Path, out: Path) -> Conversion:
     images = {i: found for i in range(len(ids)) if type(found := get(items[i], "imgs")) in (Span, bytes) and found}
     if len(images) < len(ids):
         lost = [ids[i] for i in range(len(ids)) if i not in images]
-        notes.append(f"{len(lost):,} of {len(ids):,} items have no image: {some(lost, len(lost))}")
+        notes.append(f"{len(lost):,} of {len(ids):,} items have no image: {some(lost)}")
     if images:
         whole = [(ids[i], at) for i, at in images.items()]
         write_tar(out, pictures(source, whole), len(whole))

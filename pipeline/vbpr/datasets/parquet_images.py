@@ -71,7 +71,7 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
     found = [field.name for field in schema if holds_bytes(field.type)]
     image = column_of(found, IMAGE_COLUMNS) or (found[0] if len(found) == 1 else None)
     if image is None:
-        shown = some(found or schema.names, len(found or schema.names), 8)
+        shown = some(found or schema.names, 8)
         why = (
             f"several columns of bytes ({shown}); call one"
             if found
@@ -81,7 +81,7 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
     key = column_of(schema.names, [*ITEM_COLUMNS, "id"])
     has_path = pa.types.is_struct(schema.field(image).type) and schema.field(image).type.get_field_index("path") >= 0
     if key is None and not has_path:
-        raise VbprError(f"{files[0]} has no item_id column; it has {some(schema.names, len(schema.names), 8)}")
+        raise VbprError(f"{files[0]} has no item_id column; it has {some(schema.names, 8)}")
     scalar = [field.name for field in schema if field.name not in (image, key) and is_scalar(field.type)]
     wanted = [*scalar, f"{image}.path" if key is None else key]
     tables = []

@@ -63,10 +63,7 @@ MODELS: dict[str, Model] = {
     # two-stage visual ranker: BPR of a head on frozen features
     "visual": Model(BPR, {"popularity_share": 0.4}, reads=BPR_READS - BLEND),
     # VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias
-    "vbpr": Model(
-        VBPR,
-        {"factors": 64, "item_bias": True, "popularity_share": 0.4},
-    ),
+    "vbpr": Model(VBPR, {"factors": 64, "item_bias": True, "popularity_share": 0.4}),
     # our best: visual, item-item and latent rankers blended in units of their deviation
     "hybrid": Model(
         Hybrid,
@@ -74,12 +71,7 @@ MODELS: dict[str, Model] = {
         reads=BPR_READS - BLEND - {"item_bias"},
     ),
     # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
-    "bprmf": Model(
-        BPR,
-        BPRMF,
-        visual=False,
-        reads=LATENT_READS,
-    ),
+    "bprmf": Model(BPR, BPRMF, visual=False, reads=LATENT_READS),
     # implicit's ALS (Hu et al. 2008)
     "als": Model(
         Implicit,
@@ -102,12 +94,7 @@ MODELS: dict[str, Model] = {
         reads=frozenset({"factors", "reg_items", "seed"}),
     ),
     # GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions
-    "spectral": Model(
-        Spectral,
-        {"dim": 0, "factors": 64},
-        visual=False,
-        reads=frozenset({"factors", "seed"}),
-    ),
+    "spectral": Model(Spectral, {"dim": 0, "factors": 64}, visual=False, reads=frozenset({"factors", "seed"})),
     # train interactions of each item
     "popularity": Model(Popularity, visual=False, reads=frozenset()),
     # mean cosine to the features of the user's history
@@ -115,13 +102,7 @@ MODELS: dict[str, Model] = {
     # chance
     "random": Model(Random, visual=False, reads=frozenset({"seed"})),
     # DVBPR (Kang et al. 2017): the image network learns end to end; wants a GPU
-    "dvbpr": Model(
-        DVBPR,
-        PUBLISHED,
-        visual=False,
-        images=True,
-        reads=DVBPR_READS,
-    ),
+    "dvbpr": Model(DVBPR, PUBLISHED, visual=False, images=True, reads=DVBPR_READS),
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -137,13 +118,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "whiten": 0.0,
         "shared_negatives": 0,
     },
-    "efficient": {
-        "images_per_step": 256,
-        "batch": 1024,
-        "lr": 3e-4,
-        "schedule": "linear",
-        "positives": "interactions",
-    },
+    "efficient": {"images_per_step": 256, "batch": 1024, "lr": 3e-4, "schedule": "linear", "positives": "interactions"},
 }
 
 
@@ -177,7 +152,7 @@ def configure(
     if preset == "report" and model != "visual":
         raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
     if preset == "efficient" and model != "dvbpr":
-        raise VbprError("--preset efficient is of --model dvbpr: it encodes each image of a step once")
+        raise VbprError("--preset efficient is for --model dvbpr: it encodes each image of a step once")
     idle = next((name for name in written if name not in MODELS[model].reads), None)
     if idle is not None:
         raise VbprError(f"{file}: {idle} does nothing for --model {model}; remove it, or name the model that it is of")
@@ -206,9 +181,9 @@ def refuse_idle(model: str, given: Mapping[str, Any]) -> None:
         option = names.get(field, field).replace("_", "-")
         raise VbprError(f"--{option} does nothing for --model {model}, which has {has or 'no options'}; leave it out")
     if given.get("image_size") is not None and given.get("network") is not None:
-        raise VbprError("--image-size is of the published network; leave it out, or --backbone")
+        raise VbprError("--image-size is for the published network; leave it out, or --backbone")
     if given.get("network_weights") is not None and given.get("network") is None:
-        raise VbprError("--weights are of --backbone; name it as well")
+        raise VbprError("--weights are for --backbone; name it as well")
 
 
 __all__ = ["MODELS", "PRESETS", "Model", "TrainConfig", "configure", "read_config", "refuse_idle"]

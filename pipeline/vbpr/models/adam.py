@@ -10,7 +10,7 @@ Gradients = dict[str, tuple[Tensor | None, Tensor]]  # distinct rows (None: all 
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015); a parameter with rows moves, and ages, in the rows of the batch only."""
+    """A parameter with rows moves, and its moments decay, in the rows of the batch only."""
 
     def __init__(self, params: Params, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
         self.m = {name: torch.zeros_like(value) for name, value in params.items()}

@@ -37,7 +37,7 @@ class Batch:
 def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool) -> list[Batch]:
     """The batches of (count, B) pairs of an epoch's order, each with negatives, and with `taken` if `histories`.
 
-    All at once: a few operations on much, and a GPU is waited for a few times a call, not a batch.
+    All together: few operations on large tensors, and a GPU is waited for a few times a call rather than a batch.
     """
     u, i = sampler.rows[pairs], sampler.columns[pairs]
     (count, size), shared = pairs.shape, c.shared_negatives > 0

@@ -306,8 +306,8 @@ class BPR:
         self,
         split: Split,
         features: ItemFeatures | None,
-        inputs: "Inputs",
-        projection: "Projection | None",
+        inputs: Inputs,
+        projection: Projection | None,
         state: "State",
     ) -> Factors:
         """The model of the best epoch so far."""
@@ -343,14 +343,14 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
     if c.dim and q.x is not None:
         d = q.x.shape[1]
         if q.h is None:
-            e, y = normal(c.dim, d, scale=1.0), None
+            e = normal(c.dim, d, scale=1.0)
         else:
             e, y = starting_point(q.x, q.h, split.train, c.dim)
             p["A"] = e.clone()
+            if c.history_factors:
+                p["y"] = y
         p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
         p["theta"] = normal(n_users, c.dim, scale=0.01)
-        if y is not None and c.history_factors:
-            p["y"] = y
     if c.factors:
         p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
         p["gamma_i"] = normal(n_items, c.factors, scale=0.1)

@@ -26,15 +26,15 @@ class TrainConfig:
         unit: whether each image's standardised features are scaled to length one.
         whiten: 0 standardised features, 1 fully whitened ones, between: partly. axes: principal axes kept (0: all).
         latent_weight: of the latent part where both parts are trained apart (`vbpr`); joint: train them together.
-        epochs: over the train interactions, but for a rest that fills no batch. batch: positives a step. per_user: so
-            many of a user's come together in a batch, so that what the user took is summed but once.
+        epochs: passes over the train interactions, less a rest that fills no batch. batch: positives a step. per_user:
+            how many of a user's come together in a batch, so that what the user took is summed once for all of them.
         shared_negatives: N a step (0: one own negative each).
         lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
         reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
         loss: bpr, or with shared negatives softmax or warp; see `bpr.shared_loss`.
         positives: interactions or users. negatives: uniform; popularity, for `popularity_share` of the draws; or
             in-batch, N positives of the batch itself.
-        eval_every: epochs between validations. patience: validations without gain that end training (0: never).
+        eval_every: epochs between validations. patience: validations without gain that end training (0: none do).
         device: auto, cpu, cuda. precision: auto (bfloat16 where the machine multiplies it fast), float32, bfloat16.
         memory_limit: GB that prepared features may take; more than that lie in a file on the disk (0: four fifths of
             the memory that is available, on a CPU).

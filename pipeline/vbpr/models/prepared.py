@@ -122,9 +122,10 @@ def make_inputs(
     degree = torch.from_numpy(np.diff(split.train.indptr)).float().to(device)
     count = torch.from_numpy(split.item_counts).float().to(device)
     shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
-    taken = tuple(torch.from_numpy(a).long().to(device) for a in (split.train.indices, split.train.indptr[:-1]))
     if projection is None:
         return Inputs(None, None, degree, shrink)
+    begin = split.train.indptr
+    taken, starts = (torch.from_numpy(a).long().to(device) for a in (split.train.indices, begin[:-1]))
     dtype = c.torch_dtype(device)
     users, items = split.train.shape
     size = projection.width * (items + users * c.history) * dtype.itemsize
@@ -148,13 +149,12 @@ def make_inputs(
     x, h = projection(empty(items)), None
     if c.history:
         h = empty(users)
-        begin = split.train.indptr
         edges = np.unique(np.r_[np.searchsorted(begin, np.arange(0, begin[-1], ENTRIES)), 0, users])
         stretches = itertools.pairwise(edges.tolist())
-        for a, b in read_ahead(stretches, lambda s: [(x, taken[0][begin[s[0]] : begin[s[1]]])], mapped):
-            rows = x.index_select(0, taken[0][begin[a] : begin[b]]).float()  # of a hundred, bfloat16 would lose one
-            h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, taken[1][a:b] - begin[a], mode="sum")
-    return Inputs(x, h, degree, shrink, (taken[0], taken[1]), tuple(mapped))
+        for a, b in read_ahead(stretches, lambda s: [(x, taken[begin[s[0]] : begin[s[1]]])], mapped):
+            rows = x.index_select(0, taken[begin[a] : begin[b]]).float()  # of a hundred, bfloat16 would lose one
+            h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, starts[a:b] - begin[a], mode="sum")
+    return Inputs(x, h, degree, shrink, (taken, starts), tuple(mapped))
 
 
 ENTRIES = 1024  # rows summed at a time, about

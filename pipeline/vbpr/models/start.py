@@ -11,6 +11,7 @@ from a few products with h and x (orthogonal iteration with Rayleigh-Ritz; Halko
 
 from collections.abc import Callable
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[
         x: (I, d) prepared features. h: (U, d) sums of those of each user's train items.
     """
     device = x.device
-    degree = torch.from_numpy(train.indptr[1:] - train.indptr[:-1]).float()
+    degree = torch.from_numpy(np.diff(train.indptr)).float()
     share = torch.where(degree > 1, 1 / (degree - 1).clamp(min=1), 0)  # w_u: who took one thing says nothing
     of_item = torch.from_numpy(train.T @ share.numpy()).to(device)[:, None]  # sums of w_u over an item's buyers
     share = share.to(device)[:, None]
