@@ -17,7 +17,7 @@ class Popularity:
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
         empty = np.zeros((split.train.shape[0], 0), np.float32), np.zeros((split.train.shape[1], 0), np.float32)
-        return factors_of(split, *empty, split.item_counts)
+        return factors_of(split, *empty, split.item_counts, about={"scores_unseen": False})
 
 
 class VisualKNN:
