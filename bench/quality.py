@@ -276,7 +276,8 @@ def against(best: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Paired tests of the best model against each other one, Holm-corrected: lines of Markdown."""
     others = [name for name in runs if name != best]
     tests = [paired({best: runs[best], name: runs[name]}) for name in others]
-    lines = [f"AUC over all items, `{best}` against each (paired bootstrap over users, Holm's correction):", ""]
+    how = "intervals by bootstrap over users, paired t-tests, Holm's correction"
+    lines = [f"AUC over all items, `{best}` against each ({how}):", ""]
     return lines + [
         f"- {name}: {difference(test)}, p {p:.2g}"
         for name, test, p in zip(others, tests, holm([test["p"] for test in tests]), strict=True)

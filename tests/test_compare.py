@@ -191,6 +191,19 @@ def test_sampled_auc_estimates_the_exact_one():
     assert abs(np.mean(single) - exact) < 3 * np.std(single) / 200**0.5
 
 
+def test_sampled_auc_is_a_mean_over_users_however_many_items_they_have_held_out():
+    rng = np.random.default_rng(0)
+    factors = factors_of(rng)
+    more = sp.csr_matrix(
+        (np.ones(9, np.float32), (np.zeros(9, int), factors.choose(factors.users[0], 30)[0][-9:])), (40, 30)
+    )
+    held = ((factors.test + more.multiply(factors.train == 0)) > 0).astype(np.float32)  # of one user, the worst
+    factors = dataclasses.replace(factors, test=held)
+    exact = evaluate(factors, device="cpu").summary()["all"]["auc"]
+    estimates = [sampled_auc(factors, 100, seed) for seed in range(40)]
+    assert abs(np.mean(estimates) - exact) < 3 * np.std(estimates) / 40**0.5
+
+
 def test_a_tie_is_not_a_win_in_the_published_protocols():
     factors = factors_of(np.random.default_rng(0))
     factors.items[:] = factors.items[0]
@@ -220,6 +233,21 @@ def test_paired_tests_find_real_differences_and_no_others():
     assert same["difference"] == 0 and same["p"] == 1
 
 
+def test_eleven_methods_can_be_told_apart():
+    """With 55 pairs, a p-value must not end where the resamples do."""
+    rng = np.random.default_rng(0)
+    base = rng.random(500)
+    tests = paired_tests({str(n): base + 0.05 * n + rng.normal(0, 0.1, 500) for n in range(11)})
+    assert all(test["p_holm"] < 1e-6 for test in tests)
+
+
+@pytest.mark.parametrize(("users", "least"), [(1, 1.0), (2, 0.5), (3, 0.25), (5, 0.0625)])
+def test_few_users_prove_little(users, least):
+    a = np.linspace(0.5, 0.9, users)
+    test = paired_tests({"a": a + 0.1, "b": a})[0]
+    assert test["p"] == least and (users > 1 or test["interval"] == [-1, 1])
+
+
 def test_names_become_methods():
     made = {m.name: (m.model, m.backbone) for m in methods_of(["dvbpr", "cae", "lite0", "vbpr", "bprmf"])}
     assert made == {
@@ -232,7 +260,7 @@ def test_names_become_methods():
 
 
 def test_a_recognised_data_set_has_the_reports_figures_beside_ours(tmp_path):
-    part = {"users": 3, "auc": 0.7, "auc_interval": [0.6, 0.8], "ndcg@10": 0.1, "hr@10": 0.2}
+    part = {"users": 3, "auc": 0.7, "auc_interval": [0.6, 0.8], "ndcg@10": 0.1, "hr@10": 0.2, "coverage@10": 0.1}
     row = {
         "method": "inception", "all": part, "cold": part, "unseen": {"users": 0}, "seconds_once": 1, "seconds": 2,
         "images_encoded": 5, "published_protocols": {"sampled-1": 0.69}, "report": 0.764, "random_weights": True,
