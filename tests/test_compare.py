@@ -194,10 +194,10 @@ def test_sampled_auc_estimates_the_exact_one():
 def test_sampled_auc_is_a_mean_over_users_however_many_items_they_have_held_out():
     rng = np.random.default_rng(0)
     factors = factors_of(rng)
-    more = sp.csr_matrix(
-        (np.ones(9, np.float32), (np.zeros(9, int), factors.choose(factors.users[0], 30)[0][-9:])), (40, 30)
-    )
-    held = ((factors.test + more.multiply(factors.train == 0)) > 0).astype(np.float32)  # of one user, the worst
+    held = factors.test.toarray()
+    worst = factors.choose(factors.users[0], 30)[0][-9:]
+    held[0, worst] = factors.train[[0]].toarray()[0, worst] == 0  # of one user, much
+    held = sp.csr_matrix(held)
     factors = dataclasses.replace(factors, test=held)
     exact = evaluate(factors, device="cpu").summary()["all"]["auc"]
     estimates = [sampled_auc(factors, 100, seed) for seed in range(40)]
