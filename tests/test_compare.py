@@ -38,6 +38,7 @@ from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
 from vbpr.files import locked
+from vbpr.interactions import SplitConfig
 from vbpr.models import configure
 from vbpr.stopping import Stopped
 from vbpr.tables import print_comparison
@@ -316,11 +317,11 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
     write(5)
     first = aucs()
     assert aucs() == first
-    (cell,) = (tmp_path / "out").glob("*/bprmf.0.json")
+    (cell,) = (tmp_path / "out").glob("*/bprmf.0.*.json")
     for damaged in ("{", "[" * 10**5, json.dumps({"identity": json.loads(cell.read_text())["identity"]})):
         cell.write_text(damaged)
         assert aucs() == first
-    with locked(cell), pytest.raises(VbprError, match=r"bprmf\.0\.json is in use by pid"):
+    with locked(cell), pytest.raises(VbprError, match=r"bprmf\.0\.\w+\.json is in use by pid"):
         aucs()
     write(7)
     second = aucs()
@@ -328,10 +329,10 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
     for k in range(12):
         Image.fromarray(rng.integers(0, 256, (33, 33, 3), np.uint8)).save(folder / "images" / f"i{k:02}.png")
     assert aucs()[0] == second[0]
-    known = [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.json")]
+    known = [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.*.json")]
     write(5)
     aucs()
-    assert known != [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.json")]
+    assert known != [json.loads(path.read_text())["identity"] for path in (tmp_path / "out").glob("*/dvbpr.0.*.json")]
 
 
 def test_what_stopped_runs_took_is_counted(board, tmp_path, monkeypatch):
@@ -374,11 +375,11 @@ def test_an_extractions_time_is_that_of_all_its_runs_with_work(tmp_path, monkeyp
 def test_its_models_know_their_data_and_that_weights_were_random(board, tmp_path, cli):
     options = Options(random_weights=True, published=False, device="cpu")
     compare([Dataset.resolve(str(board))], ["test_vit", "vbpr", "popularity"], tmp_path, options)
-    (model,) = tmp_path.glob("*/vbpr.0.model.h5")  # whose K is cut to the width of the features
+    (model,) = tmp_path.glob("*/vbpr.0.*.model.h5")  # whose K is cut to the width of the features
     about = Factors.load(model).about
     assert (about["data_title"], about["title"]) == ("board", "vbpr (RANDOM weights: test_vit)")
     assert about["features"][0]["backbone"] == "test_vit"
-    (model,) = tmp_path.glob("*/popularity.0.model.h5")
+    (model,) = tmp_path.glob("*/popularity.0.*.model.h5")
     assert Factors.load(model).about["title"] == "popularity"
 
 
@@ -409,7 +410,7 @@ def test_seeds_are_averaged(board, tmp_path):
     for key in ("auc", "mrr"):
         assert ours["all"][key] == pytest.approx(np.mean([cell["summary"]["all"][key] for cell in cells]))
     assert ours["seconds"] == pytest.approx(np.mean([cell["seconds"] for cell in cells]))
-    other = json.loads(next(tmp_path.glob("*/popularity.0.json")).read_text())["users"]["all"]
+    other = json.loads(next(tmp_path.glob("*/popularity.0.*.json")).read_text())["users"]["all"]
     difference = np.mean([cell["users"]["all"] for cell in cells], 0) - other
     assert told["tests"][0]["difference"] == pytest.approx(difference.mean())
 
@@ -474,3 +475,13 @@ def test_one_data_set_twice_is_refused_however_it_is_written(board, tmp_path):
     with pytest.raises(VbprError, match="one of them is given twice"):
         compare(twice, ["popularity"], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_another_split_leaves_finished_cells_alone(board, tmp_path, monkeypatch):
+    def run(seed):
+        options = Options(published=False, device="cpu", split=SplitConfig(seed=seed))
+        return compare([Dataset.resolve(str(board))], ["bprmf"], tmp_path / "out", options)["data"][0]["methods"]
+
+    first, other = run(0), run(1)
+    monkeypatch.setattr(vbpr.compare, "fit", lambda *_: pytest.fail("trained again"))
+    assert run(0) == first != other == run(1)

@@ -4,8 +4,8 @@
 
 A method is an entry of MODELS, `dvbpr-efficient`, or the name of a backbone: its features under the model `visual`.
 One split for all; exact AUC over every item that a user has not taken; intervals by bootstrap over users and paired
-t-tests, with Holm's correction over the pairs of methods. A finished cell (data set, method, seed) is kept and not
-computed again.
+t-tests, with Holm's correction over the pairs of methods. A finished cell (data set, split, method, seed) is kept and
+not computed again.
 """
 
 import contextlib
@@ -137,8 +137,8 @@ def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: P
     from .autoencoder import identity_for
     from .backbones import load_backbone
 
-    def lacks(file: str) -> bool:
-        return not all((folder / slug(data) / file).exists() for data in data_sets)
+    def lacks(files: str) -> bool:
+        return not all(any((folder / slug(data)).glob(files)) for data in data_sets)
 
     for name in dict.fromkeys(method.backbone for method in methods if method.backbone):
         weights, untrained = weights_of(name, options)
@@ -147,7 +147,7 @@ def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: P
         elif lacks(f"{artifact_name(name)}.h5"):
             load_backbone(name, weights, untrained)
     for method in methods:
-        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.json"):
+        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.*.json"):
             build(config_of(method, options, None))
 
 
@@ -280,7 +280,8 @@ def cell(
     stores = [] if features is None else [features]
     digests, named = [store.digest() for store in stores], config.changed(identity=method.name)
     identity = identity_of(split, [*digests, *pictures_in(images)], named, tested=True)
-    path = folder / f"{artifact_name(method.name)}.{config.seed}.json"
+    mark = hashlib.blake2b(split.rule.encode(), digest_size=3).hexdigest()  # another split has files of its own
+    path = folder / f"{artifact_name(method.name)}.{config.seed}.{mark}.json"
     check_target(path)
     with locked(path):
         told, model = read_json(path), path.with_suffix(".model.h5")
