@@ -404,7 +404,7 @@ def test_seeds_are_averaged(board, tmp_path):
     options = Options(seeds=2, random_weights=True, published=False, device="cpu")
     told = compare([Dataset.resolve(str(board))], ["bprmf", "popularity"], tmp_path, options)["data"][0]
     ours, popularity = told["methods"]
-    cells = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/bprmf.?.json"))]
+    cells = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/bprmf.?.*.json"))]
     assert len(cells) == 2 == ours["seeds"] and popularity["seeds"] == 1 and told["items"] == 22
     assert cells[0]["users"] != cells[1]["users"]
     for key in ("auc", "mrr"):
