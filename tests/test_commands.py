@@ -412,6 +412,20 @@ def test_models_on_other_ground_are_told_apart(cli, board, board_model, tmp_path
     assert "do not compare" not in cli("evaluate", other, other)[1]
 
 
+def test_models_of_a_data_set_that_changed_under_its_name_are_told_apart(cli, tmp_path):
+    folder = write_catalogue(tmp_path / "day", board_items(), board_pairs())
+    for name in ("monday.h5", "tuesday.h5"):
+        cli("train", "--model", "popularity", "--data", folder, "--out", tmp_path / name)
+        table = folder / "interactions.csv"
+        table.write_text(
+            re.sub("red-|blue-", lambda colour: {"red-": "blue-", "blue-": "red-"}[colour[0]], table.read_text())
+        )
+    code, text, _ = cli("evaluate", tmp_path / "monday.h5", tmp_path / "tuesday.h5", "--json", tmp_path / "x.json")
+    assert code == 0 and "figures do not compare" in text
+    one, other = json.loads((tmp_path / "x.json").read_text())
+    assert one["split"] == other["split"] and one["split_digest"] != other["split_digest"] and one["held"] == "test"
+
+
 def test_a_model_without_features_ranks_every_item_with_an_image_too(cli, board, tmp_path):
     cli("train", "--model", "popularity", "--data", board, "--out", tmp_path / "p.h5")
     assert {"red-new", "blue-new"} <= set(Factors.load(tmp_path / "p.h5").item_ids)

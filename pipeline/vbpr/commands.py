@@ -421,9 +421,11 @@ def evaluate(
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)
-        summaries.append({"file": str(path), **run(factors, held, device, users=users).summary()})
         data, rule = (factors.about.get(key, "not on record") for key in ("data", "split"))
-        grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule}")
+        digest = factors.split_digest()
+        told = {"file": str(path), "held": held, "split": rule, "split_digest": digest}
+        summaries.append(told | run(factors, held, device, users=users).summary())
+        grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule} (digest {digest[:8]})")
     print_metrics(summaries, held, drawn=users is not None)
     if len(set(grounds)) > 1:
         print("note: on other ground, or on ground that is not on record, figures do not compare:")

@@ -372,6 +372,17 @@ class Factors:
 
     def digest(self) -> str:
         """Of every id and number (BLAKE2b, 32 hexadecimal digits): what a damaged file does not agree with."""
+        total = self._ground()
+        heads = [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
+        for array in (self.users, self.items, self.bias, *heads):
+            total.update(np.ascontiguousarray(array, "<f4").data)
+        return total.hexdigest()
+
+    def split_digest(self) -> str:
+        """Of the ids and the three parts alone, alike: models with the same one are measured on the same."""
+        return self._ground().hexdigest()
+
+    def _ground(self) -> hashlib.blake2b:
         total = hashlib.blake2b(digest_size=16)
         for ids in (self.user_ids, self.item_ids):
             total.update("\0".join(ids.tolist()).encode())
@@ -379,10 +390,7 @@ class Factors:
             part = getattr(self, name)
             total.update(np.ascontiguousarray(part.indptr, "<i8").data)
             total.update(np.ascontiguousarray(part.indices, "<i4").data)
-        heads = [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
-        for array in (self.users, self.items, self.bias, *heads):
-            total.update(np.ascontiguousarray(array, "<f4").data)
-        return total.hexdigest()
+        return total
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""
