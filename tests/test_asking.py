@@ -4,6 +4,7 @@ import re
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -58,4 +59,24 @@ def test_allowed_ids_that_are_none_are_told(cli, place, monkeypatch):
     (place / "some.txt").write_text("item-00\nitem-01\nnosuch\n")
     code, text, said = cli("recommend", "artifacts/inc.model.h5", "--user", "user/03", "--allowed", "some.txt")
     assert code == 0 and "item-00" in text
-    assert "some.txt names 1 items that are not in this model (nosuch)" in " ".join(said.split())
+    assert "some.txt names items that are not in this model: 1 (nosuch)" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names", "column"),
+    [
+        ("recommend", "--users", ["user/03", "user/01"], "user_id"),
+        ("similar", "--items", ["item-02", "item-00"], "query"),
+    ],
+)
+def test_unknown_ids_in_a_list_do_not_cost_the_others_their_answers(
+    cli, place, monkeypatch, command, option, names, column
+):
+    monkeypatch.chdir(place)
+    (place / "list.txt").write_text("\n".join([names[0], "ghost", *names, "other"]))
+    code, _, said = cli(command, "artifacts/inc.model.h5", option, "list.txt", "-k", 2, "--out", "some.parquet")
+    assert code == 0 and "not in this model: 2 (ghost, other)" in " ".join(said.split())
+    assert pq.read_table("some.parquet")[column].to_pylist() == [name for name in names for _ in range(2)]  # each once
+    (place / "list.txt").write_text("ghost\n")
+    code, _, said = cli(command, "artifacts/inc.model.h5", option, "list.txt", "--out", "some.parquet")
+    assert code == 2 and "none of the" in said and "list.txt" in said and "ghost" in said

@@ -485,3 +485,21 @@ def test_where_json_goes_is_looked_at_before_the_work(cli, board_model, tmp_path
     (tmp_path / "file").touch()
     code, text, err = cli("evaluate", board_model, "--json", tmp_path / "file" / "e.json")
     assert code == 2 and "choose another place with --json" in err and "AUC" not in text
+
+
+def test_everything_can_be_trained_on(cli, board, board_features, tmp_path):
+    """For use rather than for figures: users with one purchase are there too."""
+    folder = write_catalogue(tmp_path / "shop", board_items(), [*board_pairs(), ("newcomer", "red-00")])
+    for split, known in (("auto", False), ("none", True)):
+        out = tmp_path / f"{split}.h5"
+        code, said, _ = cli("train", "--model", "bprmf", "--data", folder, "--out", out, "--split", split)
+        assert code == 0 and ("vbpr evaluate" in said) != known and ("--all" in said) == known
+        code, said, error = cli("recommend", out, "--user", "newcomer")
+        assert (code == 0) == known and (
+            known or ("left out users with too few items (1)" in error and "--split none" in error)
+        )
+    code, _, error = cli("evaluate", out)
+    assert code == 2 and "no test items" in error
+    options = ("--models", "popularity", "--split", "none", "--out", tmp_path / "c")
+    code, _, error = cli("compare", "--data", folder, *options)
+    assert code == 2 and "holds nothing out" in error

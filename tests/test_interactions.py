@@ -412,6 +412,29 @@ def test_global_time_split_is_by_time():
     assert [part.nnz for part in (s.train, s.validation, s.test)] == [9, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("moments", "parts"),
+    [
+        ([1] * 50 + [2] * 30 + [3] * 8 + [4] * 12, [80, 8, 12]),
+        ([1] * 75 + [2] * 25, [75, 0, 25]),  # the last moment holds more than a tenth
+        ([1] * 60 + [2] * 15 + [3] * 25, [60, 15, 25]),
+        ([1] * 99 + [2], [99, 0, 1]),
+    ],
+)
+def test_global_time_cuts_between_moments_as_near_to_tenths_as_they_allow(moments, parts):
+    x = made([(n % 10, n // 10, when) for n, when in enumerate(moments)])
+    s = Split.make(x, SplitConfig("global-time"))
+    assert [part.nnz for part in (s.train, s.validation, s.test)] == parts
+    with pytest.raises(VbprError, match="two moments"):
+        Split.make(made([(0, n, 7) for n in range(6)]), SplitConfig("global-time"))
+
+
+def test_none_trains_on_everything_and_leaves_nobody_out():
+    x = Interactions.of(["a", "a", "b"], list("xyz"), splits=[0, 2, 1])
+    s = Split.make(x, SplitConfig("none"))
+    assert s.train.nnz == 3 and not s.validation.nnz and not s.test.nnz and not s.dropped_users
+
+
 def test_events_of_one_moment_are_held_out_by_the_seed():
     x = made([(0, n, 7) for n in range(6)])
     held = {int(Split.make(x, SplitConfig("time", seed=seed)).test.indices[0]) for seed in range(40)}
@@ -474,10 +497,10 @@ def test_splits_that_the_file_cannot_give_are_refused(how, words):
         Split.make(x, SplitConfig(how))
 
 
-@pytest.mark.parametrize("rule", ["global-time", "file"])
+@pytest.mark.parametrize("rule", ["global-time", "file", "none"])
 def test_an_option_that_a_split_does_not_look_at_is_refused(rule):
     x = Interactions.of(["u"] * 20, range(20), times=range(20), splits=[0] * 18 + [1, 2])
-    assert Split.make(x, SplitConfig(rule, k_core=1)).test.nnz
+    assert Split.make(x, SplitConfig(rule, k_core=1)).test.nnz or rule == "none"
     with pytest.raises(VbprError, match=f"--min-interactions does nothing for --split {rule}; .*--k-core"):
         Split.make(x, SplitConfig(rule, min_interactions=6))
     with pytest.raises(VbprError, match=f"--split-seed does nothing for --split {rule}"):

@@ -36,13 +36,20 @@ def read_ids(path: Path | str) -> list[str]:
     return ids
 
 
-def read_allowed(path: Path | str, item_ids: Strings) -> list[str]:
-    """The ids in a file of those that may be answers; says how many of them are none of `item_ids`."""
-    ids = read_ids(path)
-    strange = sorted(set(ids).difference(item_ids.tolist()))
+def read_known(path: Path | str, known: Strings, what: str = "items") -> list[str]:
+    """The ids in a file that a model knows, each once; says how many it does not know.
+
+    Raises:
+        VbprError: see `read_ids`; or it knows none.
+    """
+    ids = list(dict.fromkeys(read_ids(path)))
+    here = set(known.tolist())
+    strange = [name for name in ids if name not in here]
+    if len(strange) == len(ids):
+        raise VbprError(f"none of the {what} that {path} names are in this model ({some(strange)})")
     if strange:
-        console.print(f"note: {path} names {len(strange):,} items that are not in this model ({some(strange)})")
-    return ids
+        console.print(f"note: {path} names {what} that are not in this model: {len(strange):,} ({some(strange)})")
+    return [name for name in ids if name in here]
 
 
 def allowed(
@@ -120,4 +127,4 @@ def check_answers(path: Path | str) -> None:
     check_target(Path(path), "answers")
 
 
-__all__ = ["allowed", "check_answers", "read_allowed", "read_ids", "write_answers"]
+__all__ = ["allowed", "check_answers", "read_known", "write_answers"]

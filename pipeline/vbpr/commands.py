@@ -97,7 +97,9 @@ Grid = Annotated[Path | None, typer.Option("--grid", help="Draw the pictures int
 Weights = Annotated[
     Path | None, typer.Option("--weights", help="Backbone weights: .safetensors, or a tensors-only .pt")
 ]
-HowToSplit = Annotated[str, typer.Option("--split", help="auto, random, time, global-time or file")]
+HowToSplit = Annotated[
+    str, typer.Option("--split", help="auto, random, time, global-time, file, or none: train on all")
+]
 SplitSeed = Annotated[int, typer.Option("--split-seed", min=0, max=2**63 - 1, help="Seed of a random split")]
 MinInteractions = Annotated[
     int, typer.Option("--min-interactions", min=3, help="random, time: users with fewer items are left out")
@@ -324,12 +326,15 @@ def train(
     if done.without_features:
         print(f"{len(done.without_features):,} items lack features and get the mean: {some(done.without_features)}")
     curve = first_curve(f.about)
-    if curve:
+    if curve and f.validation.nnz:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
         of = " of the visual part" if "part" in best else ""
         print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}{auc}")
-    tell_next("evaluate", out)
+    if f.test.nnz:
+        tell_next("evaluate", out)
+    else:
+        tell_next("recommend", out, "--all", "--out", "everyone.parquet")
 
 
 def tell_others(others: Mapping[str, int]) -> None:
@@ -466,7 +471,7 @@ def recommend(
     import time
 
     from .asking import allowed as allow
-    from .asking import check_answers, read_allowed, read_ids
+    from .asking import check_answers, read_known
     from .datasets import Dataset
     from .factors import Factors
     from .pictures import Photos, Row, check_grid, save_grid
@@ -479,14 +484,14 @@ def recommend(
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category is not None else {}
-    mask = allow(factors.item_ids, columns, category, read_allowed(allowed, factors.item_ids) if allowed else None)
+    mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
     if users is not None or everyone:
         if out is None or out.suffix.lower() != ".parquet":
             raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
         check_answers(out)
         if diversity or grid or json_out:
             raise VbprError("--users and --all rank by score into --out; ask for one --user to use other options")
-        many = None if users is None else factors.user_indices(read_ids(users))
+        many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
         started = time.monotonic()
         rows = factors.to_parquet(out, k, many, seen, mask)
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
@@ -579,7 +584,7 @@ def similar(
 ) -> Any:
     """The items nearest to items or photos."""
     from .asking import allowed as allow
-    from .asking import check_answers, read_allowed, read_ids, write_answers
+    from .asking import check_answers, read_known, write_answers
     from .datasets import Dataset
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, check_grid, save_grid
@@ -597,13 +602,11 @@ def similar(
         raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
     photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
-    mask = allow(
-        near.item_ids, photos.data.items(), category, read_allowed(allowed, near.item_ids) if allowed else None
-    )
+    mask = allow(near.item_ids, photos.data.items(), category, read_known(allowed, near.item_ids) if allowed else None)
     if unseen_by is not None:
         mask = near.not_taken(file, unseen_by, mask)
     if items is not None and out is not None:
-        asked = read_ids(items)
+        asked = read_known(items, near.item_ids)
         rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
         print(f"{out}: {rows:,} rows for {len(asked):,} items")
         return None

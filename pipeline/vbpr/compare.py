@@ -181,6 +181,8 @@ def compare_on(
     looked_at = any(method.backbone or MODELS[method.model].images for method in methods)
     pictured = data.images().item_ids if looked_at or holdings(data.path) else None
     split = Split.make(data.interactions(), options.split, catalogue=pictured)
+    if not split.test.nnz:
+        raise VbprError("--split none holds nothing out to compare methods by; choose another --split")
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
     known = recognise(*counts)
     published = known is not None if options.published is None else options.published

@@ -356,7 +356,15 @@ class Factors:
         Raises:
             VbprError: unknown; the message names near ids.
         """
-        return index_of(self.user_ids, user_id, "user")
+        try:
+            return index_of(self.user_ids, user_id, "user")
+        except VbprError as error:
+            if not (left_out := self.about.get("dropped_users")):
+                raise
+            raise VbprError(
+                f"{error}; its split left out users with too few items ({left_out:,}): train with --split none to have "
+                "them, or ask by what they --liked"
+            ) from error
 
     def item_index(self, item_id: str) -> int:
         """The position of an item; see `user_index`."""
@@ -529,6 +537,7 @@ BLIND = (  # why a model without a head cannot place what it has not seen
 HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
 ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is there; of a list of objects, what each holds
     "data": str,
+    "dropped_users": int,
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},

@@ -324,8 +324,9 @@ class SplitConfig:
 
     Attributes:
         rule: random or time (one item of each user for test, one for validation), global-time (the last tenth of all
-            events for test, the tenth before for validation), file (its own `split` column), auto (file where there
-            is one, else random).
+            events for test, the tenth before for validation, each as near to that as events of one moment allow), file
+            (its own `split` column), none (all of them to train on, for use rather than for figures: nothing chooses
+            the epoch, and nothing can be evaluated), auto (file where there is one, else random).
         min_interactions: users with fewer items are left out (random and time; never below 3).
         k_core: first, users and items with fewer interactions are left out, over and over (0: none are).
         seed: of what is random.
@@ -411,9 +412,9 @@ class Split:
             how = "random" if interactions.splits is None else "file"
         if how not in SPLIT_RULES:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
-        if config.rule in ("global-time", "file") and config.min_interactions != SplitConfig.min_interactions:
+        if config.rule in WHOLE and config.min_interactions != SplitConfig.min_interactions:
             raise VbprError(f"--min-interactions does nothing for --split {how}; leave it out, or give --k-core")
-        if config.rule in ("global-time", "file") and config.seed != SplitConfig.seed:
+        if config.rule in WHOLE and config.seed != SplitConfig.seed:
             raise VbprError(f"--split-seed does nothing for --split {how}, which draws nothing; leave it out")
         if config.k_core:
             before = interactions.item_ids
@@ -437,10 +438,10 @@ class Split:
         items = np.searchsorted(item_ids, interactions.item_ids)[interactions.items]
         shape = (len(interactions.user_ids), len(item_ids))
         train, validation, test = (csr(interactions.users[part == p], items[part == p], shape) for p in range(3))
-        if not train.nnz or not test.nnz:
+        if not train.nnz or not (test.nnz or how == "none"):
             raise VbprError(
                 f"the split ({rule}) leaves {train.nnz:,} interactions to train on and {test.nnz:,} to "
-                "test; both are needed"
+                "test; both are needed; choose another --split, or none to train on all without a test"
             )
         return cls(interactions.user_ids, item_ids, train, validation, test, rule, total - len(interactions.user_ids))
 
@@ -469,12 +470,22 @@ def time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
 
 def global_time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
     times = needed(interactions.times, "global-time", "timestamp")
-    a, b = np.quantile(times, [0.8, 0.9])
-    return np.where(times > b, 2, np.where(times > a, 1, 0)).astype(np.uint8), "the last tenth of all events by time"
+    moments, counts = np.unique(times, return_counts=True)
+    later = len(times) - np.cumsum(counts)  # events after each moment
+    if len(moments) < 2:
+        raise VbprError("--split global-time needs events of two moments at least; choose --split random")
+    end = int(np.argmin(np.abs(later[:-1] - len(times) / 10)))  # the last moment that is not tested on
+    begin = int(np.argmin(np.abs(later[:end] - later[end] - len(times) / 10))) if end else 0
+    part = np.where(times > moments[end], 2, np.where(times > moments[begin], 1, 0)).astype(np.uint8)
+    return part, "the last tenth of all events by time"
 
 
 def file_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
     return needed(interactions.splits, "file", "split"), "the file's own split column"
+
+
+def none_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
+    return np.zeros(len(interactions), np.uint8), "none: every interaction is trained on"
 
 
 def needed(column: Array | None, how: str, name: str) -> Array:
@@ -488,7 +499,9 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
     "time": time_rule,
     "global-time": global_time_rule,
     "file": file_rule,
+    "none": none_rule,
 }
+WHOLE = {"global-time", "file", "none"}  # which leave nobody out and draw nothing
 
 
 # ---------------------------------------------------------------------------------------------- readers
