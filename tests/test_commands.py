@@ -503,3 +503,14 @@ def test_everything_can_be_trained_on(cli, board, board_features, tmp_path):
     options = ("--models", "popularity", "--split", "none", "--out", tmp_path / "c")
     code, _, error = cli("compare", "--data", folder, *options)
     assert code == 2 and "holds nothing out" in error
+
+
+def test_tables_cut_no_id_and_pass_no_control_on(cli, tmp_path):
+    long = "a-very-long-id-" * 12
+    folder = write_catalogue(
+        tmp_path / "shop", board_items(), [*board_pairs(), *((f"A{u:02}", long) for u in range(9))]
+    )
+    (folder / "items.csv").write_text(f"item_id,title\n{long},red \x1b[31malert \u202e\n")
+    assert cli("train", "--model", "popularity", "--data", folder, "--out", tmp_path / "m.h5")[0] == 0
+    code, said, _ = cli("recommend", tmp_path / "m.h5", "--user", "B00", "-k", 60)
+    assert code == 0 and long in said and "red \ufffd[31malert \ufffd" in said and "\x1b" not in said

@@ -409,3 +409,11 @@ def test_a_matrix_that_is_none_is_refused(tmp_path, indptr, indices):
             group[name] = values
     with pytest.raises(VbprError, match="train is not a matrix"):
         Factors.load(tmp_path / "m.h5")
+
+
+def test_a_pair_in_two_parts_is_refused():
+    pair = sp.csr_matrix(np.eye(2, 3, dtype=np.float32))
+    none, vectors = sp.csr_matrix((2, 3), dtype=np.float32), np.ones((3, 2), np.float32)
+    ids = np.array(["a", "b", "c"])
+    with pytest.raises(VbprError, match="2 interactions are in train and in test"):
+        Factors(vectors[:2], vectors, np.zeros(3), ids[:2], ids, pair, none, pair)

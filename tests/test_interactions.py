@@ -633,3 +633,10 @@ def test_selecting_is_building_anew_from_what_is_kept(keep):
         assert getattr(some, name).dtype == getattr(twin, name).dtype
     with pytest.raises(VbprError, match="no interaction is selected"):
         whole.select([])
+
+
+def test_whole_numbers_among_objects_are_one_id():
+    x = Interactions.of(np.array([1, 1.0, "1", np.float64(2)], object), ["a", "b", "c", "d"])
+    assert x.user_ids.tolist() == ["1", "2"]
+    with pytest.raises(VbprError, match=r"event 1 has 1\.5"):
+        Interactions.of(np.array([1, 1.5], object), ["a", "b"])

@@ -321,3 +321,25 @@ def test_the_page_shows_names_and_runs_none(tmp_path):
     with fastapi.TestClient(create_app(Answers(tmp_path / "m.model.h5"), hosts=["testserver"])) as client:
         page = client.get("/").text
     assert script not in page and "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(("host", "names", "allowed"), [
+    ("127.0.0.1", [], ["127.0.0.1", "localhost", "[::1]"]),
+    ("127.0.0.1", ["shop.example"], ["127.0.0.1", "localhost", "[::1]", "shop.example"]),
+    ("0.0.0.0", [], None),
+    ("0.0.0.0", ["shop.example"], ["127.0.0.1", "localhost", "[::1]", "shop.example"]),
+])  # fmt: skip
+def test_a_proxy_may_pass_a_name_on(monkeypatch, host, names, allowed):
+    asked = {}
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
+    monkeypatch.setattr("vbpr.serve.create_app", lambda answers, **given: asked.update(given))
+    serve(made() / "small.model.h5", host=host, port=0, names=names)
+    assert asked["hosts"] == allowed
+
+
+def test_only_names_that_are_allowed_are_answered():
+    app = create_app(Answers(made() / "small.model.h5"), hosts=["shop.example"])
+    with fastapi.TestClient(app, base_url="http://shop.example") as client:
+        assert client.get("/health").is_success
+    with fastapi.TestClient(app, base_url="http://other.example") as client:
+        assert client.get("/health").status_code == 400

@@ -287,6 +287,7 @@ def train(
     from .features import stores_of
     from .interactions import SplitConfig
     from .models import configure, refuse_idle
+    from .nearest import index_path
     from .train import train as run
 
     files = features or []
@@ -331,6 +332,8 @@ def train(
         auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
         of = " of the visual part" if "part" in best else ""
         print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}{auc}")
+    if index_path(out).exists():
+        print(f"{index_path(out)} is of the model before; run vbpr index {out} again, or delete it")
     if f.test.nnz:
         tell_next("evaluate", out)
     else:
@@ -490,7 +493,8 @@ def recommend(
             raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
         check_answers(out)
         if diversity or grid or json_out:
-            raise VbprError("--users and --all rank by score into --out; ask for one --user to use other options")
+            idle = "--diversity" if diversity else "--grid" if grid else "--json"
+            raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
         many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
         started = time.monotonic()
         rows = factors.to_parquet(out, k, many, seen, mask)
@@ -675,6 +679,9 @@ def serve(
     model: Annotated[Path, typer.Argument(help="Model file")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one")] = 8000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name by which a proxy on this machine asks, as shop.example; may repeat")
+    ] = None,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
     data: Data = None,
     weights: Weights = None,
@@ -683,7 +690,7 @@ def serve(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy at import; a user's scores are no work for two
     from .serve import serve as run
 
-    run(model, host=host, port=port, max_upload=max_upload * 2**20, data=data, weights=weights)
+    run(model, host=host, port=port, names=allow_host or [], max_upload=max_upload * 2**20, data=data, weights=weights)
 
 
 @app.command()

@@ -202,7 +202,7 @@ def given_ids(what: str, values: Any) -> Strings:
         bad = ~whole(column)
         strings = np.where(bad, 0, column).astype(np.int64).astype(np.str_)
     elif column.dtype.kind == "O":
-        each = [v.decode("utf-8", "surrogateescape") if isinstance(v, bytes) else v for v in column.tolist()]
+        each = [plainly(value) for value in column.tolist()]
         strings = np.array([str(value) for value in each], np.str_)
         bad = np.array([is_no_id(value) for value in each], bool)
     else:
@@ -214,10 +214,17 @@ def given_ids(what: str, values: Any) -> Strings:
     return strings
 
 
+def plainly(value: Any) -> Any:
+    """Bytes as text, and a whole number as one though it be a float; other floats are no ids, and left."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return int(value) if isinstance(value, float) and whole(np.array(value)) else value
+
+
 def is_no_id(value: Any) -> bool:
     if isinstance(value, str):
         return not value or "\0" in value
-    return str(value) in ("", "None", "nan", "<NA>", "NaT")
+    return isinstance(value, float) or str(value) in ("", "None", "<NA>", "NaT")
 
 
 def whole(numbers: Array) -> Array:
@@ -294,13 +301,21 @@ def settle(frozen: Any) -> tuple[int, int]:
     """Put the ids and matrices of a new `Split` or `Factors` into the form in which they are kept; (users, items).
 
     Raises:
-        VbprError: see `one_of_each` and `ones`.
+        VbprError: see `one_of_each` and `ones`; or a pair is in two parts.
     """
     for name in ("user_ids", "item_ids"):
         object.__setattr__(frozen, name, one_of_each(getattr(frozen, name), name))
     shape = len(frozen.user_ids), len(frozen.item_ids)
     for name in MATRICES:
         object.__setattr__(frozen, name, ones(getattr(frozen, name), name, shape))
+    for one, other in itertools.combinations(MATRICES, 2):
+        both = getattr(frozen, one).multiply(getattr(frozen, other)).tocoo()
+        if both.nnz:
+            user, item = frozen.user_ids[both.row[0]], frozen.item_ids[both.col[0]]
+            raise VbprError(
+                f"{both.nnz:,} interactions are in {one} and in {other} (first: user {user}, item {item}); leave "
+                "each in one"
+            )
     return shape
 
 
@@ -372,14 +387,6 @@ class Split:
 
     def __post_init__(self) -> None:
         settle(self)
-        for one, other in itertools.combinations(MATRICES, 2):
-            both = getattr(self, one).multiply(getattr(self, other)).tocoo()
-            if both.nnz:
-                user, item = self.user_ids[both.row[0]], self.item_ids[both.col[0]]
-                raise VbprError(
-                    f"{both.nnz:,} interactions are in {one} and in {other} (first: user {user}, item {item}); leave "
-                    "each in one"
-                )
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in MATRICES)

@@ -135,7 +135,7 @@ class Recommender(Protocol):
     """A model that can be fitted."""
 
     def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
-        """Fit to `split.train`; `split.validation` may choose the epoch, `split.test` is not looked at.
+        """Fit to `split.train`; `split.validation` may choose the epoch, whose candidates `split.test` is left out of.
 
         Args:
             features: None for models that use none.

@@ -12,6 +12,7 @@ import functools
 import importlib.resources
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -456,16 +457,23 @@ class Guard:
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
 def serve(
     model: Path | str,
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
+    names: Sequence[str] = (),
     max_upload: int = 16 * 2**20,
     data: str | None = None,
     weights: Path | str | None = None,
 ) -> None:
     """Answer until stopped.
+
+    Args:
+        names: by which it may be called, beside this machine's own, as by a proxy that passes the name on.
 
     Raises:
         VbprError: the model or its index cannot be used, or the address cannot be had.
@@ -489,7 +497,8 @@ def serve(
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         answers.photos.tell_absent(answers.factors.item_ids)
-        app = create_app(answers, max_upload=max_upload, hosts=["127.0.0.1", "localhost", "[::1]"] if own else None)
+        hosts = [*LOOPBACK, *names] if own or names else None
+        app = create_app(answers, max_upload=max_upload, hosts=hosts)
         config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
 

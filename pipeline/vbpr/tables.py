@@ -1,5 +1,6 @@
 """Tables on the terminal."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,12 +8,17 @@ from rich.console import Console
 from rich.table import Table
 
 
-def terminal(width: int | None = None) -> Console:
-    """Standard output, `width` columns wide where it is no terminal; ids and titles are shown as they are."""
+def terminal() -> Console:
+    """Standard output, without an end to its lines where it is no terminal; ids and titles are shown as they are."""
     console = Console(markup=False, emoji=False, highlight=False)
-    if width and not console.is_terminal:
-        console.width = width
+    if not console.is_terminal:
+        console.width = 10_000
     return console
+
+
+def harmless(text: str) -> str:
+    """Text without what would steer a terminal or turn the direction of what follows."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
 SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # the JSON has more
@@ -40,15 +46,15 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bo
             else:
                 cells = ["-"] * (1 + len(SHOWN))
             table.add_row(name if part == "all" else "", part, f"{values['users']:,}", *cells)
-    terminal(160).print(table)
+    terminal().print(table)
 
 
 def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], what: str) -> None:
-    table = Table(title=title)
+    table = Table(title=harmless(title))
     for column in ("", "item", what, "title"):
-        table.add_column(column, justify="right" if column in ("", what) else "left")
+        table.add_column(column, justify="right" if column in ("", what) else "left", overflow="fold")
     for n, (item, score, name) in enumerate(zip(ids, scores, names, strict=True), start=1):
-        table.add_row(str(n), item, f"{score:.4f}", name)
+        table.add_row(str(n), harmless(item), f"{score:.4f}", harmless(name))
     terminal().print(table)
 
 
@@ -63,7 +69,7 @@ def print_comparison(result: dict[str, Any]) -> None:
             table.add_column(column, justify="left" if column == "method" else "right")
         for row in rows:
             table.add_row(*row)
-        terminal(170).print(table)
+        terminal().print(table)
         for line in verdicts(told):
             print(line)
     if any(told["published_protocols"] for told in result["data"]):
@@ -80,7 +86,7 @@ def print_trials(objective: str, trials: Sequence[Any], shown: int = 10) -> None
     for trial in trials[:shown]:
         values = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in trial.params.values())
         table.add_row(str(trial.number), f"{trial.value:.4f}", f"{trial.seconds:.1f}", *values)
-    terminal(200).print(table)
+    terminal().print(table)
 
 
 __all__ = ["print_comparison", "print_items", "print_metrics", "print_trials"]

@@ -185,7 +185,7 @@ def train(
     matrix = align(stores, parts.item_ids) if visual else None
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
-    identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config)
+    identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config, tested=True)
     with locked(path):
         check_target(path, "model")  # with the lock there, is there an inode left?
         config, diverged = config.changed(identity=identity), None
@@ -214,7 +214,8 @@ def pictures_in(images: ImageSource | None) -> list[str]:
 
 
 def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: bool = False) -> str:
-    """A digest of everything that decides the model, and, if `tested`, its figures: what is kept must agree with it."""
+    """A digest of what decides the model, and, if `tested`, of the test items: its figures hang on them, and the epoch
+    that is chosen may, for they are no candidates in validation."""
     total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
     for ids in (split.user_ids, split.item_ids):
         total.update("\0".join(ids).encode())
