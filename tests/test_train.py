@@ -319,3 +319,9 @@ def test_estimators_take_the_items_of_every_file(two_files):
     events = Interactions.read(data / "interactions.csv")
     factors = Visual(**SMALL, epochs=1).fit(events, files[::-1])
     assert {"red-00", "red-new", "blue-new"} <= set(factors.item_ids)
+
+
+def test_more_factors_than_memory_holds_are_refused_before_the_work(board, board_features, tmp_path):
+    with pytest.raises(VbprError, match=r"K 100,000,00. for 32 users and 22 items takes .* GB, and .*lower --factors"):
+        run(board, [board_features], tmp_path / "m.h5", "vbpr", factors=100_000_000)
+    assert not (tmp_path / "m.h5").exists()

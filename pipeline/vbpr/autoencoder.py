@@ -256,7 +256,7 @@ def check_training(path: Path, used_by: Path, **how: Any) -> None:
         old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
         raise VbprError(
             f"{used_by} was made with {path} ({old or 'no autoencoder of ours'}), not with one of {new}; give the same "
-            "--recipe, --epochs and --image-size, or another --out"
+            "--recipe, --epochs (compare: --cae-epochs) and --image-size, or another --out"
         )
 
 

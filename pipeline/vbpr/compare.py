@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import stdtr
 
 from .checkpoint import discard
@@ -39,7 +40,7 @@ from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
 from .progress import console
 from .stopping import Stopped, stop_signals
-from .train import align, fit, identity_of, made_from, pictures_in
+from .train import align, fit, identity_of, made_from, pictures_in, versions
 
 Array = np.ndarray[Any, Any]
 MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map", "coverage@10")
@@ -116,9 +117,10 @@ def compare(
     options, folder, methods = options or Options(), Path(out), methods_of(names)
     if len({slug(data) for data in data_sets}) < len(data_sets):
         raise VbprError("--data takes distinct data sets; one of them is given twice")
-    pick_device(options.device)  # a GPU that is not there is said before the first method runs
+    device = pick_device(options.device)  # a GPU that is not there is said before the first method runs
     check_methods(data_sets, methods, folder, options)
-    result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds, "data": []}
+    result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds}
+    result |= {"versions": versions(), "device": str(device), "threads": torch.get_num_threads(), "data": []}
     with stop_signals() as stopping:  # the flag of all that runs inside: none of it goes on when one was stopped
         for data in data_sets:
             result["data"].append(compare_on(data, methods, folder / slug(data), options, stopping))
@@ -199,7 +201,8 @@ def compare_on(
             part: np.mean([cell_["users"][part] for cell_ in cells], axis=0) for part in cells[0]["users"]
         }
         untrained = config.network_weights == "random"
-        rows.append(row_of(method, cells, aucs[method.name], spent, known, features, untrained))
+        row = row_of(method, cells, aucs[method.name], spent, known, features, untrained)
+        rows.append(row | {"config": config.to_json()})
     return {
         "data": data.name,
         "title": data.title,

@@ -24,6 +24,7 @@ from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
+from .models.prepared import available_memory
 from .recommender import Aligned, ItemFeatures
 
 
@@ -135,7 +136,7 @@ def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
         "config": config.to_json(),
         "split": split.rule,
         "dropped_users": split.dropped_users,
-        "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")},
+        "versions": versions(),
     }
     return dataclasses.replace(factors, about=about)
 
@@ -185,6 +186,7 @@ def train(
     matrix = align(stores, parts.item_ids) if visual else None
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
+    check_memory(parts, config)
     identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config, tested=True)
     with locked(path):
         check_target(path, "model")  # with the lock there, is there an inode left?
@@ -208,6 +210,29 @@ def train(
     return Training(factors, path, time.monotonic() - started, missing)
 
 
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")}
+
+
+def check_memory(split: Split, config: TrainConfig) -> None:
+    """
+    Raises:
+        VbprError: factors and their moments alone are more than what memory there is.
+    """
+    if config.torch_device().type != "cpu":
+        return
+    columns = sum(getattr(config, name) for name in ("dim", "factors") if name in MODELS[config.model].reads)
+    size, free = COPIES * 4 * columns * sum(split.train.shape), available_memory()
+    if size > free:
+        raise VbprError(
+            f"K {columns:,} for {split.train.shape[0]:,} users and {split.train.shape[1]:,} items takes "
+            f"{size / 1e9:,.1f} GB, and {free / 1e9:,.1f} are available; lower --factors or --dim"
+        )
+
+
+COPIES = 4  # of a parameter: as it is, at its best, and Adam's two moments
+
+
 def pictures_in(images: ImageSource | None) -> list[str]:
     """What tells whether images have changed, for `identity_of`."""
     return [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
@@ -225,4 +250,15 @@ def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: b
     return total.hexdigest()
 
 
-__all__ = ["Training", "absent_from", "align", "fit", "identity_of", "made_from", "pictures_in", "prepare", "train"]
+__all__ = [
+    "Training",
+    "absent_from",
+    "align",
+    "fit",
+    "identity_of",
+    "made_from",
+    "pictures_in",
+    "prepare",
+    "train",
+    "versions",
+]
