@@ -16,6 +16,7 @@ from conftest import ROOT, run_python
 
 NAMES = [
     "BACKBONES",
+    "Backbone",
     "BPRMF",
     "Dataset",
     "VBPR",
@@ -28,6 +29,7 @@ NAMES = [
     "MODELS",
     "Metrics",
     "Nearest",
+    "Preprocessing",
     "Split",
     "SplitConfig",
     "Stopped",
