@@ -326,6 +326,8 @@ def train(
     print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
     if done.without_features:
         print(f"{len(done.without_features):,} items lack features and get the mean: {some(done.without_features)}")
+        if any(name != name.strip() for name in done.without_features):
+            print("some of these ids have spaces around them, which makes them other ids; take the spaces off")
     curve = first_curve(f.about)
     if curve and f.validation.nnz:
         best = max(curve, key=lambda point: point.get("auc", point["epoch"]))

@@ -69,8 +69,8 @@ class Preprocessing:
 
 
 def load(data: bytes) -> Image.Image:
-    """Decode any image that Pillow knows to RGB: first frame, EXIF orientation applied, transparency on white,
-    16-bit scaled by 1/257.
+    """Decode any image that Pillow knows to RGB: first frame, EXIF orientation applied, transparency on white, 16-bit
+    scaled by 1/257 (grey; of colours Pillow keeps the upper byte, which is within 1 of that).
 
     Raises:
         BadImage: it cannot be decoded whole, or is larger than `MAX_PIXELS`.

@@ -95,7 +95,9 @@ class ItemFeatures:
         std = np.sqrt(np.maximum(0, square / len(rows) - mean**2))
         constant = std <= 1e-6 * np.maximum(1, np.abs(shift))
         if constant.all():
-            raise VbprError("every image has the same features; the backbone or the images are at fault")
+            raise VbprError(
+                "every image has the same features, to float16's 3 digits; the backbone or the images are at fault, or the scale"
+            )
         return cls(matrix, known, (mean + shift).astype(np.float32), np.where(constant, 1, std).astype(np.float32))
 
     def standardised(self, rows: Array, device: torch.device | str = "cpu") -> torch.Tensor:
