@@ -96,7 +96,8 @@ class ItemFeatures:
         constant = std <= 1e-6 * np.maximum(1, np.abs(shift))
         if constant.all():
             raise VbprError(
-                "every image has the same features, to float16's 3 digits; the backbone or the images are at fault, or the scale"
+                "every image has the same features, as float16 keeps them; the backbone or the images are at fault, or "
+                "the scale of numbers from elsewhere"
             )
         return cls(matrix, known, (mean + shift).astype(np.float32), np.where(constant, 1, std).astype(np.float32))
 

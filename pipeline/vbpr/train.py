@@ -186,8 +186,8 @@ def train(
     matrix = align(stores, parts.item_ids) if visual else None
     if matrix is not None and config.dim > (widest := matrix.matrix.shape[1]):
         raise VbprError(
-            f"--dim {config.dim} is more than the features' {widest} columns; lower it (in Python, a default K is cut by "
-            f"configure(..., widest={widest}))"
+            f"--dim {config.dim} is more than the features' {widest} columns; lower it (in Python, configure(..., "
+            f"widest={widest}) cuts a default)"
         )
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
