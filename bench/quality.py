@@ -27,7 +27,7 @@ from common import machine, table, write_page
 
 import vbpr
 from vbpr import metrics
-from vbpr.compare import holm, paired_tests
+from vbpr.compare import holm, paired_tests, shown_p
 from vbpr.datasets import Dataset
 from vbpr.errors import VbprError
 from vbpr.evaluate import PARTS, evaluate
@@ -279,7 +279,7 @@ def against(best: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     how = "intervals by bootstrap over users, paired t-tests, Holm's correction"
     lines = [f"AUC over all items, `{best}` against each ({how}):", ""]
     return lines + [
-        f"- {name}: {difference(test)}, p {p:.2g}"
+        f"- {name}: {difference(test)}, {shown_p(p)}"
         for name, test, p in zip(others, tests, holm([test["p"] for test in tests]), strict=True)
     ]
 

@@ -498,3 +498,33 @@ def test_numbers_read_as_pickle_reads_them():
     for value in (0, 255, 256, -1, 2**31 - 1, -(2**31), 2**40, -(2**63), 1.5, True, False, None, "é", b"\xff", (1, 2)):
         for protocol in (2, 4):
             assert read_pickle("x", pickle.dumps(value, protocol)) == value
+
+
+def test_a_stopped_conversion_with_long_ids_resumes(tmp_path):
+    """Names of over 100 bytes have a header of their own in a tar."""
+    images = [(f"{'long-' * 30}{n}", photo(n)) for n in range(4)]
+    write_tar(tmp_path, images, 4)
+    whole = (tmp_path / "images.tar").read_bytes()
+    for cut in range(0, len(whole), 700):
+        (tmp_path / "images.tar").unlink()
+        (tmp_path / PARTIAL).write_bytes(whole[:cut])
+        write_tar(tmp_path, images, 4)
+        assert (tmp_path / "images.tar").read_bytes() == whole
+
+
+def test_other_columns_of_parquet_files_do_no_harm(tmp_path):
+    columns = {
+        "id": pa.array([1e10, 2.0]), "image": [photo(1), photo(2)], "item_id ": ["x", "y"],
+        "uuid": pa.array([b"1" * 16, b"2" * 16], pa.binary(16)), "price": [1.5, None],
+    }  # fmt: skip
+    (tmp_path / "in" / "items.parquet").mkdir(parents=True)  # as Spark writes a table
+    pq.write_table(
+        pa.table({name: columns[name] for name in columns if name != "item_id "}), tmp_path / "in" / "a.parquet"
+    )
+    done = convert(tmp_path / "in", tmp_path / "out")
+    data = Dataset(tmp_path / "out")
+    assert done.counts["images"] == 2 and data.images().item_ids.tolist() == ["10000000000", "2"]
+    assert data.items()["price"] == {"10000000000": "1.5", "2": ""} and set(data.items()) == {"price"}
+    pq.write_table(pa.table({name: columns[name] for name in ("item_id ", "image", "id")}), tmp_path / "b.parquet")
+    convert(tmp_path / "b.parquet", tmp_path / "other")
+    assert Dataset(tmp_path / "other").images().item_ids.tolist() == ["x", "y"]

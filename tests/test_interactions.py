@@ -419,6 +419,7 @@ def test_global_time_split_is_by_time():
         ([1] * 75 + [2] * 25, [75, 0, 25]),  # the last moment holds more than a tenth
         ([1] * 60 + [2] * 15 + [3] * 25, [60, 15, 25]),
         ([1] * 99 + [2], [99, 0, 1]),
+        ([1] + [2] * 89 + [3] * 10, [90, 0, 10]),  # validation on 89 would be further off than none
     ],
 )
 def test_global_time_cuts_between_moments_as_near_to_tenths_as_they_allow(moments, parts):
@@ -636,7 +637,8 @@ def test_selecting_is_building_anew_from_what_is_kept(keep):
 
 
 def test_whole_numbers_among_objects_are_one_id():
-    x = Interactions.of(np.array([1, 1.0, "1", np.float64(2)], object), ["a", "b", "c", "d"])
+    x = Interactions.of(np.array([1, 1.0, "1", np.float32(2)], object), ["a", "b", "c", "d"])
     assert x.user_ids.tolist() == ["1", "2"]
-    with pytest.raises(VbprError, match=r"event 1 has 1\.5"):
-        Interactions.of(np.array([1, 1.5], object), ["a", "b"])
+    for bad in (1.5, np.float32("nan"), np.inf):
+        with pytest.raises(VbprError, match="event 1 has "):
+            Interactions.of(np.array([1, bad], object), ["a", "b"])

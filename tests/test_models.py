@@ -392,12 +392,12 @@ def test_features_mapped_from_the_disk_train_the_same_bits(split, features, hist
 def test_features_that_do_not_fit_are_mapped_unasked(split, features, tmp_path, monkeypatch, capsys):
     config = small("visual", epochs=1)
     in_memory = fit(split, features, config)
-    assert "beside the model" not in capsys.readouterr().err
+    assert "do not fit in memory" not in capsys.readouterr().err
     monkeypatch.setattr(prepared, "available_memory", lambda: 100)
     monkeypatch.setattr(prepared, "memory_on_disk", made := Mock(wraps=prepared.memory_on_disk))
     mapped = fit(split, features, config, tmp_path / "checkpoint")
     assert np.array_equal(in_memory.users, mapped.users) and np.array_equal(in_memory.items, mapped.items)
-    assert made.call_count == 2 and "beside the model" in capsys.readouterr().err
+    assert made.call_count == 2 and "do not fit in memory" in capsys.readouterr().err
     assert fit(split, features, config.changed(memory_limit=1.0)) and made.call_count == 2
 
 

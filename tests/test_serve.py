@@ -343,3 +343,9 @@ def test_only_names_that_are_allowed_are_answered():
         assert client.get("/health").is_success
     with fastapi.TestClient(app, base_url="http://other.example") as client:
         assert client.get("/health").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["https://shop.example", "shop.example:80", "a*b", "*", ""])
+def test_names_that_no_host_has_are_refused(name):
+    with pytest.raises(VbprError, match="--allow-host"):
+        serve(made() / "small.model.h5", names=[name])

@@ -335,7 +335,9 @@ def train(
         of = " of the visual part" if "part" in best else ""
         print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}{auc}")
     if index_path(out).exists():
-        print(f"{index_path(out)} is of the model before; run vbpr index {out} again, or delete it")
+        print(
+            f"{index_path(out)} was made before; where the model has changed, run vbpr index {out} again or delete it"
+        )
     if f.test.nnz:
         tell_next("evaluate", out)
     else:

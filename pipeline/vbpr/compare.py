@@ -149,7 +149,7 @@ def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: P
         elif lacks(f"{artifact_name(name)}.h5"):
             load_backbone(name, weights, untrained)
     for method in methods:
-        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.*.json"):
+        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.??????.json"):
             build(config_of(method, options, None))
 
 
@@ -472,9 +472,13 @@ def verdicts(told: dict[str, Any]) -> list[str]:
     """A line a pair of methods."""
     return [
         f"{t['a']} - {t['b']}: {t['difference']:+.4f} ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f}), "
-        f"p {t['p_holm']:.3g} (Holm), {'different' if t['p_holm'] < 0.05 else 'not told apart'}"
+        f"{shown_p(t['p_holm'])} (Holm), {'different' if t['p_holm'] < 0.05 else 'not told apart'}"
         for t in told["tests"]
     ]
+
+
+def shown_p(p: float) -> str:
+    return f"p {p:.2g}" if p >= 1e-9 else "p under 1e-9"
 
 
 def markdown(result: dict[str, Any]) -> str:

@@ -362,8 +362,8 @@ class Factors:
             if not (left_out := self.about.get("dropped_users")):
                 raise
             raise VbprError(
-                f"{error}; its split left out users with too few items ({left_out:,}): train with --split none to have "
-                "them, or ask by what they --liked"
+                f"{error}; its split left out users with too few items ({left_out:,}): train with --split none, no "
+                "--k-core, to have them, or ask by what they --liked"
             ) from error
 
     def item_index(self, item_id: str) -> int:

@@ -218,13 +218,15 @@ def plainly(value: Any) -> Any:
     """Bytes as text, and a whole number as one though it be a float; other floats are no ids, and left."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
-    return int(value) if isinstance(value, float) and whole(np.array(value)) else value
+    if isinstance(value, float | np.floating) and value.is_integer() and abs(float(value)) < 2**53:
+        return int(value)
+    return value
 
 
 def is_no_id(value: Any) -> bool:
     if isinstance(value, str):
         return not value or "\0" in value
-    return isinstance(value, float) or str(value) in ("", "None", "<NA>", "NaT")
+    return isinstance(value, float | np.floating) or str(value) in ("", "None", "<NA>", "NaT")
 
 
 def whole(numbers: Array) -> Array:
@@ -482,7 +484,7 @@ def global_time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]
     if len(moments) < 2:
         raise VbprError("--split global-time needs events of two moments at least; choose --split random")
     end = int(np.argmin(np.abs(later[:-1] - len(times) / 10)))  # the last moment that is not tested on
-    begin = int(np.argmin(np.abs(later[:end] - later[end] - len(times) / 10))) if end else 0
+    begin = int(np.argmin(np.abs(later[: end + 1] - later[end] - len(times) / 10)))
     part = np.where(times > moments[end], 2, np.where(times > moments[begin], 1, 0)).astype(np.uint8)
     return part, "the last tenth of all events by time"
 
@@ -807,6 +809,7 @@ __all__ = [
     "SplitConfig",
     "column_of",
     "in_memory",
+    "plain",
     "refuse_twins",
     "rows_of",
     "settle",

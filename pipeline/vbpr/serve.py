@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import importlib.resources
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -473,13 +474,19 @@ def serve(
     """Answer until stopped.
 
     Args:
-        names: by which it may be called, beside this machine's own, as by a proxy that passes the name on.
+        names: by which it may be called, as by a proxy that passes the name on; with any, beside these only
+            localhost.
 
     Raises:
         VbprError: the model or its index cannot be used, or the address cannot be had.
     """
     import socket
 
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", name):
+            raise VbprError(
+                f"--allow-host {name} is no host's name; give one such as shop.example, without http:// and port"
+            )
     answers = Answers(model, data, weights)
     own = host in ("127.0.0.1", "localhost", "::1")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -497,7 +504,7 @@ def serve(
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         answers.photos.tell_absent(answers.factors.item_ids)
-        hosts = [*LOOPBACK, *names] if own or names else None
+        hosts = [*LOOPBACK, *map(str.lower, names)] if own or names else None
         app = create_app(answers, max_upload=max_upload, hosts=hosts)
         config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])

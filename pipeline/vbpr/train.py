@@ -226,8 +226,10 @@ def check_memory(split: Split, config: TrainConfig) -> None:
     """
     if config.torch_device().type != "cpu":
         return
-    columns = sum(getattr(config, name) for name in ("dim", "factors") if name in MODELS[config.model].reads)
-    size, free = COPIES * 4 * columns * sum(split.train.shape), available_memory()
+    reads = MODELS[config.model].reads
+    columns = sum(getattr(config, name) for name in ("dim", "factors") if name in reads)
+    copies = COPIES if "schedule" in reads else 1
+    size, free = copies * 4 * columns * sum(split.train.shape), available_memory()
     if size > free:
         raise VbprError(
             f"K {columns:,} for {split.train.shape[0]:,} users and {split.train.shape[1]:,} items takes "

@@ -161,7 +161,9 @@ class Items(Mapping[str, dict[str, str]]):
 
 
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.fill_null(pc.cast(column, pa.string()), "")
+    column = pc.fill_null(pc.cast(column, pa.string()), "")
+    column.validate(full=True)
+    return column
 
 
 @lru_cache(4)
@@ -198,7 +200,8 @@ def read_table(path: Path) -> pa.Table:
 
 
 def is_scalar(kind: pa.DataType) -> bool:
-    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return not (pa.types.is_nested(kind) or any(is_of(kind) for is_of in of_bytes))
 
 
 def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:

@@ -54,7 +54,8 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def source_mark(source: Path) -> dict[str, Any]:
     """What tells one source, a file or a folder of Parquet files, from another without reading it."""
-    found = [path.stat() for path in ([source] if source.is_file() else source.rglob("*.parquet"))]
+    files = [source] if source.is_file() else [path for path in source.rglob("*.parquet") if path.is_file()]
+    found = [path.stat() for path in files]
     size, modified = sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
     return {"source": source.name, "size": size, "modified": modified}
 
@@ -150,21 +151,25 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
 def members_of(partial: Path) -> tuple[list[tuple[str, int]], int]:
     """The whole members of an unfinished tar, (name, size), and where they end."""
     found: list[tuple[str, int]] = []
-    end = 0
+    end, at, long = 0, 0, ""
     if not partial.exists():
         return found, end
     total = partial.stat().st_size
     with partial.open("rb") as handle:
-        while end + tarfile.BLOCKSIZE <= total:
-            handle.seek(end)
+        while at + tarfile.BLOCKSIZE <= total:
+            handle.seek(at)
             try:
                 info = tarfile.TarInfo.frombuf(handle.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
             except tarfile.HeaderError:
                 break
-            after = end + tarfile.BLOCKSIZE + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            after = at + tarfile.BLOCKSIZE + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             if after > total:
                 break
-            found.append((info.name, info.size))
+            if info.type == tarfile.GNUTYPE_LONGNAME:  # of over 100 bytes: a member of its own before the image
+                long, at = handle.read(info.size).rstrip(b"\0").decode("utf-8", "surrogateescape"), after
+                continue
+            found.append((long or info.name, info.size))
+            long, at = "", after
             end = after
     return found, end
 

@@ -41,7 +41,7 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "amazon": Converter(is_json, convert_reviews, "reviews_*.json.gz of 2014, with meta_*.json.gz beside it"),
     "parquet": Converter(
-        lambda path: path.suffix == ".parquet" or (path.is_dir() and bool(shards(path))),
+        lambda path: (path.suffix == ".parquet" or path.is_dir()) and bool(shards(path)),
         convert_parquet,
         "Parquet files (or a folder of them) with a column of images",
     ),

@@ -134,8 +134,8 @@ def make_inputs(
         raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
     if limited and not c.memory_limit:
         console.print(
-            f"train: {size / 1e9:,.1f} GB of prepared features are more than fits in memory; they lie in a file beside "
-            "the model meanwhile"
+            f"train: {size / 1e9:,.1f} GB of prepared features do not fit in memory and go to a file in "
+            f"{folder or tempfile.gettempdir()} meanwhile"
         )
     mapped: list[mmap.mmap] = []
 
@@ -169,7 +169,8 @@ def available_memory(root: Path = Path("/")) -> int:
     """
     machine = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
     found = [int(machine["MemAvailable"].split()[0]) * 1024]
-    for line in (root / "proc/self/cgroup").read_text().splitlines():
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.exists() else []:
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue

@@ -50,9 +50,7 @@ def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[
 def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: torch.device) -> Tensor:
     """(d, k) orthonormal, the leading eigenvectors of a symmetric matrix known by its products, largest first."""
     basis = torch.eye(d, min(d, k + SPARE), device=device)
-    shift = torch.zeros(
-        (), device=device
-    )  # off zero by the most negative value met: iteration goes to the largest sizes
+    shift = torch.zeros((), device=device)  # by the most negative value met: iteration finds what is furthest from zero
     for _ in range(PASSES):
         image = multiply(basis)
         small = basis.T @ image
