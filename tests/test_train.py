@@ -325,3 +325,16 @@ def test_more_factors_than_memory_holds_are_refused_before_the_work(board, board
     with pytest.raises(VbprError, match=r"K 100,000,00. for 32 users and 22 items takes .* GB, and .*lower --factors"):
         run(board, [board_features], tmp_path / "m.h5", "vbpr", factors=100_000_000)
     assert not (tmp_path / "m.h5").exists()
+
+
+def test_models_without_a_head_take_narrow_features(tmp_path):
+    """A default K means nothing to them."""
+    folder = write_catalogue(tmp_path / "shop", board_items(), board_pairs())
+    ids = Dataset.resolve(folder).interactions().item_ids
+    with FeatureStore.create(
+        tmp_path / "f.h5", ids, np.arange(len(ids)), 16, PROVENANCE | {"data": str(folder)}
+    ) as store:
+        store.write(np.arange(len(ids)), np.random.default_rng(0).normal(size=(len(ids), 16)))
+    assert train(folder, tmp_path / "f.h5", configure("knn"), tmp_path / "m.h5").factors.items.shape[1] == 16
+    with pytest.raises(VbprError, match=r"--dim 128 is more than the features' 16 columns; .*widest=16"):
+        train(folder, tmp_path / "f.h5", configure("visual"), tmp_path / "m.h5")

@@ -184,11 +184,6 @@ def train(
     parts = prepare(data, stores, config=split, images=images)
     digests = [store.digest() for store in stores]
     matrix = align(stores, parts.item_ids) if visual else None
-    if matrix is not None and config.dim > (widest := matrix.matrix.shape[1]):
-        raise VbprError(
-            f"--dim {config.dim} is more than the features' {widest} columns; lower it (in Python, configure(..., "
-            f"widest={widest}) cuts a default)"
-        )
     device = config.torch_device()  # another kind of device, or of number, is another run
     numbers = f"{device.type} {config.torch_dtype(device)}"
     check_memory(parts, config)

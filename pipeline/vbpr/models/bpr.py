@@ -245,7 +245,11 @@ class BPR:
         if not (c.dim or c.factors):
             raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
         if features is not None and c.dim > len(features.mean):
-            raise VbprError(f"--dim {c.dim} is more than the features' {len(features.mean)} columns; lower it")
+            widest = len(features.mean)
+            raise VbprError(
+                f"--dim {c.dim} is more than the features' {widest} columns; lower it (in Python, configure(..., "
+                f"widest={widest}) cuts a default)"
+            )
         if c.shared_negatives > max(len(split.item_ids), TrainConfig.shared_negatives):
             raise VbprError(f"--shared-negatives {c.shared_negatives:,} is more than there are items; lower it")
         generator = torch.Generator(device).manual_seed(c.seed)
