@@ -1,6 +1,6 @@
 """What questions have in common: lists of ids from files, and which items may be answers.
 
-allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_ids("in-stock.txt"))
+allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_known("in-stock.txt", factors.item_ids))
 """
 
 from collections.abc import Iterable, Mapping

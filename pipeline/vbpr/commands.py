@@ -330,10 +330,9 @@ def train(
             print("some of these ids have spaces around them, which makes them other ids; take the spaces off")
     curve = first_curve(f.about)
     if curve and f.validation.nnz:
-        best = max(curve, key=lambda point: point.get("auc", point["epoch"]))
-        auc = f", validation AUC {best['auc']:.4f}" if "auc" in best else ""
+        best = max(curve, key=lambda point: point["auc"])
         of = " of the visual part" if "part" in best else ""
-        print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}{auc}")
+        print(f"best epoch{of}: {best['epoch']} of {curve[-1]['epoch']}, validation AUC {best['auc']:.4f}")
     if index_path(out).exists():
         print(
             f"{index_path(out)} was made before; where the model has changed, run vbpr index {out} again or delete it"

@@ -638,14 +638,19 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
     return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
 
+def without_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of ids, its floats as the whole numbers that they are; none where one is no such number."""
+    if not pa.types.is_floating(column.type):
+        return column
+    numbers = column.cast(pa.float64()).to_numpy()
+    sound = whole(numbers)
+    return pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
+
+
 def ids(column: pa.ChunkedArray) -> tuple[Coded, Array]:
     """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
     up to the next one for an id."""
-    if pa.types.is_floating(column.type):
-        numbers = column.cast(pa.float64()).to_numpy()
-        sound = whole(numbers)
-        column = pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
-    column = pc.fill_null(pc.cast(column, pa.string()), "")
+    column = pc.fill_null(pc.cast(without_floats(column), pa.string()), "")
     bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
     bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
     codes = column.combine_chunks().dictionary_encode()
@@ -813,4 +818,5 @@ __all__ = [
     "refuse_twins",
     "rows_of",
     "settle",
+    "without_floats",
 ]

@@ -45,13 +45,13 @@ class Aligned:
         """The features of items: a position, a slice, positions, or a mask of all of them."""
         columns = []
         for rows, place, mean in self.parts:
-            wanted = np.atleast_1d(place[items])
-            out = np.empty((len(wanted), rows.shape[1]), np.float16)
+            wanted = np.asarray(place[items])
+            there = wanted >= 0
+            out = np.empty((*wanted.shape, rows.shape[1]), np.float16)
             out[:] = mean
-            out[wanted >= 0] = rows[wanted[wanted >= 0]]
+            out[there] = rows[wanted[there]]
             columns.append(out)
-        found = columns[0] if len(columns) == 1 else np.concatenate(columns, 1)
-        return found if np.ndim(place[items]) else found[0]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns, -1)
 
 
 @dataclasses.dataclass(frozen=True)

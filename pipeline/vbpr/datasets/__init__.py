@@ -161,6 +161,7 @@ class Items(Mapping[str, dict[str, str]]):
 
 
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as text, empty where there is nothing; bytes that are no UTF-8 are an ArrowInvalid."""
     column = pc.fill_null(pc.cast(column, pa.string()), "")
     column.validate(full=True)
     return column
@@ -210,4 +211,4 @@ def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str
     return [column.get(str(item), "") for item in item_ids]
 
 
-__all__ = ["Dataset", "is_scalar", "titles"]
+__all__ = ["Dataset", "is_scalar", "texts", "titles"]

@@ -52,10 +52,14 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
 
 
+def shards(source: Path) -> list[Path]:
+    """The files of a source, in order: itself, or the Parquet files below a folder."""
+    return [source] if source.is_file() else sorted(path for path in source.rglob("*.parquet") if path.is_file())
+
+
 def source_mark(source: Path) -> dict[str, Any]:
-    """What tells one source, a file or a folder of Parquet files, from another without reading it."""
-    files = [source] if source.is_file() else [path for path in source.rglob("*.parquet") if path.is_file()]
-    found = [path.stat() for path in files]
+    """What tells one source, a file or a folder, from another without reading it."""
+    found = [path.stat() for path in shards(source)]
     size, modified = sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
     return {"source": source.name, "size": size, "modified": modified}
 
@@ -184,4 +188,4 @@ def spans(path: Path, wanted: Iterable[tuple[str, int, int]]) -> Iterator[tuple[
         os.close(descriptor)
 
 
-__all__ = ["Conversion", "begin", "finish", "finished", "source_mark", "spans", "write_table", "write_tar"]
+__all__ = ["Conversion", "begin", "finish", "finished", "shards", "source_mark", "spans", "write_table", "write_tar"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..errors import VbprError
 from .amazon_reviews import convert_reviews
-from .canonical import Conversion, source_mark
+from .canonical import Conversion, shards, source_mark
 from .dvbpr_npy import convert_npy
-from .parquet_images import convert_parquet, shards
+from .parquet_images import convert_parquet
 from .tradesy import convert_tradesy
 
 
@@ -21,11 +21,13 @@ class Converter:
         takes: whether a file or folder is of this format, by its name.
         run: (source, output folder) -> what was made.
         about: one line for the help.
+        folders: whether a folder of such files is taken as well.
     """
 
     takes: Callable[[Path], bool]
     run: Callable[[Path, Path], Conversion]
     about: str
+    folders: bool = False
 
 
 def is_json(path: Path) -> bool:
@@ -44,6 +46,7 @@ CONVERTERS: dict[str, Converter] = {
         lambda path: (path.suffix == ".parquet" or path.is_dir()) and bool(shards(path)),
         convert_parquet,
         "Parquet files (or a folder of them) with a column of images",
+        folders=True,
     ),
 }
 
@@ -59,7 +62,7 @@ def convert(source: Path | str, out: Path | str) -> Conversion:
         raise VbprError(f"{source} does not exist; give the downloaded file itself")
     for converter in CONVERTERS.values():
         if converter.takes(source):
-            if not source.is_file() and converter.run is not convert_parquet:
+            if not (source.is_file() or converter.folders):
                 raise VbprError(f"{source} is not a file")
             try:
                 return converter.run(source, out)

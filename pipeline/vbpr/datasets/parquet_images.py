@@ -16,9 +16,9 @@ import pyarrow.parquet
 from ..errors import VbprError, first_line, some
 from ..files import composed
 from ..images import LONGEST_ID, item_id_of
-from ..interactions import ITEM_COLUMNS, column_of, plain, refuse_twins
-from . import is_scalar
-from .canonical import Conversion, begin, finish, finished, write_table, write_tar
+from ..interactions import ITEM_COLUMNS, column_of, plain, refuse_twins, without_floats
+from . import is_scalar, texts
+from .canonical import Conversion, begin, finish, finished, shards, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there
 ROWS, BUFFER = 16, 2**20  # images in memory at a time; bytes read at a time of a row group, however large that is
@@ -59,11 +59,6 @@ def convert_parquet(source: Path, out: Path) -> Conversion:
     return finish(out, source, {"items": len(ids), "images": images}, notes)
 
 
-def shards(source: Path) -> list[Path]:
-    """The Parquet files of a source, in order: itself, or all below a folder."""
-    return [source] if source.is_file() else sorted(path for path in source.rglob("*.parquet") if path.is_file())
-
-
 def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[str, list[Any]]]:
     """Which column has the images and which the ids, and the columns of items.csv, ids first."""
     schema = pyarrow.parquet.read_schema(files[0])
@@ -92,15 +87,12 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
             tables.append(opened.read(wanted, use_threads=False))
     table = pa.concat_tables(tables)
     names = pc.struct_field(table[image], "path") if key is None else table[key]
-    if pa.types.is_floating(names.type):  # whole numbers, one of which is missing
-        names = pc.cast(names, pa.int64())
-    ids = [composed(name or "") for name in pc.cast(names, pa.string()).to_pylist()]
+    ids = [composed(name) for name in texts(without_floats(names)).to_pylist()]
     classes = class_names(schema)
     columns: dict[str, list[Any]] = {"item_id": [item_id_of(path) for path in ids] if key is None else ids}
     for name in (name for name in scalar if plain(name) != "itemid"):
-        values = pc.cast(table[name], pa.string()).to_pylist()
         words = classes.get(name, {})
-        columns[name] = [words.get(value, value) or "" for value in values]
+        columns[name] = [words.get(value, value) for value in texts(table[name]).to_pylist()]
     return image, key, columns
 
 
@@ -155,4 +147,4 @@ def pictures(files: list[Path], image: str, ids: list[str]) -> Iterator[tuple[st
                         yield item, data
 
 
-__all__ = ["convert_parquet", "shards"]
+__all__ = ["convert_parquet"]
