@@ -642,3 +642,9 @@ def test_whole_numbers_among_objects_are_one_id():
     for bad in (1.5, np.float32("nan"), np.inf):
         with pytest.raises(VbprError, match="event 1 has "):
             Interactions.of(np.array([1, bad], object), ["a", "b"])
+
+
+def test_whole_numbers_are_one_id_in_a_table_of_items_too(tmp_path):
+    """As floats, where pandas met a missing one: they must be those of the interactions."""
+    pyarrow.parquet.write_table(pa.table({"item_id": [1e10, 2.0], "title": ["a", "b"]}), tmp_path / "items.parquet")
+    assert Dataset(tmp_path).items()["title"] == {"10000000000": "a", "2": "b"}

@@ -29,6 +29,7 @@ from ..interactions import (
     in_memory,
     refuse_twins,
     rows_of,
+    without_floats,
 )
 
 
@@ -178,7 +179,7 @@ def read_items(path: Path, changed: int) -> Items:
         key = column_of(names, ITEM_COLUMNS)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
-        ids = texts(table[key]).to_pylist()
+        ids = texts(without_floats(table[key])).to_pylist()
         if not "".join(ids).isascii():
             ids = [composed(name) for name in ids]
         return Items(ids, {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)})
