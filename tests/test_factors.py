@@ -248,7 +248,7 @@ def test_texts_that_safetensors_cannot_hold_are_refused_before_the_write(tmp_pat
     path = tmp_path / "a.safetensors"
     make().to_safetensors(path)
     old = path.read_bytes()
-    with pytest.raises(VbprError, match=r"a\.safetensors: .* 6 users and 9 items .*to_parquet"):
+    with pytest.raises(VbprError, match=r"a\.safetensors: .* 6 users and 9 items .*write_recommendations"):
         dataclasses.replace(make(), about={"x": "x" * 100_000_000}).to_safetensors(path)
     assert path.read_bytes() == old
 
@@ -366,7 +366,7 @@ def test_parquet_heeds_what_may_come_back(tmp_path):
     f = make()
     allowed = np.arange(9) < 5
     for seen, mask in ((False, None), (True, None), (False, allowed), (True, allowed)):
-        f.to_parquet(tmp_path / "r.parquet", 4, None, seen, mask)
+        f.write_recommendations(tmp_path / "r.parquet", 4, None, seen, mask)
         table = pyarrow.parquet.read_table(tmp_path / "r.parquet").to_pydict()
         items, scores = f.recommend_all(k=4, seen=seen, allowed=mask)
         assert table["item_id"] == f.item_ids[items[items >= 0]].tolist()

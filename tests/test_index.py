@@ -104,17 +104,20 @@ def model(tmp_path):
     return tmp_path / "small.model.h5"
 
 
-def test_a_saved_index_answers_as_before_and_is_refused_for_another_model(model):
+def test_a_saved_index_answers_as_before_and_is_not_used_for_another_model(model, capsys):
     Nearest.of(model, "hnsw").save(index_path(model))
     near, exact = Nearest.open(model), Nearest.of(model)
     assert near.kind == "hnsw"
     found, wanted = (n.search(n.query_item("item-04"), 5) for n in (near, exact))
     assert [item for item, _ in found] == [item for item, _ in wanted]
     assert [score for _, score in found] == pytest.approx([score for _, score in wanted], abs=1e-6)
-    with h5py.File(model, "r+") as handle:
-        handle["bias"][0] = 7
+    factors = Factors.load(model)
+    factors.bias[0] += 1
+    factors.save(model)
     with pytest.raises(VbprError, match="not made from"):
-        Nearest.open(model)
+        Nearest.open(model, index_path(model))  # which was asked for
+    assert Nearest.open(model).kind == "flat"
+    assert "was not made from" in capsys.readouterr().err
 
 
 def test_an_altered_index_is_refused_whichever_byte_it_was(model):

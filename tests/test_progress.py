@@ -72,7 +72,7 @@ def test_evaluation_tells_how_many_users_are_ranked(told):
 
 
 def test_recommending_tells_how_many_users_are_done(told, tmp_path):
-    several(users=70).to_parquet(tmp_path / "r.parquet", chunk=30)
+    several(users=70).write_recommendations(tmp_path / "r.parquet", chunk=30)
     assert counts(told(), "recommend", "users") == ([30, 60, 70], {70})
 
 

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from small import made
 from vbpr.commands import app
+from vbpr.errors import VbprError
 from vbpr.factors import Factors, diversified
 
 
@@ -93,15 +94,21 @@ def test_diversity_looks_beyond_a_hundred_items_of_one_kind():
     assert (f.recommend(0, 10, diversity=0.6)[0] >= 300).any()
 
 
-def test_parquet_of_some_users_is_in_their_order(tmp_path):
+def test_a_table_of_some_users_is_in_their_order(tmp_path):
     factors = random_factors()
-    rows = factors.to_parquet(tmp_path / "r.parquet", 4, factors.user_indices(["u9", "u3"]), chunk=1)
+    rows = factors.write_recommendations(tmp_path / "r.parquet", 4, factors.user_indices(["u9", "u3"]), chunk=1)
     table = pyarrow.parquet.read_table(tmp_path / "r.parquet").to_pylist()
     assert rows == len(table) == 8
     assert [row["user_id"] for row in table] == ["u9"] * 4 + ["u3"] * 4
     assert [row["rank"] for row in table] == [1, 2, 3, 4] * 2
     assert [row["item_id"] for row in table[4:]] == [str(i) for i in factors.item_ids[factors.recommend("u3", 4)[0]]]
-    every = factors.to_parquet(tmp_path / "r.parquet", 10**9)  # no room is taken for more than there are
+    factors.write_recommendations(tmp_path / "r.csv", 4, factors.user_indices(["u9", "u3"]), chunk=1)
+    assert pyarrow.csv.read_csv(tmp_path / "r.csv").to_pylist() == [
+        row | {"score": pytest.approx(row["score"])} for row in table
+    ]
+    with pytest.raises(VbprError, match=r"x\.txt: give a name that ends in \.parquet or \.csv"):
+        factors.write_recommendations(tmp_path / "x.txt")
+    every = factors.write_recommendations(tmp_path / "r.parquet", 10**9)  # no room is taken for more than there are
     assert every == len(factors.user_ids) * len(factors.item_ids) - factors.seen.nnz
 
 

@@ -3,6 +3,8 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import io
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.errors import VbprError  # noqa: E402
 from vbpr.factors import Factors  # noqa: E402
-from vbpr.serve import Answers, create_app, find, serve  # noqa: E402
+from vbpr.serve import Answers, Counts, Newest, create_app, find, serve  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -349,3 +351,78 @@ def test_only_names_that_are_allowed_are_answered():
 def test_names_that_no_host_has_are_refused(name):
     with pytest.raises(VbprError, match="--allow-host"):
         serve(made() / "small.model.h5", names=[name])
+
+
+def test_what_is_excluded_does_not_come_back_and_others_take_its_place(client):
+    def ids(answer):
+        assert answer.status_code == 200, answer.text
+        return [item["item_id"] for item in answer.json()["items"]]
+
+    photo = [("photos", ("x.png", (made() / "data" / "images" / "item-11.png").read_bytes()))]
+    for ask in (
+        lambda k, out: client.get("/users/user%2F03/recommendations", params={"k": k, "exclude": out}),
+        lambda k, out: client.get("/users/user%2F03/recommendations", params={"k": k, "exclude": out, "seen": True}),
+        lambda k, out: client.get("/items/item-07/similar", params={"k": k, "exclude": out}),
+        lambda k, out: client.post("/similar", params={"k": k, "exclude": out}, files=photo),
+        lambda k, out: client.post("/users/fold-in", json={"liked": ["item-01"], "k": k, "exclude": out}),
+    ):
+        before = ids(ask(7, []))
+        assert ids(ask(5, [before[0], before[3], "sold long ago"])) == [before[n] for n in (1, 2, 4, 5, 6)]
+    for asked in ({"exclude": ["x"] * 201}, {"exclude": ["x" * 513]}):
+        assert client.get("/items/item-07/similar", params=asked).status_code == 422
+
+
+def test_only_allowed_items_are_answers(tmp_path):
+    (tmp_path / "stock.txt").write_text("item-03\nitem-04\nitem-06\nitem-07\nnone\n")
+    answers = Answers(made() / "small.model.h5", allowed=tmp_path / "stock.txt")
+    with fastapi.TestClient(create_app(answers, hosts=["testserver"])) as client:
+        for path in ("users/user%2F03/recommendations?seen=true", "items/item-03/similar", "items/item-00/similar"):
+            found = {item["item_id"] for item in client.get(f"{path}{'&' if '?' in path else '?'}k=20").json()["items"]}
+            assert found == {"item-03", "item-04", "item-06", "item-07"} - {path[6:13]}
+        some = client.get("/users/user%2F03/recommendations?seen=true&category=green").json()["items"]
+        assert {item["item_id"] for item in some} == {"item-04", "item-07"}  # by category, too
+        assert client.get("/items/item-00").is_success  # it is known, and its neighbours may be asked for
+
+
+def test_a_model_that_is_replaced_answers_and_one_that_cannot_be_read_does_not(tmp_path, capsys):
+    path = tmp_path / "m.model.h5"
+    shutil.copy(made() / "small.model.h5", path)
+    factors, counts, made_by = Factors.load(path), Counts(), []
+
+    def load():
+        made_by.append(create_app(Answers(path), hosts=["testserver"], counts=counts))
+        if len(made_by) == 2:  # replaced once more while it was read: that is not yet what shall answer
+            dataclasses.replace(factors, bias=-factors.bias, items=-factors.items).save(path)
+        return made_by[-1]
+
+    app = Newest(load, [path, tmp_path / "stock.txt"])
+    with fastapi.TestClient(app) as client:
+        ask = "/users/user%2F03/recommendations?k=30&seen=true"
+        before, health = client.get(ask).json(), client.get("/health").json()
+        app.look()
+        assert len(made_by) == 1  # nothing has changed
+        dataclasses.replace(factors, bias=factors.bias + 1).save(path)
+        app.look()
+        assert len(made_by) == 3
+        after, now = client.get(ask).json(), client.get("/health").json()
+        assert [i["item_id"] for i in after["items"]] == [i["item_id"] for i in before["items"]][::-1]
+        assert now["digest"] != health["digest"] and now["loaded"] > health["loaded"]
+        path.write_bytes(path.read_bytes()[:-100])
+        app.look()
+        app.look()
+        assert capsys.readouterr().out.count("not loaded anew, and the model of before goes on") == 1
+        assert client.get(ask).json() == after
+        (tmp_path / "stock.txt").write_text("item-01\n")
+        shutil.copy(made() / "small.model.h5", path)
+        app.look()
+        assert client.get(ask).json() == before
+        assert 'route="/health",status="200"} 2' in client.get("/metrics").text  # counted on
+
+
+def test_the_server_looks_by_itself(tmp_path, monkeypatch):
+    looked = threading.Event()
+    monkeypatch.setattr("vbpr.serve.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("vbpr.serve.Newest.look", lambda self: looked.set())
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: looked.wait(10))
+    serve(made() / "small.model.h5", port=0)
+    assert looked.is_set()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .errors import VbprError, near, some
-from .files import Strings, check_target, composed, read_bytes, replacing
+from .files import Strings, composed, read_bytes, replacing_table
 from .progress import console
 
 Array = np.ndarray[Any, Any]
@@ -97,34 +97,14 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
         VbprError: a name that ends otherwise, or a place that cannot be written.
     """
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
 
     rows = [(q, n, i, s) for q, found in zip(queries, answers, strict=True) for n, (i, s) in enumerate(found, 1)]
-    query, rank, item, score = zip(*rows, strict=True) if rows else ((), (), (), ())
-    table = pa.table(
-        {
-            "query": pa.array(query, pa.string()),
-            "rank": pa.array(rank, pa.int32()),
-            "item_id": pa.array(item, pa.string()),
-            what: pa.array(score, pa.float32()),
-        }
-    )
-    check_answers(path)
-    parquet = Path(path).suffix.lower() == ".parquet"
-    with replacing(path, "answers") as temporary, temporary.open("wb") as sink:
-        (pyarrow.parquet.write_table if parquet else pyarrow.csv.write_csv)(table, sink)
+    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+    types = {"query": pa.string(), "rank": pa.int32(), "item_id": pa.string(), what: pa.float32()}
+    table = pa.table({name: pa.array(values, types[name]) for name, values in zip(types, columns, strict=True)})
+    with replacing_table(path, table.schema) as writer:
+        writer.write_table(table)
     return len(rows)
 
 
-def check_answers(path: Path | str) -> None:
-    """
-    Raises:
-        VbprError: the name of a file of answers does not tell its format, or the place holds something else.
-    """
-    if Path(path).suffix.lower() not in (".parquet", ".csv"):
-        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
-    check_target(Path(path), "answers")
-
-
-__all__ = ["allowed", "check_answers", "read_known", "write_answers"]
+__all__ = ["allowed", "read_known", "write_answers"]

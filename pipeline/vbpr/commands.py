@@ -467,7 +467,7 @@ def recommend(
     allowed: Allowed = None,
     seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Parquet file for --users and --all")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --users and --all")] = None,
     data: Data = None,
     weights: Weights = None,
     json_out: Json = None,
@@ -477,9 +477,10 @@ def recommend(
     import time
 
     from .asking import allowed as allow
-    from .asking import check_answers, read_known
+    from .asking import read_known
     from .datasets import Dataset
     from .factors import Factors
+    from .files import check_table
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
 
@@ -492,15 +493,15 @@ def recommend(
     columns = dataset.items() if category is not None else {}
     mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
     if users is not None or everyone:
-        if out is None or out.suffix.lower() != ".parquet":
-            raise VbprError("--users and --all write Parquet; give --out NAME.parquet")
-        check_answers(out)
+        if out is None:
+            raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
+        check_table(out)
         if diversity or grid or json_out:
             idle = "--diversity" if diversity else "--grid" if grid else "--json"
             raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
         many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
         started = time.monotonic()
-        rows = factors.to_parquet(out, k, many, seen, mask)
+        rows = factors.write_recommendations(out, k, many, seen, mask)
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
         print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
         return None
@@ -591,8 +592,9 @@ def similar(
 ) -> Any:
     """The items nearest to items or photos."""
     from .asking import allowed as allow
-    from .asking import check_answers, read_known, write_answers
+    from .asking import read_known, write_answers
     from .datasets import Dataset
+    from .files import check_table
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
@@ -604,7 +606,7 @@ def similar(
     if items is not None:
         if out is None or grid or json_out:
             raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
-        check_answers(out)
+        check_table(out)
     elif out is not None:
         raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
@@ -686,14 +688,28 @@ def serve(
         list[str] | None, typer.Option(help="Name by which a proxy on this machine asks, as shop.example; may repeat")
     ] = None,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
+    allowed: Allowed = None,
     data: Data = None,
     weights: Weights = None,
 ) -> None:
-    """Answer over HTTP (typed JSON, /openapi.json), with a page for people at /. Loopback only, unless told."""
+    """Answer over HTTP (typed JSON, /openapi.json), with a page for people at /. Loopback only, unless told.
+
+    A model, index or --allowed list that is replaced meanwhile is taken up.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy at import; a user's scores are no work for two
     from .serve import serve as run
 
-    run(model, host=host, port=port, names=allow_host or [], max_upload=max_upload * 2**20, data=data, weights=weights)
+    limit = max_upload * 2**20
+    run(
+        model,
+        host=host,
+        port=port,
+        names=allow_host or [],
+        max_upload=limit,
+        data=data,
+        weights=weights,
+        allowed=allowed,
+    )
 
 
 @app.command()

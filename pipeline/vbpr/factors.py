@@ -26,6 +26,7 @@ from .files import (
     read_text,
     replacing,
     replacing_h5,
+    replacing_table,
     write_strings,
     write_text,
 )
@@ -423,7 +424,7 @@ class Factors:
                     group.create_dataset(name, data=getattr(self.head, name).astype("<f4"))
                 group.attrs["unit"] = self.head.unit
 
-    def to_parquet(
+    def write_recommendations(
         self,
         path: Path | str,
         k: int = 10,
@@ -432,10 +433,9 @@ class Factors:
         allowed: Array | None = None,
         chunk: int = 8192,
     ) -> int:
-        """Write the recommendations of many users (positions; None for everyone) as Parquet: user_id, rank, item_id,
-        score. Atomic; returns the number of rows."""
+        """Write the recommendations of many users (positions; None for everyone) as Parquet or CSV, by the name:
+        user_id, rank, item_id, score. Atomic; returns the number of rows."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         users = self._who(users)
         k = min(k, len(self.item_ids))
@@ -444,9 +444,7 @@ class Factors:
             [("user_id", pa.string()), ("rank", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())]
         )
         with (
-            replacing(path, "answers") as temporary,
-            temporary.open("wb") as sink,
-            pq.ParquetWriter(sink, schema) as writer,
+            replacing_table(path, schema) as writer,
             Progress("recommend", len(users), "users") as bar,
         ):
             for a in range(0, len(users), chunk):
@@ -478,7 +476,7 @@ class Factors:
         if len(json.dumps(texts)) > SAFE_TEXTS:
             raise VbprError(
                 f"{path}: the ids of {len(self.user_ids):,} users and {len(self.item_ids):,} items are more text than "
-                "safetensors holds (100 MB); use the model file as it is, or write recommendations with to_parquet"
+                "safetensors holds (100 MB); use the model file as it is, or write_recommendations"
             )
         with replacing(path, "tensors") as temporary:
             save_file(arrays, temporary, texts)

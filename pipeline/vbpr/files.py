@@ -87,6 +87,34 @@ def replace_text(path: Path | str, text: str, kind: str = "", errors: str = "str
         temporary.write_text(text, encoding="utf-8", errors=errors)
 
 
+def check_table(path: Path | str) -> None:
+    """
+    Raises:
+        VbprError: the name of a table does not tell its format, or the place holds something else.
+    """
+    if Path(path).suffix.lower() not in (".parquet", ".csv"):
+        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
+    check_target(Path(path), "answers")
+
+
+@contextlib.contextmanager
+def replacing_table(path: Path | str, schema: Any) -> Iterator[Any]:
+    """Yield pyarrow's writer of tables of this schema, one after another, to a new Parquet or CSV file in place of
+    `path`.
+
+    Raises:
+        VbprError: see `check_table` and `replacing`.
+    """
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    check_table(path)
+    parquet = Path(path).suffix.lower() == ".parquet"
+    new = pyarrow.parquet.ParquetWriter if parquet else pyarrow.csv.CSVWriter
+    with replacing(path, "answers") as temporary, temporary.open("wb") as sink, new(sink, schema) as writer:
+        yield writer
+
+
 def failed_write(error: OSError | RuntimeError) -> str | None:
     """Why a write failed, in words; None for any other fault. HDF5 hides the number in the text of a RuntimeError."""
     if number := errno_in(error):
@@ -476,6 +504,7 @@ __all__ = [
     "SOFTWARE",
     "Strings",
     "artifact_name",
+    "check_table",
     "check_target",
     "composed",
     "damaged",
@@ -493,6 +522,7 @@ __all__ = [
     "replace_text",
     "replacing",
     "replacing_h5",
+    "replacing_table",
     "reserve",
     "sync",
     "write_strings",

@@ -55,6 +55,10 @@ GPU_WORK, GPU_K = 10**11, 2048  # of fewer products, the CPU is done while a GPU
 GPU = threading.Lock()  # FAISS searches on a GPU from one thread at a time
 
 
+class Stale(VbprError):
+    """An index of what its file was before."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Nearest:
     """A FAISS index over item vectors; with cosine they have length 1, so that inner product is cosine.
@@ -103,15 +107,20 @@ class Nearest:
 
     @classmethod
     def open(cls, path: Path | str, index: Path | str | None = None) -> "Nearest":
-        """The saved index of a model or feature file (`index`, or the one beside it), or an exact one where none is.
+        """The saved index of a model or feature file (`index`, or the one beside it), or an exact one where there is
+        none beside it, or that was made from what the file was before.
 
         Raises:
-            VbprError: the index is damaged, or was made from another file.
+            VbprError: the index is damaged, or `index` was made from another file.
         """
-        saved = Path(index) if index is not None else index_path(path)
-        if not saved.exists() and index is None:
-            return cls.of(path)
-        return cls.load(saved, path)
+        if index is not None:
+            return cls.load(index, path)
+        if index_path(path).exists():
+            try:
+                return cls.load(index_path(path), path)
+            except Stale as error:
+                console.print(f"note: {error}; until then every item is compared")
+        return cls.of(path)
 
     @classmethod
     def load(cls, saved: Path | str, path: Path | str) -> "Nearest":
@@ -121,7 +130,7 @@ class Nearest:
 
         data, ids, about = read_index(saved, str(path))
         if about["source"] != digest(path):
-            raise VbprError(
+            raise Stale(
                 f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
             )
         index = faiss.deserialize_index(data)

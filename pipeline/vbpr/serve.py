@@ -2,29 +2,35 @@
 
     vbpr serve artifacts/inc.model.h5        # http://127.0.0.1:8000, /openapi.json
 
-Everything is looked up by id in what was loaded at the start: no word of a request is ever used as a path. Bodies and
-pixels are capped, photos are decoded a few at a time, and a fault of the request gets a 4xx with a sentence.
+Everything is looked up by id in what was loaded: no word of a request is ever used as a path. Bodies and pixels are
+capped, photos are decoded a few at a time, and a fault of the request gets a 4xx with a sentence. A model file that is
+replaced is taken up.
 """
 
 import asyncio
 import contextlib
+import datetime
 import functools
+import gc
 import importlib.resources
 import re
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
-from .asking import allowed
+from .asking import allowed as allow
+from .asking import read_known
 from .datasets import Dataset
 from .errors import VbprError
 from .factors import BLIND, Factors
+from .files import digest
 from .images import BadImage
-from .nearest import UNKNOWN, Nearest, PhotoEncoder
+from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
 from .pictures import Photos
 
 try:
@@ -43,6 +49,7 @@ Array = np.ndarray[Any, Any]
 
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
+WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
 DECODERS = 2  # photos in work at a time: each may hold a few hundred MB
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 SIDES = (96, 192, 384)
@@ -85,10 +92,11 @@ class Found(BaseModel):
 
 
 class Liked(BaseModel):
-    """What someone unknown to the model likes."""
+    """What someone unknown to the model likes, and items that shall not come back beside those."""
 
     model_config = ConfigDict(extra="forbid")
     liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
+    exclude: list[Annotated[str, Field(max_length=MAX_ID)]] = Field([], max_length=MAX_LIKED)
     k: int = Field(10, ge=1, le=MAX_K)
     category: str | None = Field(None, max_length=MAX_ID)
     diversity: float = Field(0.0, ge=0, le=1)
@@ -98,6 +106,8 @@ class Health(BaseModel):
     """That the server is up, and with what."""
 
     status: str
+    loaded: datetime.datetime = Field(description="when the model was loaded")
+    digest: str = Field(description="of the model file")
     model: str
     data: str
     users: int
@@ -109,7 +119,18 @@ class Health(BaseModel):
 class Answers:
     """The model, its index and its pictures, loaded once; every method is safe to call from several threads."""
 
-    def __init__(self, model: Path | str, data: str | None = None, weights: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        model: Path | str,
+        data: str | None = None,
+        weights: Path | str | None = None,
+        allowed: Path | str | None = None,
+    ) -> None:
+        """
+        Args:
+            allowed: file of ids; only these items are ever an answer.
+        """
+        self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
         self.factors = Factors.load(model)
         about = self.factors.about
         dataset = Dataset.behind(about, data)
@@ -118,6 +139,11 @@ class Answers:
         self.near = Nearest.open(model) if self.factors.items.shape[1] else None
         self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
         self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
+        offered = None if allowed is None else read_known(allowed, self.factors.item_ids)
+        self.of_category = functools.lru_cache(maxsize=64)(
+            lambda name: allow(self.factors.item_ids, self.meta, name or None, offered)
+        )
+        self.of_category(None)
         self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
         self.encoder: PhotoEncoder | None = None
         self.no_photos = ""
@@ -141,14 +167,23 @@ class Answers:
         pairs = zip(at.tolist(), scores.tolist(), strict=True)
         return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019  (one object a process)
-    def of_category(self, category: str | None) -> Array | None:
-        return allowed(self.factors.item_ids, self.meta, category or None)
+    def those(self, item_ids: Sequence[str]) -> Array:
+        """The positions of items, without ids that the model does not know."""
+        return np.array([self.item_at[name] for name in dict.fromkeys(item_ids) if name in self.item_at], np.int64)
+
+    def nearest(self, near: Nearest, query: Array, k: int, category: str | None, left_out: Array) -> dict[str, Any]:
+        found, scores = near.search_many(query, k + len(left_out), self.of_category(category))
+        others = ~np.isin(found[0], left_out)
+        return self.scored(found[0][others][:k], scores[0][others][:k])
 
 
 Id = Annotated[str, InPath(max_length=MAX_ID)]
 K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
 Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
+Exclude = Annotated[
+    list[Annotated[str, Field(max_length=MAX_ID)]],
+    Query(max_length=MAX_LIKED, description="item that shall not come back, as one in the basket; may repeat"),
+]
 
 
 async def known_parameters(request: Request) -> None:
@@ -160,10 +195,13 @@ async def known_parameters(request: Request) -> None:
         raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
 
 
-def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None) -> FastAPI:
+def create_app(
+    answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None, counts: "Counts | None" = None
+) -> FastAPI:
     """The application.
 
     Args:
+        counts: where requests are counted; None for counts of its own.
         max_upload: largest request body in bytes.
         hosts: names by which the server may be called; None for any. Loopback servers take only their own, so that a
             page elsewhere cannot reach them under a name of its own.
@@ -175,7 +213,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         redoc_url=None,
         dependencies=[Depends(known_parameters)],
     )
-    factors, counts = answers.factors, Counts()
+    factors, counts = answers.factors, counts or Counts()
     decoding = asyncio.Semaphore(DECODERS)
     page = page_html(answers)
 
@@ -216,6 +254,8 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         about = factors.about
         return Health(
             status="ok",
+            loaded=answers.loaded,
+            digest=answers.digest,
             model=str(about.get("title", about.get("model", "model"))),
             data=str(about.get("data_title", "")),
             users=len(factors.user_ids),
@@ -248,7 +288,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         found = factors.choose(
             factors.fold_in(factors.items[at]),
             asked.k,
-            exclude=at,
+            exclude=np.concatenate([at, answers.those(asked.exclude)]),
             allowed=answers.of_category(asked.category),
             diversity=asked.diversity,
         )
@@ -261,10 +301,14 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         category: Category = None,
         diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
         seen: bool = False,
+        exclude: Exclude = [],  # noqa: B006  (FastAPI copies it)
     ) -> Answer:
-        at = user_of(user_id)
+        at, left_out = user_of(user_id), answers.those(exclude)
+        if not seen:
+            left_out = np.concatenate([left_out, factors.seen_by(at)])
         mask = answers.of_category(category)
-        return Answer(**answers.scored(*factors.recommend(at, k, seen, allowed=mask, diversity=diversity)))
+        found = factors.choose(factors.users[at], k, exclude=left_out, allowed=mask, diversity=diversity)
+        return Answer(**answers.scored(*found))
 
     @app.get("/users/{user_id:path}")
     async def user(user_id: Id) -> User:
@@ -272,14 +316,17 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         return User(user_id=user_id, simulated=bool(factors.about.get("simulated")), history=history)
 
     @app.get("/items/{item_id:path}/similar")
-    async def similar(item_id: Id, k: K = 10, category: Category = None) -> Answer:
+    async def similar(
+        item_id: Id,
+        k: K = 10,
+        category: Category = None,
+        exclude: Exclude = [],  # noqa: B006
+    ) -> Answer:
         at, near = item_of(item_id), item_vectors()
         vector = near.rows(np.array([at]))
         if not vector.any():
             raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
-        found, scores = near.search_many(vector, k + 1, answers.of_category(category))
-        others = found[0] != at
-        return Answer(**answers.scored(found[0][others][:k], scores[0][others][:k]))
+        return Answer(**answers.nearest(near, vector, k, category, np.append(answers.those(exclude), at)))
 
     @app.get("/items/{item_id:path}/photo", response_class=Response)
     def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
@@ -300,6 +347,7 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
         photos: Annotated[list[UploadFile], File(description="one photo or several")],
         k: K = 10,
         category: Category = None,
+        exclude: Exclude = [],  # noqa: B006
     ) -> Answer:
         """Items like a photo, or like what several have in common."""
         near, encoder = item_vectors(), answers.encoder
@@ -307,13 +355,12 @@ def create_app(answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[st
             raise HTTPException(409, answers.no_photos)
         if not 1 <= len(photos) <= MAX_PHOTOS:
             raise HTTPException(422, f"photos: 1 to {MAX_PHOTOS} of them")
-        mask = answers.of_category(category)  # a fault in it is told before the work
+        answers.of_category(category)  # a fault in it is told before the work
         data = [await upload.read() for upload in photos]
 
         def work() -> dict[str, Any]:
             features = np.concatenate([encoder([photo]) for photo in data])
-            found, scores = near.search_many(near.query_photos(features), k, mask)
-            return answers.scored(found[0], scores[0])
+            return answers.nearest(near, near.query_photos(features), k, category, answers.those(exclude))
 
         try:
             async with decoding:
@@ -458,6 +505,60 @@ class Guard:
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
+# ---------------------------------------------------------------------------------------------- serving
+
+
+class Newest:
+    """The application over what the files hold now. When one is replaced, what was loaded answers until all is loaded
+    anew, and goes on answering where that fails.
+
+    Args:
+        load: makes the application. files: that it reads, there or not.
+    """
+
+    def __init__(self, load: Callable[[], ASGIApp], files: Sequence[Path]) -> None:
+        self.load, self.files = load, files
+        self.app = self.settled()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    def look(self) -> None:
+        """Load anew if a file has changed since it was last looked at."""
+        if stamps(self.files) == self.known:
+            return
+        try:
+            self.app = self.settled()
+        except Exception as error:
+            print(f"not loaded anew, and the model of before goes on: {error}", flush=True)
+        gc.collect()  # an application holds itself, and a model with it
+
+    def settled(self) -> ASGIApp:
+        """What `load` makes of files that were not replaced while it read them."""
+        while True:
+            self.known = stamps(self.files)
+            app = self.load()
+            if stamps(self.files) == self.known:
+                return app
+
+    def watch(self) -> None:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            self.look()
+
+
+def stamps(files: Sequence[Path]) -> list[tuple[int, int, int] | None]:
+    """What changes when a file is replaced or written; None where there is none."""
+    out: list[tuple[int, int, int] | None] = []
+    for path in files:
+        try:
+            status = path.stat()
+            out.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            out.append(None)
+    return out
+
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -470,12 +571,14 @@ def serve(
     max_upload: int = 16 * 2**20,
     data: str | None = None,
     weights: Path | str | None = None,
+    allowed: Path | str | None = None,
 ) -> None:
-    """Answer until stopped.
+    """Answer until stopped; a model, index or list of allowed items that is replaced meanwhile is taken up.
 
     Args:
         names: by which it may be called, as by a proxy that passes the name on; with any, beside these only
             localhost.
+        allowed: see `Answers`.
 
     Raises:
         VbprError: the model or its index cannot be used, or the address cannot be had.
@@ -487,8 +590,19 @@ def serve(
             raise VbprError(
                 f"--allow-host {name} is no host's name; give one such as shop.example, without http:// and port"
             )
-    answers = Answers(model, data, weights)
     own = host in ("127.0.0.1", "localhost", "::1")
+    hosts = [*LOOPBACK, *map(str.lower, names)] if own or names else None
+    counts = Counts()
+
+    def load() -> FastAPI:
+        answers = Answers(model, data, weights, allowed)
+        print(f"loaded {answers.factors}", flush=True)
+        if answers.no_photos:
+            print(f"photos are not taken: {answers.no_photos}", flush=True)
+        answers.photos.tell_absent(answers.factors.item_ids)
+        return create_app(answers, max_upload=max_upload, hosts=hosts, counts=counts)
+
+    app = Newest(load, [Path(file) for file in (model, index_path(model), allowed) if file is not None])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends at once (TCP_NODELAY) only where a socket names its protocol; else each answer waits for 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -500,12 +614,8 @@ def serve(
         raise VbprError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another --port") from error
     with listener, contextlib.suppress(KeyboardInterrupt):  # to be stopped is how serving ends, and no failure
         address = f"[{host}]" if ":" in host else host
-        print(f"{answers.factors}: http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
-        if answers.no_photos:
-            print(f"photos are not taken: {answers.no_photos}", flush=True)
-        answers.photos.tell_absent(answers.factors.item_ids)
-        hosts = [*LOOPBACK, *map(str.lower, names)] if own or names else None
-        app = create_app(answers, max_upload=max_upload, hosts=hosts)
+        print(f"http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
+        threading.Thread(target=app.watch, daemon=True).start()
         config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
         uvicorn.Server(config).run(sockets=[listener])
 
