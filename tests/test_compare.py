@@ -16,12 +16,15 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from scipy import stats
 
 import vbpr.compare
 from conftest import TINY
 from vbpr.compare import (
+    USERS,
     Options,
     compare,
+    differences,
     draw,
     holm,
     markdown,
@@ -29,7 +32,7 @@ from vbpr.compare import (
     paired_tests,
     sampled_auc,
     spending,
-    verdicts,
+    told_apart,
 )
 from vbpr.datasets import Dataset
 from vbpr.datasets.convert import convert
@@ -93,7 +96,8 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
     assert rows["dvbpr"]["images_encoded"] == 2 * 128 * (24 * 6 // 128) + 48
     assert rows["cae"]["images_encoded"] == 48 + 46  # two are held out
     assert set(rows["cae"]["published_protocols"]) == {"sampled-100", "sampled-1", "best-epoch-on-test"}
-    assert len(told["tests"]) == 10
+    assert {t["measure"] for t in told["tests"]} == {"all", "cold", "ndcg@10"}
+    assert len([t for t in told["tests"] if t["measure"] == "all"]) == 10
     page = (tmp_path / "compare.md").read_text()
     assert all(f"| {name} |" in page for name in names)
     assert json.loads((tmp_path / "compare.json").read_text()) == result
@@ -417,8 +421,31 @@ def test_seeds_are_averaged(board, tmp_path):
 
 def test_verdicts_go_by_the_corrected_p():
     test = {"a": "a", "b": "b", "difference": 0.1, "interval": [0.0, 0.2], "p": 0.01}
-    said = verdicts({"tests": [test | {"p_holm": 0.04}, test | {"p_holm": 0.06}]})
-    assert said[0].endswith("different") and said[1].endswith("not told apart")
+    tests = [test | {"measure": "all", "p_holm": 0.04}, test | {"measure": "ndcg@10", "p_holm": 0.06}]
+    header, rows = differences({"tests": tests})
+    assert header == ["difference of means", "AUC, all", "NDCG@10"]
+    assert rows == [["a - b", "+0.1000, p 0.04 *", "+0.1000, p 0.06"]]
+    assert differences({"tests": tests}, intervals=True)[1][0][1] == "+0.1000 (+0.0000 to +0.2000), p 0.04 *"
+
+
+def test_methods_are_told_apart_by_each_measure_that_they_have():
+    """Each measure of the right users' figures, a family of its own for Holm."""
+    rng = np.random.default_rng(0)
+    users = {name: {part: rng.random(n) for part, n in zip(USERS, (50, 9, 4, 50), strict=True)} for name in "abc"}
+    some, none = {"auc": 0.5}, {"users": 4}
+    rows = [{"method": name, "all": some, "cold": some, "unseen": none if name == "b" else some} for name in "abc"]
+    tests = told_apart(rows, users)
+    assert [(t["measure"], t["a"] + t["b"]) for t in tests] == [
+        *itertools.product(("all", "cold"), ("ab", "ac", "bc")), ("unseen", "ac"),
+        *itertools.product(("ndcg@10",), ("ab", "ac", "bc")),
+    ]  # fmt: skip
+    for t in tests:
+        a, b = (users[t[side]][t["measure"]] for side in "ab")
+        assert t["difference"] == pytest.approx(a.mean() - b.mean())
+        assert t["p"] == pytest.approx(max(stats.ttest_rel(a, b).pvalue, 2.0 ** (1 - len(a))))
+    assert [t["p_holm"] for t in tests if t["measure"] == "unseen"] == [
+        t["p"] for t in tests if t["measure"] == "unseen"
+    ]
 
 
 @pytest.mark.slow
@@ -485,3 +512,40 @@ def test_another_split_leaves_finished_cells_alone(board, tmp_path, monkeypatch)
     first, other = run(0), run(1)
     monkeypatch.setattr(vbpr.compare, "fit", lambda *_: pytest.fail("trained again"))
     assert run(0) == first != other == run(1)
+
+
+def test_model_files_of_the_same_split_stand_beside_the_methods(board, board_features, tmp_path, cli, refused):
+    """One that vbpr trained and one from elsewhere; kept until the file changes; of another split refused."""
+    own, other = tmp_path / "own.model.h5", tmp_path / "other.model.h5"
+    train(board, [board_features], configure("visual", dim=4, epochs=2, device="cpu"), own)
+    factors, rng = Factors.load(own), np.random.default_rng(0)
+    scores = rng.normal(size=factors.train.shape)
+    parts = (factors.user_ids, factors.item_ids, factors.train, factors.validation, factors.test)
+    Factors(scores, np.eye(scores.shape[1]), np.zeros(scores.shape[1]), *parts).save(other)
+    words = ("compare", "--data", board, "--out", tmp_path / "out", "--json", tmp_path / "told.json")
+    given = ("--fitted", f"tuned={own}", "--fitted", f"elsewhere={other}")
+    code, said, err = cli(*words, "--models", "popularity", *given)
+    assert code == 0, err
+    told = json.loads((tmp_path / "told.json").read_text())["data"][0]
+    rows = {row["method"]: row for row in told["methods"]}
+    assert list(rows) == ["popularity", "tuned", "elsewhere"] and rows["tuned"]["model"] == "visual"
+    for name, path in (("tuned", own), ("elsewhere", other)):
+        summary = evaluate(Factors.load(path), device="cpu").summary()
+        assert rows[name]["all"]["auc"] == summary["all"]["auc"] and rows[name]["file"] == str(path)
+    assert rows["tuned"]["config"]["dim"] == 4 and rows["tuned"]["seconds"] > 0 and rows["elsewhere"]["seconds"] is None
+    assert "popularity - tuned" in said and "tuned - elsewhere" in said
+    code, _, err = cli(*words, *given, "--models", "popularity")
+    assert code == 0 and "measuring" not in err
+    shutil.copy(own, other)
+    code, _, err = cli(*words, *given)  # of files alone, too
+    assert code == 0 and "measuring elsewhere" in err and "measuring tuned" not in err
+    told = json.loads((tmp_path / "told.json").read_text())["data"][0]
+    assert [row["all"]["auc"] for row in told["methods"]] == [rows["tuned"]["all"]["auc"]] * 2
+
+    assert "is of another data set or split" in refused(*words, *given, "--split-seed", 5)
+    assert "give it a name that no method has" in refused(*words, "--models", "knn,tuned", "--fitted", f"tuned={own}")
+    assert "each name once" in refused(*words, *given, "--fitted", f"tuned={own}")
+    assert "give NAME=FILE" in refused(*words, "--fitted", own)
+    assert "does not exist" in refused(*words, "--fitted", f"gone={tmp_path}/gone.h5")
+    assert "is for one --data" in refused(*words, "--data", "sample", *given)
+    assert "takes distinct names" in refused(*words)

@@ -786,13 +786,18 @@ def convert(
 @app.command()
 @tells_json
 def compare(
-    models: Annotated[str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones")],
+    models: Annotated[
+        str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones", show_default=False)
+    ] = "",
     data: Annotated[
         list[str] | None, typer.Option(help="Data set; may repeat [default: $VBPR_DATA, else sample]")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results; finished cells in it are kept")] = Path(
         "artifacts/compare"
     ),
+    fitted: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE: a model file of the same split as a method more; may repeat")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each trained method")] = 1,
     weights: Annotated[list[str] | None, typer.Option(help="BACKBONE=FILE; may repeat")] = None,
     random_weights: Annotated[
@@ -821,14 +826,11 @@ def compare(
     from .models import refuse_idle
     from .tables import print_comparison
 
-    files = {}
-    for pair in weights or []:
-        name, equals, file = pair.partition("=")
-        if not equals:
-            raise VbprError(f"--weights {pair}: give BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
-        files[name] = Path(file)
-    names = models.replace(" ", "").split(",")
-    for name in files.keys() - {backbone, *(method.backbone for method in methods_of(names))}:
+    files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
+    beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")
+    names = [name for name in models.replace(" ", "").split(",") if name or not beside]
+    backbones = {method.backbone for method in (methods_of(names) if names else [])}
+    for name in files.keys() - {backbone, *backbones}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
     for method, own in {
         "dvbpr": {"--epochs": epochs, "--image-size": image_size, "--backbone": backbone},
@@ -839,7 +841,7 @@ def compare(
             raise VbprError(f"{idle[0]} is for {method}, which --models does not name; leave it out")
         if idle and method == "cae" and "cae" in files:
             raise VbprError(f"{idle[0]} is for training the autoencoder, and --weights cae= gives one; leave it out")
-    if random_weights and not (backbone or any(m.backbone not in ("", "cae") for m in methods_of(names))):
+    if random_weights and not (backbone or backbones - {"", "cae"}):
         raise VbprError("--random-weights is for backbones, and --models names none that takes weights; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
     tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
@@ -851,6 +853,7 @@ def compare(
         dvbpr=tuned,
         cae={"recipe": recipe, "epochs": cae_epochs},
         published=published,
+        fitted=beside,
         split=SplitConfig(split, min_interactions, k_core, split_seed),
         device=device,
     )
@@ -859,6 +862,16 @@ def compare(
     print_comparison(result)
     print(f"written: {out}/compare.json, compare.md, compare.png")
     return result
+
+
+def named_files(pairs: list[str] | None, option: str, wanted: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for pair in pairs or []:
+        name, equals, file = pair.partition("=")
+        if not equals or name in files:
+            raise VbprError(f"{option} {pair}: give {wanted}" + (", each name once" if name in files else ""))
+        files[name] = Path(file)
+    return files
 
 
 @app.command()

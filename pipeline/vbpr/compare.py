@@ -2,10 +2,10 @@
 
     compare([Dataset.resolve("data")], ["dvbpr", "cae", "inception", "popularity"], "artifacts/compare")
 
-A method is an entry of MODELS, `dvbpr-efficient`, or the name of a backbone: its features under the model `visual`.
-One split for all; exact AUC over every item that a user has not taken; intervals by bootstrap over users and paired
-t-tests, with Holm's correction over the pairs of methods. A finished cell (data set, split, method, seed) is kept and
-not computed again.
+A method is an entry of MODELS, `dvbpr-efficient`, or the name of a backbone: its features under the model `visual`;
+model files of the same split can stand beside them. One split for all; exact AUC over every item that a user has not
+taken; intervals by bootstrap over users and paired t-tests (AUC of all, cold and unseen items, NDCG@10), with Holm's
+correction over the pairs of methods. A finished cell (data set, split, method, seed) is kept and not computed again.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from .factors import Factors
 from .features import FeatureStore
 from .files import artifact_name, check_target, locked, read_json, replace_text, replacing
 from .images import holdings
-from .interactions import Split, SplitConfig
-from .metrics import mean_auc
+from .interactions import Split, SplitConfig, digest_of
+from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
 from .progress import console
@@ -56,6 +56,7 @@ class Options:
         weights: of a backbone, by name: a file. random_weights: backbones without a file are untrained, and called so.
         dvbpr: TrainConfig fields for dvbpr and dvbpr-efficient. cae: see `train_autoencoder`.
         published: the published protocols too (None: where the data set is recognised).
+        fitted: by name, model files of the very same split to measure beside the methods: tuned, or made elsewhere.
     """
 
     seeds: int = 1
@@ -66,6 +67,7 @@ class Options:
     published: bool | None = None
     split: SplitConfig = SplitConfig()
     device: str = "auto"
+    fitted: dict[str, Path] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +116,15 @@ def compare(
         VbprError: an unknown method, data without interactions or images to look at; or whatever a stage raises.
         Stopped: Ctrl-C or SIGTERM; run again to resume.
     """
-    options, folder, methods = options or Options(), Path(out), methods_of(names)
+    options, folder = options or Options(), Path(out)
+    methods = methods_of(names) if names or not options.fitted else []
     if len({slug(data) for data in data_sets}) < len(data_sets):
         raise VbprError("--data takes distinct data sets; one of them is given twice")
+    for name in options.fitted:
+        if name in names or not name.strip():
+            raise VbprError(f"--fitted {name}={options.fitted[name]}: give it a name that no method has")
+    if options.fitted and len(data_sets) > 1:
+        raise VbprError("--fitted is for one --data: a model file is of one data set; leave one of them out")
     device = pick_device(options.device)  # a GPU that is not there is said before the first method runs
     check_methods(data_sets, methods, folder, options)
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds}
@@ -188,7 +196,8 @@ def compare_on(
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
     known = recognise(*counts)
     published = known is not None if options.published is None else options.published
-    rows, aucs = [], {}
+    fitted = {name: fitted_on(split, name, path) for name, path in options.fitted.items()}
+    rows, users = [], {}
     for method in methods:
         features, spent = features_of(method, data, folder, options)
         cells = []
@@ -197,12 +206,16 @@ def compare_on(
             cells.append(cell(method, data, split, features, config, folder, published))
             if stopping():
                 raise Stopped(f"stopped after {method.name}; run the same command again to resume")
-        aucs[method.name] = {
-            part: np.mean([cell_["users"][part] for cell_ in cells], axis=0) for part in cells[0]["users"]
-        }
+        users[method.name] = users_of(cells)
         untrained = config.network_weights == "random"
-        row = row_of(method, cells, aucs[method.name], spent, known, features, untrained)
+        row = row_of(method, cells, users[method.name], spent, known, features, untrained)
         rows.append(row | {"config": config.to_json()})
+    for name, factors in fitted.items():
+        about, nothing = factors.about, {"seconds": 0.0, "images": 0}
+        told = fitted_cell(name, factors, folder, options.device, published)
+        users[name] = users_of([told])
+        row = row_of(Method(name, str(about.get("model", "")), ""), [told], users[name], nothing, known, None, False)
+        rows.append(row | {"config": about.get("config", {}), "file": str(options.fitted[name])})
     return {
         "data": data.name,
         "title": data.title,
@@ -214,8 +227,42 @@ def compare_on(
         "dropped_users": split.dropped_users,
         "published_protocols": published,
         "methods": rows,
-        "tests": paired_tests({name: parts["all"] for name, parts in aucs.items()}),
+        "tests": told_apart(rows, users),
     }
+
+
+def users_of(cells: list[dict[str, Any]]) -> dict[str, Array]:
+    """Of each measure, every user's figure: the mean over the seeds."""
+    return {name: np.mean([cell["users"][name] for cell in cells], axis=0) for name in USERS}
+
+
+def fitted_on(split: Split, name: str, path: Path) -> Factors:
+    """A model file, which must be of this split.
+
+    Raises:
+        VbprError: it is of another, or no model file.
+    """
+    factors = Factors.load(path)
+    if factors.split_digest() != digest_of(split).hexdigest():
+        raise VbprError(
+            f"--fitted {name}={path} is of another data set or split ({factors!r}; split: "
+            f"{factors.about.get('split', 'not on record')}), on which figures do not compare; train it on {split!r}"
+        )
+    return factors
+
+
+def fitted_cell(name: str, factors: Factors, folder: Path, device: str, published: bool) -> dict[str, Any]:
+    """What a fitted model is measured to be: from its file if that is of this very model."""
+    identity, path = factors.digest(), folder / f"{artifact_name(name)}.fitted.json"
+    check_target(path)
+    with locked(path):
+        told = read_json(path)
+        if not is_whole(told, identity) or (published and not told["published"]):
+            console.print(f"measuring {name}")
+            told = measured(factors, device) | {"identity": identity, "seconds": factors.about.get("seconds")}
+            told["published"] = sampled(factors) if published else {}
+            replace_text(path, json.dumps(told))
+    return told
 
 
 def config_of(method: Method, options: Options, features: FeatureStore | None) -> TrainConfig:
@@ -290,7 +337,7 @@ def cell(
     check_target(path)
     with locked(path):
         told, model = read_json(path), path.with_suffix(".model.h5")
-        done = told.get("identity") == identity and told.keys() >= CELL
+        done = is_whole(told, identity)
         if done and (told["published"] or not published):
             return told
         console.print(f"{data.title}: {method.name}, seed {config.seed}")
@@ -302,23 +349,15 @@ def cell(
             with spending(note, {"identity": identity}) as spent:
                 factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
                 factors = made_from(factors, data, stores, digests)
-            metrics = evaluate(factors, device=config.device)
-            told = {
-                "identity": identity,
-                "seconds": spent["seconds"],
-                "encoded": int(factors.about.get("encoded", 0)),
-                "summary": metrics.summary(),
-                "users": {part: [round(float(v), 9) for v in mean_auc(metrics.ranks[part])] for part in PARTS},
-                "scores_unseen": metrics.scores_unseen,
-                "published": {},
-            }
+            told = {"identity": identity, "seconds": spent["seconds"], "published": {}}
+            told |= measured(factors, config.device)
             path.unlink(missing_ok=True)  # a cell that is there is of the model beside it
             factors.save(model)
             replace_text(path, json.dumps(told))
             discard(checkpoint)
             note.unlink(missing_ok=True)
         if published:
-            told["published"] = {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
+            told["published"] = sampled(factors)
             if factors.about.get("curve"):
                 swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
                 config, oracle = config.changed(identity=identity + " oracle"), path.with_suffix(".checkpoint-oracle")
@@ -331,6 +370,28 @@ def cell(
 
 
 CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}
+USERS = {**{part: f"AUC, {part}" for part in PARTS}, "ndcg@10": "NDCG@10"}  # what methods are told apart by
+
+
+def is_whole(told: dict[str, Any], identity: str) -> bool:
+    """Whether what was written down is a cell of this very computation."""
+    return told.get("identity") == identity and told.keys() >= CELL and told["users"].keys() >= USERS.keys()
+
+
+def measured(factors: Factors, device: str) -> dict[str, Any]:
+    """What a cell tells of its model."""
+    metrics = evaluate(factors, device=device)
+    users = {part: mean_auc(metrics.ranks[part]) for part in PARTS} | {"ndcg@10": ndcg(metrics.ranks["all"], 10)}
+    return {
+        "encoded": int(factors.about.get("encoded", 0)),
+        "summary": metrics.summary(),
+        "users": {name: [round(float(v), 9) for v in values] for name, values in users.items()},
+        "scores_unseen": metrics.scores_unseen,
+    }
+
+
+def sampled(factors: Factors) -> dict[str, float]:
+    return {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
 
 
 def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:
@@ -360,7 +421,7 @@ def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -
 def row_of(
     method: Method,
     cells: list[dict[str, Any]],
-    auc: dict[str, Array],
+    users: dict[str, Array],
     spent: dict[str, Any],
     known: str | None,
     features: FeatureStore | None,
@@ -376,9 +437,10 @@ def row_of(
         row[part] = {"users": summaries[0]["users"]}
         if "auc" in summaries[0]:
             row[part] |= {key: float(np.mean([s[key] for s in summaries])) for key in MEANS if key in summaries[0]}
-            row[part]["auc_interval"] = interval(auc[part])
+            row[part]["auc_interval"] = interval(users[part])
     row["auc_by_seed"] = [c["summary"]["all"]["auc"] for c in cells]
-    row["seconds_once"], row["seconds"] = spent["seconds"], float(np.mean([c["seconds"] for c in cells]))
+    row["seconds_once"] = spent["seconds"]
+    row["seconds"] = None if cells[0]["seconds"] is None else float(np.mean([c["seconds"] for c in cells]))
     row["images_encoded"] = spent["images"] or cells[0]["encoded"]
     names = cells[0]["published"]
     row["published_protocols"] = {name: float(np.mean([c["published"][name] for c in cells])) for name in names}
@@ -386,12 +448,22 @@ def row_of(
     return row
 
 
-def paired_tests(aucs: dict[str, Array], seed: int = 0) -> list[dict[str, Any]]:
-    """Every pair of methods: the difference of mean AUC, its bootstrap interval, and the p-value of a paired t-test,
-    Holm-corrected. Of few users no p-value is below that of a sign test, and of one nothing is known."""
+def told_apart(rows: list[dict[str, Any]], users: dict[str, dict[str, Array]]) -> list[dict[str, Any]]:
+    """Paired tests by every measure, of the methods that have it; each measure is a family of its own."""
+    out = []
+    for name in USERS:
+        part = name if name in PARTS else "all"
+        values = {row["method"]: users[row["method"]][name] for row in rows if "auc" in row[part]}
+        out += [{"measure": name} | test for test in paired_tests(values)]
+    return out
+
+
+def paired_tests(users: dict[str, Array], seed: int = 0) -> list[dict[str, Any]]:
+    """Every pair of methods: the difference of their users' mean, its bootstrap interval, and the p-value of a paired
+    t-test, Holm-corrected. Of few users no p-value is below that of a sign test, and of one nothing is known."""
     out: list[dict[str, Any]] = []
-    for a, b in itertools.combinations(aucs, 2):
-        difference, n = aucs[a] - aucs[b], len(aucs[a])
+    for a, b in itertools.combinations(users, 2):
+        difference, n = users[a] - users[b], len(users[a])
         rng = np.random.default_rng(seed)
         means = [difference[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
         low, high = np.quantile(means, [0.025, 0.975]) if n > 1 else (-1, 1)
@@ -452,7 +524,7 @@ def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             f"{row['all']['hr@10']:.4f}",
             f"{row['all']['coverage@10']:.4f}",
             f"{row['seconds_once']:,.0f}",
-            f"{row['seconds']:,.1f}",
+            "-" if row["seconds"] is None else f"{row['seconds']:,.1f}",
             f"{row['images_encoded']:,}",
         ]
         cells += [f"{row['published_protocols'][n]:.4f}" if n in row["published_protocols"] else "-" for n in names]
@@ -468,13 +540,20 @@ def heading(told: dict[str, Any]) -> str:
     return f"{told['title']}{known}: {counts}"
 
 
-def verdicts(told: dict[str, Any]) -> list[str]:
-    """A line a pair of methods."""
-    return [
-        f"{t['a']} - {t['b']}: {t['difference']:+.4f} ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f}), "
-        f"{shown_p(t['p_holm'])} (Holm), {'different' if t['p_holm'] < 0.05 else 'not told apart'}"
-        for t in told["tests"]
-    ]
+def differences(told: dict[str, Any], intervals: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the paired tests: a line a pair of methods, a column a measure."""
+    cells: dict[str, dict[str, str]] = {}
+    for t in told["tests"]:
+        between = f" ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f})" if intervals else ""
+        apart = " *" if t["p_holm"] < 0.05 else ""
+        pair = cells.setdefault(f"{t['a']} - {t['b']}", {})
+        pair[t["measure"]] = f"{t['difference']:+.4f}{between}, {shown_p(t['p_holm'])}{apart}"
+    names = [name for name in USERS if any(name in of for of in cells.values())]
+    rows = [[pair, *(of.get(name, "-") for name in names)] for pair, of in cells.items()]
+    return ["difference of means", *(USERS[name] for name in names)], rows
+
+
+LEGEND = "*: told apart (p < 0.05 by a paired t-test, with Holm's correction over the pairs of a column)"
 
 
 def shown_p(p: float) -> str:
@@ -487,13 +566,17 @@ def markdown(result: dict[str, Any]) -> str:
     for told in result["data"]:
         header, rows = table_of(told)
         lines += [f"## {heading(told)}", "", f"Split: {told['split']}.", ""]
-        lines += ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
+        lines += page_table(header, rows)
         if told["published_protocols"]:
             lines += ["", *(f"- {name}: {about}." for name, about in PUBLISHED_PROTOCOLS.items())]
         if told["tests"]:
-            lines += ["", "Differences of mean AUC:", "", *(f"- {line}" for line in verdicts(told))]
+            lines += ["", *page_table(*differences(told, intervals=True)), "", LEGEND]
         lines.append("")
     return "\n".join(lines)
+
+
+def page_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
 
 
 COLOURS = {"all": "#2b5c8a", "cold": "#e08a2e", "unseen": "#7a7a7a"}
@@ -539,15 +622,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 __all__ = [
+    "LEGEND",
     "PUBLISHED_PROTOCOLS",
     "Method",
     "Options",
     "compare",
+    "differences",
     "heading",
     "holm",
     "methods_of",
     "paired_tests",
     "sampled_auc",
     "table_of",
-    "verdicts",
 ]

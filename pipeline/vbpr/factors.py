@@ -7,7 +7,6 @@ Needs neither torch, nor images, nor the feature file.
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,7 @@ from .files import (
     write_strings,
     write_text,
 )
-from .interactions import MATRICES, settle
+from .interactions import MATRICES, digest_of, settle
 from .progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -381,7 +380,7 @@ class Factors:
 
     def digest(self) -> str:
         """Of every id and number (BLAKE2b, 32 hexadecimal digits): what a damaged file does not agree with."""
-        total = self._ground()
+        total = digest_of(self)
         heads = [] if self.head is None else [getattr(self.head, name) for name in HEAD_ARRAYS]
         for array in (self.users, self.items, self.bias, *heads):
             total.update(np.ascontiguousarray(array, "<f4").data)
@@ -389,17 +388,7 @@ class Factors:
 
     def split_digest(self) -> str:
         """Of the ids and the three parts alone, alike: models with the same one are measured on the same."""
-        return self._ground().hexdigest()
-
-    def _ground(self) -> hashlib.blake2b:
-        total = hashlib.blake2b(digest_size=16)
-        for ids in (self.user_ids, self.item_ids):
-            total.update("\0".join(ids.tolist()).encode())
-        for name in MATRICES:
-            part = getattr(self, name)
-            total.update(np.ascontiguousarray(part.indptr, "<i8").data)
-            total.update(np.ascontiguousarray(part.indices, "<i4").data)
-        return total
+        return digest_of(self).hexdigest()
 
     def save(self, path: Path | str) -> None:
         """Write the model file (HDF5), atomically."""

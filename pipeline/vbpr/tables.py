@@ -60,18 +60,17 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
 
 def print_comparison(result: dict[str, Any]) -> None:
     """A table of each data set, and what its paired tests say."""
-    from .compare import PUBLISHED_PROTOCOLS, heading, table_of, verdicts
+    from .compare import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
 
     for told in result["data"]:
-        header, rows = table_of(told)
-        table = Table(title=heading(told))
-        for column in header:
-            table.add_column(column, justify="left" if column == "method" else "right")
-        for row in rows:
-            table.add_row(*row)
-        terminal().print(table)
-        for line in verdicts(told):
-            print(line)
+        tables = {heading(told): table_of(told)} | ({LEGEND: differences(told)} if told["tests"] else {})
+        for title, (header, rows) in tables.items():
+            table = Table(title=title, title_justify="left")
+            for n, column in enumerate(header):
+                table.add_column(column, justify="right" if n else "left")
+            for row in rows:
+                table.add_row(*row)
+            terminal().print(table)
     if any(told["published_protocols"] for told in result["data"]):
         for name, about in PUBLISHED_PROTOCOLS.items():
             print(f"{name}: {about}")
