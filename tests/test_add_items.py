@@ -57,7 +57,7 @@ def test_known_items_are_skipped_and_counted_or_refused_and_bad_images_named(mod
     assert run("add-items", model, images) == 0
     out = capsys.readouterr().out
     assert "2 items added" in out and "1 (item-00)" in out and "broken" in out
-    assert "passed over 1 files that are not named like images (1 .heic)" in out
+    assert "passed over 1 file not named like images (1 .heic)" in out
     (images / "broken.jpg").unlink()
     assert add_items(model, images).item_ids == []
     assert len(Factors.load(model).item_ids) == 32

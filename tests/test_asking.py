@@ -46,7 +46,7 @@ def test_a_command_of_the_page_runs(words, place, cli, monkeypatch):
     for option in ("--out", "--grid"):
         if option in words:
             assert (place / words[words.index(option) + 1]).stat().st_size > 0
-    wanted = {"index": "exact search", "report": "inc.model.html", "serve": "served 1", "add-items": "1 items added"}
+    wanted = {"index": "exact search", "report": "inc.model.html", "serve": "served 1", "add-items": "1 item added"}
     assert wanted.get(words[0], "") in out
 
 

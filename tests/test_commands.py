@@ -235,7 +235,7 @@ def test_features_of_some_items_are_enough_where_they_are_of_this_data_set(cli, 
     options = ("--backbone", TINY, "--random-weights", "--engine", "torch", "--out", tmp_path / "f.h5")
     assert cli("extract", "--data", folder, *options)[0] == 0
     code, text, _ = cli("train", "--features", tmp_path / "f.h5", "--dim", 4, "--epochs", 1, "--out", tmp_path / "m.h5")
-    assert code == 0 and "12 items lack features" in text
+    assert code == 0 and "12 items without features, given the mean" in text
     (folder / "images").rename(tmp_path / "kept")
     message = refused("train", "--features", tmp_path / "f.h5", "--data", board, "--out", tmp_path / "m.h5")
     assert "features for only 8 of the 20 items" in message
@@ -439,7 +439,7 @@ def test_a_model_without_features_ranks_every_item_with_an_image_too(cli, board,
 def test_the_core_is_said_and_its_users_counted(cli, catalogue, tmp_path):
     folder = catalogue(pairs=[*board_pairs(), *(("one", f"red-{n:02}") for n in range(6))])
     code, text, _ = cli("train", "--model", "popularity", "--data", folder, "--out", tmp_path / "p.h5", "--k-core", 8)
-    assert code == 0 and "split: 8-core; leave one out" in text and "(1 users)" in text
+    assert code == 0 and "split: 8-core; leave one out" in text and "(1 user)" in text
 
 
 @pytest.mark.parametrize(

@@ -567,7 +567,7 @@ def test_images_that_say_little_are_told_of(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "f.h5").odd == [("one", "1 x 1"), ("sliver", "8000 x 1")]
     words = ("--engine", "torch", "--device", "cpu", "--data", folder, "--out", tmp_path / "g.h5")
     app(["extract", "--backbone", BACKBONE, "--random-weights", *map(str, words)], standalone_mode=False)
-    assert "2 images are so small or narrow that they say little ('one' is 1 x 1" in capsys.readouterr().out
+    assert "2 images so small or narrow as to say little ('one' is 1 x 1" in capsys.readouterr().out
 
 
 def test_the_data_set_on_record_is_the_last_one(folder, tmp_path):

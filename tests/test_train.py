@@ -280,7 +280,7 @@ def test_two_backbones_go_through_every_command(two_files, cli, tmp_path):
     model, photo = tmp_path / "m.h5", next(images.glob("*/blue-05.png"))
     options = [o for file in files for o in ("--features", file)]
     code, text, err = cli("train", *options, "--data", data, "--dim", 8, "--out", model)
-    assert code == 0 and "3 items lack features and get the mean: blue-00, red-00, red-new" in text, err
+    assert code == 0 and "3 items without features, given the mean: blue-00, red-00, red-new" in text, err
     factors, widths = Factors.load(model), [FeatureStore(file).dim for file in files]
     assert factors.head.mean.shape == (sum(widths),)
     assert [f["backbone"] for f in factors.about["features"]] == [TINY, "test_vit"]

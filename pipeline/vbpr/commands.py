@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import VbprError, errno_in, some
+from .errors import VbprError, counted, errno_in, some
 from .stopping import INTERRUPTED, STOPPED, Stopped
 
 OUT_OF_MEMORY = (
@@ -222,17 +222,17 @@ def extract(
     if done.failures:
         first = some(repr(item)[1:-1] for item, _ in done.failures)
         print(
-            f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first}); "
+            f"skipped {counted(len(done.failures), 'image')}: {summary(done.failures)} ({first}); "
             f"vbpr info {done.path} --failures lists them"
         )
     if done.away:
         names = some(repr(item)[1:-1] for item in done.away)
-        print(f"kept the features of {len(done.away):,} items whose images cannot be looked at now ({names})")
+        print(f"kept the features of {counted(len(done.away), 'item')} whose images cannot be looked at now ({names})")
     if done.dropped:
-        print(f"dropped {done.dropped:,} items whose images are gone")
+        print(f"dropped {counted(done.dropped, 'item')} whose images are gone")
     if done.odd:
         odd = some(f"{item!r:.100} is {size}" for item, size in done.odd)
-        print(f"warning: {len(done.odd):,} images are so small or narrow that they say little ({odd})")
+        print(f"warning: {counted(len(done.odd), 'image')} so small or narrow as to say little ({odd})")
     tell_others(done.others)
     tell_next("train", "--features", done.path)
 
@@ -323,9 +323,15 @@ def train(
         f"{done.path}: {f.about['title']} on {dataset.title}, {len(f.user_ids):,} users, {len(f.item_ids):,} items, "
         f"{f.train.nnz:,} train interactions, {done.seconds:.1f} s"
     )
-    print(f"split: {f.about['split']}" + (f" ({f.about['dropped_users']:,} users)" if f.about["dropped_users"] else ""))
+    print(
+        f"split: {f.about['split']}"
+        + (f" ({counted(f.about['dropped_users'], 'user')})" if f.about["dropped_users"] else "")
+    )
     if done.without_features:
-        print(f"{len(done.without_features):,} items lack features and get the mean: {some(done.without_features)}")
+        print(
+            f"{counted(len(done.without_features), 'item')} without features, given the mean: "
+            f"{some(done.without_features)}"
+        )
         if any(name != name.strip() for name in done.without_features):
             print("some of these ids have spaces around them, which makes them other ids; take the spaces off")
     curve = first_curve(f.about)
@@ -348,7 +354,7 @@ def tell_others(others: Mapping[str, int]) -> None:
     if others:
         kinds = sorted((-count, repr(ending)[1:-1]) for ending, count in others.items())
         first = some(f"{-count:,} {ending}" for count, ending in kinds)
-        print(f"passed over {sum(others.values()):,} files that are not named like images ({first})")
+        print(f"passed over {counted(sum(others.values()), 'file')} not named like images ({first})")
 
 
 def tell_next(*words: str | Path) -> None:
@@ -402,7 +408,7 @@ def tune(
     done = run(dataset, stores, model, out, trials=trials, objective=objective, split=config, seed=seed, device=device)
     print_trials(objective, done.ranked)
     pruned = len(done.trials) - len(done.ranked)
-    print(f"{done.path}: the best of {len(done.trials):,} trials ({pruned:,} pruned)")
+    print(f"{done.path}: the best of {counted(len(done.trials), 'trial')} ({pruned:,} pruned)")
     given = [word for file in files for word in ("--features", str(file))] + (["--data", data] if data else [])
     options = ("--split", "--min-interactions", "--k-core", "--split-seed")
     for option, value, usual in zip(
@@ -503,7 +509,7 @@ def recommend(
         started = time.monotonic()
         rows = factors.write_recommendations(out, k, many, seen, mask)
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
-        print(f"{out}: {rows:,} rows for {count:,} users, {count / max(seconds, 1e-9):,.0f} users/s")
+        print(f"{out}: {counted(rows, 'row')} for {counted(count, 'user')}, {count / max(seconds, 1e-9):,.0f} users/s")
         return None
     if out is not None:
         raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
@@ -617,7 +623,7 @@ def similar(
     if items is not None and out is not None:
         asked = read_known(items, near.item_ids)
         rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
-        print(f"{out}: {rows:,} rows for {len(asked):,} items")
+        print(f"{out}: {counted(rows, 'row')} for {counted(len(asked), 'item')}")
         return None
     queries = item or [str(path) for path in image or []]
     query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
@@ -648,12 +654,12 @@ def add_items(
 
     done = run(model, images, weights=weights, duplicates=duplicates, device=device)
     names = f" ({some(done.item_ids)})" if done.item_ids else ""
-    print(f"{model}: {len(done.item_ids):,} items added{names}")
+    print(f"{model}: {counted(len(done.item_ids), 'item')} added{names}")
     if done.skipped:
         print(f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped)})")
     if done.failures:
         first = some(i for i, _ in done.failures)
-        print(f"skipped {len(done.failures):,} images: {summary(done.failures)} ({first})")
+        print(f"skipped {counted(len(done.failures), 'image')}: {summary(done.failures)} ({first})")
     tell_others(done.others)
     if done.index:
         print(f"index: {done.index} has them too")

@@ -9,6 +9,11 @@ class VbprError(Exception):
     """A fault of the input or the machine that the user can mend. The command line prints it and exits with code 2."""
 
 
+def counted(count: int, what: str) -> str:
+    """`1 item`, `2,000 items`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 ERRNO = re.compile(r"errno = (\d+)")
 
 
@@ -38,4 +43,4 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-__all__ = ["VbprError", "errno_in", "first_line", "near", "some"]
+__all__ = ["VbprError", "counted", "errno_in", "first_line", "near", "some"]
