@@ -362,7 +362,7 @@ def test_the_curves_users_are_as_many_as_they_may_cost(users, items, taken):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("name", ["visual", "vbpr"])
+@pytest.mark.parametrize("name", ["visual", pytest.param("vbpr", marks=pytest.mark.slow)])
 def test_same_seed_same_bits(name, threads):
     """With batches large enough that torch deals them to its threads."""
     rng = np.random.default_rng(0)
