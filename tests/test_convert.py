@@ -20,7 +20,7 @@ from PIL import Image
 
 from conftest import run_python
 from vbpr.datasets import Dataset, canonical
-from vbpr.datasets.canonical import PARTIAL, write_tar
+from vbpr.datasets.canonical import PARTIAL, write_table, write_tar
 from vbpr.datasets.convert import CONVERTERS, convert
 from vbpr.datasets.pickles import Span, read_pickle
 from vbpr.datasets.published import PUBLISHED, recognise
@@ -528,3 +528,9 @@ def test_other_columns_of_parquet_files_do_no_harm(tmp_path):
     pq.write_table(pa.table({name: columns[name] for name in ("item_id ", "image", "id")}), tmp_path / "b.parquet")
     convert(tmp_path / "b.parquet", tmp_path / "other")
     assert Dataset(tmp_path / "other").images().item_ids.tolist() == ["x", "y"]
+
+
+def test_a_title_with_any_end_of_line_is_read_as_it_was_written(tmp_path):
+    titles = ["a\rb", "a\nb", "a\r\nb", 'a "b", c']
+    write_table(tmp_path / "items.csv", {"item_id": list("abcd"), "title": titles})
+    assert list(Dataset(tmp_path).items()["title"].values()) == titles

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -407,7 +408,7 @@ def test_a_matrix_that_is_none_is_refused(tmp_path, indptr, indices):
         for name, values in changed.items():
             del group[name]
             group[name] = values
-    with pytest.raises(VbprError, match="train is not a matrix"):
+    with pytest.raises(VbprError, match=r"train is not a matrix|train/indptr is no array of"):
         Factors.load(tmp_path / "m.h5")
 
 
@@ -417,3 +418,28 @@ def test_a_pair_in_two_parts_is_refused():
     ids = np.array(["a", "b", "c"])
     with pytest.raises(VbprError, match="2 interactions are in train and in test"):
         Factors(vectors[:2], vectors, np.zeros(3), ids[:2], ids, pair, none, pair)
+
+
+@pytest.mark.parametrize("name", ["bias", "users", "train/indices", "head/mean"])
+def test_a_forged_shape_is_refused_before_room_is_made_for_it(tmp_path, name):
+    make(head=True).save(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "r+") as handle:
+        shape = handle[name].shape
+        del handle[name]
+        handle.create_dataset(name, (2**40, *shape[1:]), "<f4", chunks=(2**20, *shape[1:]))
+    tracemalloc.start()
+    with pytest.raises(VbprError, match=f"m.h5 is damaged .*{name} is (no array of|not whole)"):
+        Factors.load(tmp_path / "m.h5")
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_what_hdf5_cannot_make_out_is_a_damaged_file(tmp_path, monkeypatch):
+    make().save(tmp_path / "m.h5")
+
+    def broken(*_):
+        raise RuntimeError("Can't synchronously determine if attribute exists by name")
+
+    monkeypatch.setattr("vbpr.factors.read_text", broken)
+    with pytest.raises(VbprError, match=r"m\.h5 is damaged"):
+        Factors.load(tmp_path / "m.h5")

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import h5py
@@ -10,7 +11,8 @@ from conftest import PROVENANCE
 from small import made
 from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
-from vbpr.nearest import among, build, choose, index_path, unit_rows
+from vbpr.files import read_strings, read_text, write_text
+from vbpr.nearest import among, build, choose, digest_of, index_path, unit_rows
 
 
 def clustered(n=4000, dim=24, seed=0):
@@ -334,3 +336,21 @@ def test_few_allowed_items_and_few_answers_are_searched_for_as_hard_as_need_be(k
     assert allowed[found[found >= 0]].all()
     assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)]) > 0.9
     np.testing.assert_array_equal(near.search_many(vectors[:100], 1)[0], near.search_many(vectors[:100], 10)[0][:, :1])
+
+
+@pytest.mark.parametrize("forged", ["two dimensions", "deep", "other numbers"])
+def test_an_index_that_agrees_with_its_digest_and_is_none_is_refused(model, forged):
+    path = index_path(model)
+    Nearest.of(model).save(path)
+    with h5py.File(path, "r+") as handle:
+        if forged == "deep":
+            write_text(handle, "about", "[" * 20_000)
+        else:
+            data = handle["faiss"][:]
+            data = data[:, None] if forged == "two dimensions" else data.astype(np.int16)
+            del handle["faiss"]
+            handle["faiss"] = data
+            ids, about = read_strings(handle, "item_ids"), json.loads(read_text(handle, "about"))
+            write_text(handle, "digest", digest_of(data, ids, about))
+    with pytest.raises(VbprError, match="is damaged"):
+        Nearest.open(model)

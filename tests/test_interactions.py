@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbpr import Dataset, Interactions, Split, SplitConfig, VbprError
+from vbpr.asking import allowed
 
 ODD_IDS = ["007", "7", "NaN", "nan", "1.0", "1", "None", "true", "1e5", "ütf-8", "a b", "-"]
 
@@ -33,7 +34,7 @@ def write(tmp_path, text, name="interactions.csv"):
 
 def test_a_table_of_items_whose_header_is_no_utf_8(tmp_path):
     (tmp_path / "items.csv").write_bytes(b"item_id,caf\xe9\na,b\n")
-    with pytest.raises(VbprError, match=r"items\.csv cannot be read"):
+    with pytest.raises(VbprError, match=r"items\.csv, line 1: not UTF-8 text"):
         Dataset.resolve(tmp_path).items()
 
 
@@ -648,3 +649,55 @@ def test_whole_numbers_are_one_id_in_a_table_of_items_too(tmp_path):
     """As floats, where pandas met a missing one: they must be those of the interactions."""
     pyarrow.parquet.write_table(pa.table({"item_id": [1e10, 2.0], "title": ["a", "b"]}), tmp_path / "items.parquet")
     assert Dataset(tmp_path).items()["title"] == {"10000000000": "a", "2": "b"}
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16(), pa.dictionary(pa.int32(), pa.float32())])
+def test_ids_that_a_narrow_float_may_have_rounded_are_refused(tmp_path, kind):
+    """2**24 + 1 is no float32, and reads as its neighbour: two items would be one."""
+    dtype = np.float16 if kind == pa.float16() else np.float32
+    largest = 2 ** (np.finfo(dtype).nmant + 1)
+    values = pa.array(np.array([largest - 2, largest, 3], dtype))
+    values = values.dictionary_encode() if pa.types.is_dictionary(kind) else values
+    table = {"user_id": ["a", "b", "c"], "item_id": values}
+    pyarrow.parquet.write_table(pa.table(table), tmp_path / "i.parquet")
+    with pytest.raises(VbprError, match=r"i\.parquet, row 2: item_id is"):
+        Interactions.read(tmp_path / "i.parquet")
+
+
+def test_what_arrow_finds_at_no_index_is_a_damaged_file(tmp_path, monkeypatch):
+    pyarrow.parquet.write_table(pa.table({"user_id": ["a"], "item_id": ["x"]}), tmp_path / "i.parquet")
+    (tmp_path / "items.parquet").write_bytes((tmp_path / "i.parquet").read_bytes())
+
+    def broken(*_, **__):
+        raise pa.lib.ArrowIndexError("Index 15 out of bounds")
+
+    monkeypatch.setattr("pyarrow.parquet.read_table", broken)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", broken)
+    with pytest.raises(VbprError, match=r"i\.parquet is not a readable Parquet file .Index 15"):
+        Interactions.read(tmp_path / "i.parquet")
+    with pytest.raises(VbprError, match=r"items\.parquet cannot be read .Index 15.*; or take it away"):
+        Dataset(tmp_path).items()
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    (b"item_id,title\na,b\nc,d,e\n", "line 3: 3 fields where the header has 2; mend or remove the line; or take"),
+    (b"item_id,title\na,caf\xe9\n", "line 2: not UTF-8 text"),
+    (b"", "items.csv is empty; give it a header"),
+    (b"item_id,title\na," + b"x" * 3 * 2**20 + b"\n", "line 2 is longer than 1,048,576 characters"),
+])  # fmt: skip
+def test_a_fault_in_a_table_of_items_is_told_with_its_line(tmp_path, text, said):
+    (tmp_path / "items.csv").write_bytes(text)
+    with pytest.raises(VbprError, match=re.escape(said)):
+        Dataset(tmp_path).items()
+
+
+def test_items_that_are_there_twice_are_told_and_texts_are_as_ids_are(tmp_path, capsys):
+    lines = ["item_id,category", "a,E\u0301te\u0301", "b, Dress ", "a,Coat"]
+    (tmp_path / "items.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert Dataset(tmp_path).items()["category"] == {"a": "Coat", "b": "Dress"}
+    assert "has 1 item more than once; the last line of each counts" in " ".join(capsys.readouterr().err.split())
+    lines.pop()
+    (tmp_path / "items.csv").write_text("\n".join(lines), encoding="utf-8")
+    items, ids = Dataset(tmp_path).items(), np.array(["a", "b"])
+    for asked in ("\u00c9t\u00e9", "e\u0301te\u0301 "):
+        assert allowed(ids, items, asked).tolist() == [True, False]

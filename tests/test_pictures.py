@@ -1,5 +1,7 @@
 """Picture grids: every item in its cell."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,3 +53,14 @@ def test_the_suffix_tells_the_format(board, tmp_path):
         save_grid(tmp_path / "a.webp", [Row("r", ["red-00"] * 100)], photos, columns=1)
     with pytest.raises(VbprError, match="give a name that ends in"):
         save_grid(tmp_path / "a.svg", [Row("r", ["red-00"])], photos)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((8000, 1), (192, 1)), ((1, 8000), (1, 192)), ((30, 40), (144, 192)), ((400, 300), (192, 144))]
+)
+def test_a_sliver_has_a_thumbnail_and_a_place_in_a_grid(tmp_path, size, wanted):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", size, "red").save(tmp_path / "images" / "a.png")
+    photos = Photos(Dataset(tmp_path))
+    assert Image.open(io.BytesIO(photos.thumbnail("a", 192))).size == wanted
+    assert ((np.asarray(grid([Row("x", ["a"])], photos)) == [255, 0, 0]).all(-1)).any()

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import shutil
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -426,3 +427,40 @@ def test_the_server_looks_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: looked.wait(10))
     serve(made() / "small.model.h5", port=0)
     assert looked.is_set()
+
+
+def test_thumbnails_are_drawn_a_few_at_a_time(client, monkeypatch):
+    """Each may hold a few hundred MB."""
+    running, most = 0, 0
+
+    def slow(self, image, side, quality):
+        nonlocal running, most
+        running, most = running + 1, max(most, running + 1)
+        time.sleep(0.05)
+        running -= 1
+
+    monkeypatch.setattr("vbpr.pictures.Photos.thumbnail", slow)
+    app = create_app(Answers(made() / "small.model.h5"), hosts=["testserver"])
+    with fastapi.TestClient(app) as asking, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: asking.get(f"/items/item-{n:02}/photo").status_code, range(8)))
+    assert found == [404] * 8 and most == 2
+
+
+def test_fields_and_parameters_that_would_do_nothing_are_refused(client):
+    photo = [("photos", ("x.png", png()))]
+    answer = client.post("/similar", files=photo, data={"k": "2"})
+    assert answer.status_code == 422 and "no field 'k'" in answer.json()["detail"]
+    answer = client.get("/items/item-07/similar?k=1&k=2")
+    assert answer.status_code == 422 and "'k' is given 2 times" in answer.json()["detail"]
+    answer = client.post("/users/fold-in", json={"liked": ["item-01"], "x" * 100_000: 1})
+    assert answer.status_code == 422 and len(answer.json()["detail"]) <= 1000
+
+
+def test_the_description_tells_of_faults_as_they_are(client):
+    described = client.get("/openapi.json").json()
+    fault = described["components"]["schemas"]["Fault"]
+    assert fault["required"] == ["detail"] and fault["properties"]["detail"]["type"] == "string"
+    for path, methods in described["paths"].items():
+        for method in methods.values():
+            assert set(method["responses"]) == {"200", "4XX"}, path
+            assert method["responses"]["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/Fault")

@@ -78,7 +78,7 @@ def allowed(
                 "--category needs an items.csv or items.parquet with a column `category` in the data set; if that has "
                 "moved, give --data"
             )
-        wanted, names = category.casefold(), {value for value in column.values() if value}
+        wanted, names = composed(category.strip()).casefold(), {value for value in column.values() if value}
         known = wanted in {name.casefold() for name in names}  # else there is no need to look at every item
         mask &= known and np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
         if not mask.any():

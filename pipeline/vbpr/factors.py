@@ -21,6 +21,7 @@ from .files import (
     composed,
     damaged,
     open_h5,
+    read_numbers,
     read_strings,
     read_text,
     replacing,
@@ -483,10 +484,10 @@ class Factors:
                 shape = (len(user_ids), len(item_ids))
                 parts = {}
                 for name in MATRICES:
-                    indptr, indices = handle[name]["indptr"][:], handle[name]["indices"][:]
+                    indptr = read_numbers(handle[name], "indptr", (shape[0] + 1,))
+                    indices = read_numbers(handle[name], "indices", (None,))
                     if (
-                        len(indptr) != shape[0] + 1
-                        or indptr[0] != 0
+                        indptr[0] != 0
                         or indptr[-1] != len(indices)
                         or (np.diff(indptr) < 0).any()
                         or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1])
@@ -496,15 +497,19 @@ class Factors:
                 head = None
                 if "head" in handle:
                     group = handle["head"]
-                    stored = {name: group[name][:].astype(np.float32) for name in HEAD_ARRAYS}
+                    stored = {
+                        name: read_numbers(group, name, (None,) * (1 + (name == "weight"))).astype(np.float32)
+                        for name in HEAD_ARRAYS
+                    }
                     head = Head(**stored, unit=bool(group.attrs["unit"]))
+                shapes = {"users": (shape[0], None), "items": (shape[1], None), "bias": (shape[1],)}
                 users, items, bias = (
-                    handle[name][:].astype(np.float32, copy=False) for name in ("users", "items", "bias")
+                    read_numbers(handle, name, of).astype(np.float32, copy=False) for name, of in shapes.items()
                 )
                 about = json.loads(read_text(handle, "about"))
                 check_about(about)
                 written = read_text(handle, "digest") if "digest" in handle.attrs else None
-        except (KeyError, ValueError, TypeError, OSError, RecursionError) as error:
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
             raise VbprError(damaged(Path(path), error, "train again")) from error
         try:
             factors = cls(users, items, bias, user_ids, item_ids, **parts, head=head, about=about)

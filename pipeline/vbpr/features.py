@@ -688,7 +688,7 @@ def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
     try:
         provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
-    except (KeyError, TypeError, ValueError, OSError, RecursionError):
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError):
         sound = False
     if not sound:
         raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")

@@ -489,8 +489,7 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
     sound = isinstance(data, h5py.Dataset) and h5py.check_string_dtype(data.dtype) is not None
     if not sound or data.dtype.kind != "S" or data.ndim != 1 or data.shape is None:
         raise VbprError(f"{path} is damaged: {name} should be a list of strings; make it again")
-    offset = data.id.get_offset()
-    if len(data) and (offset is None or offset + data.nbytes > Path(path).stat().st_size):  # a shape can be forged
+    if not is_whole(data):
         raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
     try:
         found = data[:].astype(f"S{data.dtype.itemsize}")
@@ -498,6 +497,27 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
         return found.astype(np.str_) if ascii else np.char.decode(found, "utf-8")
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is damaged: {name} is no UTF-8; make it again") from error
+
+
+def read_numbers(group: h5py.Group, name: str, shape: tuple[int | None, ...]) -> np.ndarray[Any, Any]:
+    """Read an array of this shape, in which None stands for any length.
+
+    Raises:
+        KeyError, ValueError: there is no such array.
+    """
+    data = group[name]
+    sound = isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf" and len(data.shape or ()) == len(shape)
+    if not sound or any(wanted not in (None, own) for own, wanted in zip(data.shape, shape, strict=True)):
+        raise ValueError(f"{data.name} is no array of {shape}".replace("None", "any length"))
+    if not is_whole(data):
+        raise ValueError(f"{data.name} is not whole")
+    return np.asarray(data[:])
+
+
+def is_whole(data: h5py.Dataset) -> bool:
+    """Whether the file holds as much as a data set's shape, which can be forged, says."""
+    offset = data.id.get_offset()
+    return not data.size or (offset is not None and offset + data.nbytes <= Path(data.file.filename).stat().st_size)
 
 
 __all__ = [
@@ -517,6 +537,7 @@ __all__ = [
     "places",
     "read_bytes",
     "read_json",
+    "read_numbers",
     "read_strings",
     "read_text",
     "replace_text",

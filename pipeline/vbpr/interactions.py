@@ -530,7 +530,7 @@ WHOLE = {"global-time", "file", "none"}  # which leave nobody out and draw nothi
 
 
 UNREADABLE = (OSError, EOFError, zlib.error)  # what disks and gzip raise
-UNFIT = (TypeError, ValueError, NotImplementedError)  # what Arrow raises, by their bases, of values it cannot convert
+UNFIT = (TypeError, ValueError, NotImplementedError, LookupError)  # bases of what Arrow raises of values it cannot read
 LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads none much longer
 csv.field_size_limit(LINE)
 
@@ -653,9 +653,11 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
 
 def without_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of ids, its floats as the whole numbers that they are; none where one is no such number."""
+    if pa.types.is_dictionary(column.type):  # pandas' categories
+        column = column.cast(column.type.value_type)
     if not pa.types.is_floating(column.type):
         return column
-    numbers = column.cast(pa.float64()).to_numpy()
+    numbers = column.to_numpy()
     sound = whole(numbers)
     return pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
 
@@ -727,7 +729,7 @@ def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
 
 LONGEST_ID = 1000
 ID = (
-    "an id is text or a whole number, without a NUL or a line break (a quote never closed?), of up to "
+    "an id is text or a whole number that its type keeps exactly, without a NUL or a line break (a quote never closed?), of up to "
     f"{LONGEST_ID:,} letters; give it one, or remove the row"
 )
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str]] = {
@@ -832,5 +834,6 @@ __all__ = [
     "refuse_twins",
     "rows_of",
     "settle",
+    "why_unreadable",
     "without_floats",
 ]

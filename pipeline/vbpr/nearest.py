@@ -31,6 +31,7 @@ from .files import (
     kind_of,
     open_h5,
     read_bytes,
+    read_numbers,
     read_strings,
     read_text,
     replacing_h5,
@@ -370,10 +371,12 @@ def read_index(saved: Path | str, source: str = "FILE") -> tuple[Array, Strings,
     try:
         with open_h5(saved, "index") as handle:
             about = json.loads(read_text(handle, "about"))
-            data, ids = handle["faiss"][:], read_strings(handle, "item_ids")
+            data, ids = read_numbers(handle, "faiss", (None,)), read_strings(handle, "item_ids")
+            if data.dtype != np.uint8:
+                raise ValueError("faiss is no array of bytes")
             if read_text(handle, "digest") != digest_of(data, ids, about):
                 raise VbprError(f"{saved} is damaged or was altered; {again}")
-    except (KeyError, ValueError, TypeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
         raise VbprError(damaged(Path(saved), error, again)) from error
     return data, ids, about
 

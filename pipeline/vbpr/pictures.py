@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from .datasets import Dataset, titles
 from .decode import load
@@ -78,7 +78,7 @@ class Photos:
         if image is None:
             return None
         buffer = io.BytesIO()
-        ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS).save(buffer, "WEBP", quality=quality)
+        within(image, side).save(buffer, "WEBP", quality=quality)
         return buffer.getvalue()
 
     def tell_absent(self, item_ids: Iterable[Any]) -> None:
@@ -93,6 +93,13 @@ class Photos:
     def captions(self, item_ids: Sequence[str]) -> list[str]:
         """Each item's id and title."""
         return [f"{i} {title}".strip() for i, title in zip(item_ids, self.titles(item_ids), strict=True)]
+
+
+def within(image: Image.Image, side: int) -> Image.Image:
+    """An image as large as a square of `side` pixels holds it; a sliver keeps one pixel."""
+    scale = side / max(image.size)
+    width, height = (max(1, round(scale * length)) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
@@ -112,7 +119,7 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
         y += 2 * LINE
         for n, (item_id, caption) in enumerate(zip(row.item_ids, photos.captions(row.item_ids), strict=True)):
             x, top = GAP + n % widest * (CELL + GAP), y + n // widest * cell
-            photo = ImageOps.contain(photos.get(item_id), (CELL, CELL), Image.Resampling.LANCZOS)
+            photo = within(photos.get(item_id), CELL)
             canvas.paste(photo, (x + (CELL - photo.width) // 2, top + (CELL - photo.height) // 2))
             for i, line in enumerate(textwrap.wrap(caption, 22, max_lines=3, placeholder="…")):
                 draw.text((x, top + CELL + 2 + i * LINE), line, "#444444", small)

@@ -50,7 +50,8 @@ Array = np.ndarray[Any, Any]
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
-DECODERS = 2  # photos in work at a time: each may hold a few hundred MB
+DECODERS = 2  # photos in work at a time, and as many thumbnails: each may hold a few hundred MB
+LONGEST_FAULT = 1000  # characters of a sentence about a request, which may quote it
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 SIDES = (96, 192, 384)
 
@@ -100,6 +101,12 @@ class Liked(BaseModel):
     k: int = Field(10, ge=1, le=MAX_K)
     category: str | None = Field(None, max_length=MAX_ID)
     diversity: float = Field(0.0, ge=0, le=1)
+
+
+class Fault(BaseModel):
+    """What is wrong with a request, in a sentence."""
+
+    detail: str
 
 
 class Health(BaseModel):
@@ -190,9 +197,13 @@ async def known_parameters(request: Request) -> None:
     """A filter whose name is mistyped must not answer as if there were none."""
     route = request.scope["route"]
     known = [parameter.alias for parameter in route.dependant.query_params]
-    strange = next((name for name in request.query_params if name not in known), None)
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    strange = next((name for name in given if name not in known), None)
     if strange is not None and route.include_in_schema:
         raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
+    twice = next((name for name, times in given.items() if times > 1 and name != "exclude"), None)
+    if twice is not None:
+        raise HTTPException(422, f"the parameter {twice[:MAX_ID]!r} is given {given[twice]} times; give it once")
 
 
 def create_app(
@@ -212,9 +223,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         dependencies=[Depends(known_parameters)],
+        responses={"4XX": {"model": Fault, "description": "what is wrong with the request"}},
     )
     factors, counts = answers.factors, counts or Counts()
-    decoding = asyncio.Semaphore(DECODERS)
+    decoding, drawing = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
     page = page_html(answers)
 
     def user_of(user_id: str) -> int:
@@ -241,7 +253,7 @@ def create_app(
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-        return JSONResponse({"detail": "; ".join(faults)}, 422)
+        return JSONResponse({"detail": "; ".join(faults)[:LONGEST_FAULT]}, 422)
 
     @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -264,7 +276,7 @@ def create_app(
             simulated=bool(about.get("simulated")),
         )
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     async def metrics() -> PlainTextResponse:
         """Requests and their times, as Prometheus reads them."""
         return PlainTextResponse(counts.text())
@@ -328,12 +340,13 @@ def create_app(
             raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
         return Answer(**answers.nearest(near, vector, k, category, np.append(answers.those(exclude), at)))
 
-    @app.get("/items/{item_id:path}/photo", response_class=Response)
-    def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
+    @app.get("/items/{item_id:path}/photo", response_class=Response, responses={200: {"content": {"image/webp": {}}}})
+    async def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
         item_of(item_id)
         if side not in SIDES:
             raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
-        image = answers.thumbnail(item_id, side)
+        async with drawing:
+            image = await asyncio.to_thread(answers.thumbnail, item_id, side)
         if image is None:
             raise HTTPException(404, "this item has no photo")
         return Response(image, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
@@ -344,6 +357,7 @@ def create_app(
 
     @app.post("/similar")
     async def similar_to_photo(
+        request: Request,
         photos: Annotated[list[UploadFile], File(description="one photo or several")],
         k: K = 10,
         category: Category = None,
@@ -353,6 +367,9 @@ def create_app(
         near, encoder = item_vectors(), answers.encoder
         if encoder is None:
             raise HTTPException(409, answers.no_photos)
+        strange = next((name for name in await request.form() if name != "photos"), None)
+        if strange is not None:
+            raise HTTPException(422, f"no field {strange[:MAX_ID]!r}; there is photos, and parameters follow a ?")
         if not 1 <= len(photos) <= MAX_PHOTOS:
             raise HTTPException(422, f"photos: 1 to {MAX_PHOTOS} of them")
         answers.of_category(category)  # a fault in it is told before the work

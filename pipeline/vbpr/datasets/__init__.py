@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .. import sample
-from ..errors import VbprError, first_line
+from ..errors import VbprError, counted, first_line
 from ..files import Strings, composed
 from ..images import ImageSource, open_images
 from ..interactions import (
@@ -29,8 +29,10 @@ from ..interactions import (
     in_memory,
     refuse_twins,
     rows_of,
+    why_unreadable,
     without_floats,
 )
+from ..progress import console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +150,8 @@ class Items(Mapping[str, dict[str, str]]):
 
     def __getitem__(self, name: str) -> dict[str, str]:
         if name not in self.made:
-            self.made[name] = dict(zip(self.ids, self.columns[name].to_pylist(), strict=True))
+            tidy = pc.utf8_normalize(pc.utf8_trim_whitespace(self.columns[name]), form="NFC")  # as ids are
+            self.made[name] = dict(zip(self.ids, tidy.to_pylist(), strict=True))
         return self.made[name]
 
     def __contains__(self, name: object) -> bool:
@@ -182,9 +185,17 @@ def read_items(path: Path, changed: int) -> Items:
         ids = texts(without_floats(table[key])).to_pylist()
         if not "".join(ids).isascii():
             ids = [composed(name) for name in ids]
+        if twins := len(ids) - len(set(ids)):
+            console.print(f"note: {path} has {counted(twins, 'item')} more than once; the last line of each counts")
         return Items(ids, {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)})
     except (*UNFIT, OSError) as error:
-        raise VbprError(f"{path} cannot be read ({first_line(error)})") from error
+        width = 0 if path.suffix == ".parquet" else len(next(rows_of(path, delimiter_of(path)))[1])
+        why = (
+            why_unreadable(path, delimiter_of(path), width, error)
+            if width
+            else f"{path} cannot be read ({first_line(error)})"
+        )
+        raise VbprError(f"{why}; or take it away: only titles and categories are read from it") from error
 
 
 def read_table(path: Path) -> pa.Table:
@@ -192,13 +203,19 @@ def read_table(path: Path) -> pa.Table:
     with in_memory(path) as handle:
         if path.suffix == ".parquet":
             return pyarrow.parquet.ParquetFile(handle).read()  # which, unlike `read_table`, takes two of one name
-        delimiter = "\t" if path.suffix == ".tsv" else ","
+        delimiter = delimiter_of(path)
         _, names = next(rows_of(path, delimiter, "strict"), (1, []))
+        if not names:
+            raise VbprError(f"{path} is empty; give it a header with item_id and a line an item, or take it away")
         return pyarrow.csv.read_csv(
             handle,
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
+
+
+def delimiter_of(path: Path) -> str:
+    return "\t" if path.suffix == ".tsv" else ","
 
 
 def is_scalar(kind: pa.DataType) -> bool:

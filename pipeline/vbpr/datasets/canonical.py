@@ -47,7 +47,7 @@ class Conversion:
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write a CSV of columns."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="replace", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
+        writer = csv.writer(handle)  # which quotes only what is in its ends of lines: with "\n", a "\r" would end one
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
 
