@@ -729,8 +729,8 @@ def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
 
 LONGEST_ID = 1000
 ID = (
-    "an id is text or a whole number that its type keeps exactly, without a NUL or a line break (a quote never closed?), of up to "
-    f"{LONGEST_ID:,} letters; give it one, or remove the row"
+    "an id is text or a whole number that its type keeps exactly, without a NUL or a line break (a quote never "
+    f"closed?), of up to {LONGEST_ID:,} letters; give it one, or remove the row"
 )
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str]] = {
     "user_id": (ids, ID),
