@@ -270,3 +270,20 @@ def test_an_id_is_one_however_its_letters_are_composed(tmp_path):
     (tmp_path / "items.csv").write_text(f"item_id,title\n{apart},a skirt\n", encoding="utf-8")
     assert Dataset(tmp_path).items()["title"] == {"Größe é 1": "a skirt"}
     assert index_of(np.array(["Größe é 1"]), apart, "item") == 0
+
+
+@pytest.mark.parametrize("padding", [0, 512, 9000])
+def test_tars_that_were_put_together_by_cat_are_refused(tmp_path, padding):
+    """A tar ends where the first of them does: the images of the others would be missing without a word."""
+    parts = []
+    for name in ("a.png", "b.png"):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(name))
+        parts.append(buffer.getvalue())
+    path = tmp_path / "images.tar"
+    path.write_bytes(parts[0] + parts[1])
+    with pytest.raises(VbprError, match="holds another tar after its end; keep them apart"):
+        open_images(tmp_path)
+    path.write_bytes(parts[0] + bytes(padding) + b"a signature of somebody's own" * 20)
+    assert len(open_images(tmp_path)) == 1

@@ -3,6 +3,7 @@
 source = open_images("data/images"); data = source.read(0)
 """
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -204,6 +205,11 @@ class TarImages(Members):
                     archive.fileobj.seek(archive.offset)
                     if archive.fileobj.read(512) != bytes(512):  # tarfile takes a damaged header for the end
                         raise tarfile.ReadError(f"cut off or damaged at byte {archive.offset:,}")
+                    after = archive.fileobj.read(2 * tarfile.RECORDSIZE)  # to which tars are filled up
+                    if is_header(after.lstrip(b"\0")[: tarfile.BLOCKSIZE]):
+                        raise VbprError(
+                            f"{tar} holds another tar after its end; keep them apart, as images-1.tar and images-2.tar"
+                        )
             except (tarfile.TarError, OSError, EOFError, *FORGED) as error:
                 raise VbprError(
                     f"{tar} is not a readable uncompressed tar ({error}); make it again with tar -cf"
@@ -228,6 +234,12 @@ class TarImages(Members):
     def signature(self, i: int) -> int:
         _, _, size, mtime = self.members[i][1]
         return signature_of(size, mtime)
+
+
+def is_header(block: bytes) -> bool:
+    with contextlib.suppress(tarfile.HeaderError):
+        return bool(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"))
+    return False
 
 
 class ZipImages(Members):
