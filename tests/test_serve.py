@@ -178,7 +178,10 @@ def test_an_internal_failure_is_a_plain_500(client, monkeypatch, capsys):
     monkeypatch.setattr(Factors, "seen_by", lambda *_: 1 / 0)
     answer = client.get("/users/user%2F03")
     assert answer.status_code == 500 and "Zero" not in answer.text
-    assert "ZeroDivisionError" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert (
+        "internal failure: GET '/users/user/03'" in said.out and "ZeroDivisionError" in said.err
+    )  # where, for its log
 
 
 def test_many_at_once_get_what_each_gets_alone(client):
@@ -464,3 +467,39 @@ def test_the_description_tells_of_faults_as_they_are(client):
         for method in methods.values():
             assert set(method["responses"]) == {"200", "4XX"}, path
             assert method["responses"]["4XX"]["content"]["application/json"]["schema"]["$ref"].endswith("/Fault")
+
+
+def test_what_the_model_does_not_know_of_someone_s_likes_is_told_and_left_out(client):
+    asked = client.post("/users/fold-in", json={"liked": ["retired", "item-01", "item-04"], "k": 3}).json()
+    known = client.post("/users/fold-in", json={"liked": ["item-01", "item-04"], "k": 3}).json()
+    assert asked["items"] == known["items"] and (asked["unknown"], known["unknown"]) == (["retired"], [])
+    assert client.post("/users/fold-in", json={"liked": ["retired", "gone"]}).status_code == 404
+
+
+def test_a_photo_that_was_away_for_a_moment_is_shown_when_it_is_back(tmp_path):
+    shutil.copytree(made() / "data", tmp_path / "data")
+    with fastapi.TestClient(
+        create_app(Answers(made() / "small.model.h5", str(tmp_path / "data")), hosts=["testserver"])
+    ) as client:
+        assert client.get("/items/item-03/photo").status_code == 200
+        (tmp_path / "data" / "images").rename(tmp_path / "away")
+        answer = client.get("/items/item-02/photo")
+        assert answer.status_code == 404 and answer.headers["cache-control"] == "no-store"
+        (tmp_path / "away").rename(tmp_path / "data" / "images")
+        assert client.get("/items/item-02/photo").status_code == 200
+
+
+def test_without_photos_no_backbone_is_loaded(monkeypatch):
+    def absent(*_):
+        raise ImportError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("vbpr.serve.PhotoEncoder", absent)
+    for answers, why in (
+        (Answers(made() / "small.model.h5", by_photo=False), "started without"),
+        (Answers(made() / "small.model.h5"), "that needs torch, which is not installed here"),
+    ):
+        with fastapi.TestClient(create_app(answers, hosts=["testserver"])) as client:
+            answer = client.post("/similar", files=[("photos", ("x.png", png()))])
+            assert answer.status_code == 409 and why in answer.json()["detail"]
+            assert client.get("/health").json()["photos"] is False and client.get("/items/item-01/similar").is_success
+            assert client.get("/health").json()["file"] == "small.model.h5"

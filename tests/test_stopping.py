@@ -176,7 +176,7 @@ def test_serving_ends_without_a_failure(board_model):
         text=True,
         env=environment(),
     )
-    assert process.stdout.readline().startswith("loaded ") and "Ctrl-C stops it" in process.stdout.readline()
+    assert ": loaded " in process.stdout.readline() and "Ctrl-C stops it" in process.stdout.readline()
     time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=60)[1]

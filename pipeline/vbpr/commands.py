@@ -695,6 +695,10 @@ def serve(
     ] = None,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
     allowed: Allowed = None,
+    photos: Annotated[
+        bool, typer.Option(help="Take photos to ask with, for which the backbone is loaded (and torch: a GB of memory)")
+    ] = True,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A line for every request")] = False,
     data: Data = None,
     weights: Weights = None,
 ) -> None:
@@ -715,6 +719,8 @@ def serve(
         data=data,
         weights=weights,
         allowed=allowed,
+        by_photo=photos,
+        access_log=access_log,
     )
 
 

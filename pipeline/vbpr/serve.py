@@ -16,6 +16,7 @@ import importlib.resources
 import re
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,6 +78,12 @@ class Answer(BaseModel):
     items: list[Scored]
 
 
+class ForLiked(Answer):
+    """Items, best first, and what was liked that the model does not know."""
+
+    unknown: list[str]
+
+
 class User(BaseModel):
     """A user and what they took, held-out items included."""
 
@@ -113,8 +120,9 @@ class Health(BaseModel):
     """That the server is up, and with what."""
 
     status: str
-    loaded: datetime.datetime = Field(description="when the model was loaded")
-    digest: str = Field(description="of the model file")
+    file: str = Field(description="name of the model file")
+    digest: str = Field(description="of its bytes")
+    loaded: datetime.datetime = Field(description="when it was read")
     model: str
     data: str
     users: int
@@ -132,11 +140,14 @@ class Answers:
         data: str | None = None,
         weights: Path | str | None = None,
         allowed: Path | str | None = None,
+        by_photo: bool = True,
     ) -> None:
         """
         Args:
             allowed: file of ids; only these items are ever an answer.
+            by_photo: whether photos can be asked with, for which the backbone is loaded, and torch.
         """
+        self.path = Path(model)
         self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
         self.factors = Factors.load(model)
         about = self.factors.about
@@ -153,16 +164,19 @@ class Answers:
         self.of_category(None)
         self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
         self.encoder: PhotoEncoder | None = None
-        self.no_photos = ""
+        self.no_photos = "" if by_photo else "this server was started without"
         try:
             if self.factors.head is None:
                 raise VbprError(BLIND)
-            self.encoder = PhotoEncoder(about.get("features", []), weights)
+            if by_photo:
+                self.encoder = PhotoEncoder(about.get("features", []), weights)
+        except ImportError as error:
+            self.no_photos = f"that needs {error.name}, which is not installed here"
         except VbprError as error:
             if weights is not None:
                 raise
             self.no_photos = str(error)
-        self.thumbnail = functools.lru_cache(maxsize=4096)(functools.partial(self.photos.thumbnail, quality=80))
+        self.drawn = functools.lru_cache(maxsize=4096)(self.draw)
 
     def item(self, at: int) -> dict[str, Any]:
         item_id = str(self.factors.item_ids[at])
@@ -173,6 +187,16 @@ class Answers:
     def scored(self, at: Array, scores: Array) -> dict[str, Any]:
         pairs = zip(at.tolist(), scores.tolist(), strict=True)
         return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
+
+    def draw(self, item_id: str, side: int) -> bytes:
+        """
+        Raises:
+            VbprError: there is no photograph of it, or none that can be drawn, now.
+        """
+        image = self.photos.thumbnail(item_id, side, quality=80)
+        if image is None:
+            raise VbprError("this item has no photo")
+        return image
 
     def those(self, item_ids: Sequence[str]) -> Array:
         """The positions of items, without ids that the model does not know."""
@@ -266,8 +290,9 @@ def create_app(
         about = factors.about
         return Health(
             status="ok",
-            loaded=answers.loaded,
+            file=answers.path.name,
             digest=answers.digest,
+            loaded=answers.loaded,
             model=str(about.get("title", about.get("model", "model"))),
             data=str(about.get("data_title", "")),
             users=len(factors.user_ids),
@@ -294,9 +319,12 @@ def create_app(
         return Found(**find(answers.item_at, search, limit))
 
     @app.post("/users/fold-in")
-    async def fold_in(asked: Liked) -> Answer:
+    async def fold_in(asked: Liked) -> ForLiked:
         """Recommendations for someone unknown, from items that they like."""
-        at = np.array([item_of(item_id) for item_id in dict.fromkeys(asked.liked)])
+        at = answers.those(asked.liked)
+        unknown = [item_id for item_id in dict.fromkeys(asked.liked) if item_id not in answers.item_at]
+        if not len(at):
+            item_of(unknown[0])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
             asked.k,
@@ -304,7 +332,7 @@ def create_app(
             allowed=answers.of_category(asked.category),
             diversity=asked.diversity,
         )
-        return Answer(**answers.scored(*found))
+        return ForLiked(**answers.scored(*found), unknown=unknown)
 
     @app.get("/users/{user_id:path}/recommendations")
     async def recommendations(
@@ -345,10 +373,11 @@ def create_app(
         item_of(item_id)
         if side not in SIDES:
             raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
-        async with drawing:
-            image = await asyncio.to_thread(answers.thumbnail, item_id, side)
-        if image is None:
-            raise HTTPException(404, "this item has no photo")
+        try:
+            async with drawing:
+                image = await asyncio.to_thread(answers.drawn, item_id, side)
+        except VbprError as error:  # which is not kept: it may come back
+            raise HTTPException(404, str(error), {"Cache-Control": "no-store"}) from error
         return Response(image, media_type="image/webp", headers={"Cache-Control": "max-age=86400"})
 
     @app.get("/items/{item_id:path}")
@@ -512,7 +541,8 @@ class Guard:
             else:
                 await self.app(scope, watched, answered)
         except Exception as error:
-            print(f"internal failure: {type(error).__name__}: {error} ({scope['method']})", flush=True)
+            print(f"internal failure: {scope['method']} {scope['path'][:MAX_ID]!r}", flush=True)
+            traceback.print_exception(error)
             await refuse(500, "internal failure; the server's log says more")
         finally:
             route = getattr(scope.get("route"), "path", "other")
@@ -589,13 +619,15 @@ def serve(
     data: str | None = None,
     weights: Path | str | None = None,
     allowed: Path | str | None = None,
+    by_photo: bool = True,
+    access_log: bool = False,
 ) -> None:
     """Answer until stopped; a model, index or list of allowed items that is replaced meanwhile is taken up.
 
     Args:
         names: by which it may be called, as by a proxy that passes the name on; with any, beside these only
             localhost.
-        allowed: see `Answers`.
+        allowed, by_photo: see `Answers`. access_log: whether every request is a line on standard output.
 
     Raises:
         VbprError: the model or its index cannot be used, or the address cannot be had.
@@ -612,8 +644,10 @@ def serve(
     counts = Counts()
 
     def load() -> FastAPI:
-        answers = Answers(model, data, weights, allowed)
-        print(f"loaded {answers.factors}", flush=True)
+        answers = Answers(model, data, weights, allowed, by_photo)
+        about, counts_of = answers.factors.about, (len(answers.factors.user_ids), len(answers.factors.item_ids))
+        when, title = answers.loaded.strftime("%Y-%m-%d %H:%M:%S UTC"), about.get("title", about.get("model", "model"))
+        print(f"{when}: loaded {model} ({title}, {counts_of[0]:,} users, {counts_of[1]:,} items)", flush=True)
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         answers.photos.tell_absent(answers.factors.item_ids)
@@ -633,7 +667,10 @@ def serve(
         address = f"[{host}]" if ":" in host else host
         print(f"http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
         threading.Thread(target=app.watch, daemon=True).start()
-        config = uvicorn.Config(app, log_level="error", limit_concurrency=512, timeout_keep_alive=30)
+        level = "info" if access_log else "error"
+        config = uvicorn.Config(
+            app, log_level=level, access_log=access_log, limit_concurrency=512, timeout_keep_alive=30
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
