@@ -197,3 +197,42 @@ def test_the_largest_share_of_bad_images_is_allowed(catalogue, tmp_path):
         run(folder, tmp_path / "f.h5", max_bad=0.08)
     with pytest.raises(VbprError, match="named like an image"):
         run(folder, tmp_path / "f.png")
+
+
+def test_images_that_are_not_called_as_the_items_are_told_before_the_work(catalogue, tmp_path, cli, refused):
+    images = {f"{name}_1": data for name, data in board_items().items()}
+    data = catalogue(images=images)
+    words = ("extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--data", data)
+    message = refused(*words, "--out", tmp_path / "f.h5")
+    assert "none of the 20 items in the interactions has an image" in message and "blue-00_1" in message
+    assert not (tmp_path / "f.h5").exists()
+    some = dict(list(board_items().items())[:8]) | images
+    data = catalogue(images=some, name="some")
+    code, _, said = cli(*words[:-1], data, "--out", tmp_path / "f.h5")
+    assert code == 0 and "8 of the 20 items in the interactions have an image" in " ".join(said.split())
+
+
+def test_several_feature_files_are_looked_at_together(board, board_features, tmp_path, cli):
+    """One may hold a few items alone, as the backs of some; what none of them has counts."""
+    few = list(board_items())[:3]
+    (tmp_path / "backs").mkdir()
+    for name in few:
+        (tmp_path / "backs" / f"{name}.png").write_bytes(board_items()[name])
+    code, _, err = cli(
+        "extract", "--backbone", TINY, "--random-weights", "--data", tmp_path / "backs", "--out", tmp_path / "b.h5"
+    )
+    assert code == 0, err
+    code, _, err = cli(
+        "train",
+        "--features",
+        board_features,
+        "--features",
+        tmp_path / "b.h5",
+        "--dim",
+        4,
+        "--epochs",
+        1,
+        "--out",
+        tmp_path / "m.h5",
+    )
+    assert code == 0, err

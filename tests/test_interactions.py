@@ -701,3 +701,44 @@ def test_items_that_are_there_twice_are_told_and_texts_are_as_ids_are(tmp_path, 
     items, ids = Dataset(tmp_path).items(), np.array(["a", "b"])
     for asked in ("\u00c9t\u00e9", "e\u0301te\u0301 "):
         assert allowed(ids, items, asked).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_tables_of_other_delimiters_than_their_names_say_are_read(tmp_path, sign):
+    """Where decimals have a comma, programs write such a `.csv`."""
+    rows = [["Kunde", "user_id", "sku", "price"], ["x", "a", "007", "19,99"], ["y", "b", "8", "1"]]
+    (tmp_path / "interactions.csv").write_text("\n".join(sign.join(row) for row in rows))
+    found = Dataset(tmp_path).interactions()
+    assert found.user_ids.tolist() == ["a", "b"] and found.item_ids.tolist() == ["007", "8"]
+    (tmp_path / "items.csv").write_text(
+        sign.join(["sku", "prod_name", "Product type"]) + "\n" + sign.join(["8", "A, b", "Hat"])
+    )
+    assert Dataset(tmp_path).items() == {"title": {"8": "A, b"}, "category": {"8": "Hat"}}
+    (tmp_path / "interactions.csv").write_text(sign.join(["user_id", "item_id", "price"]) + "\n" + sign.join("ab"))
+    with pytest.raises(VbprError, match="line 2: 2 fields where the header has 3"):
+        Dataset(tmp_path).interactions()
+
+
+def test_which_of_several_columns_is_taken_is_told(tmp_path, capsys):
+    (tmp_path / "interactions.csv").write_text("customer_id,sku,product_id\na,1,2\n")
+    assert Dataset(tmp_path).interactions().item_ids.tolist() == ["2"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "product_id is taken for the item_id, and sku left alone" in said
+        and "customer" not in said.split("note:")[1].split(":")[1]
+    )
+
+
+def test_what_might_be_the_interactions_is_named(tmp_path):
+    (tmp_path / "orders_export.csv").write_text("user_id,item_id\na,b\n")
+    (tmp_path / "items.csv").write_text("item_id\nb\n")
+    with pytest.raises(VbprError, match=r"there is orders_export\.csv: rename it"):
+        Dataset(tmp_path).interactions()
+
+
+@pytest.mark.parametrize(
+    "text", ["2020-07-31 10:00:00 UTC", "2020-07-31T10:00:00Z", "2020-07-31 10:00:00", "1596189600"]
+)
+def test_times_as_data_bases_write_them(tmp_path, text):
+    (tmp_path / "interactions.csv").write_text(f"user_id,item_id,time\na,b,{text}\n")
+    assert Dataset(tmp_path).interactions().times.tolist() == [1596189600]

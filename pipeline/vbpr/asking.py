@@ -74,9 +74,9 @@ def allowed(
     if category is not None:
         column = items.get("category")
         if column is None:
+            has = f"its table of items has {some(items, 8)}: rename one" if items else "if that has moved, give --data"
             raise VbprError(
-                "--category needs an items.csv or items.parquet with a column `category` in the data set; if that has "
-                "moved, give --data"
+                f"--category needs an items.csv or items.parquet with a column `category` in the data set; {has}"
             )
         wanted, names = composed(category.strip()).casefold(), {value for value in column.values() if value}
         known = wanted in {name.casefold() for name in names}  # else there is no need to look at every item

@@ -32,7 +32,9 @@ def first_line(error: BaseException) -> str:
 
 def near(name: str, names: Iterable[str]) -> str:
     """A hint for a mistyped name: ` (did you mean A, B?)`, or nothing when no name is near."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    names = list(names)
+    alike = [other for other in names if other.casefold() == name.casefold()][:3]
+    close = alike or difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 

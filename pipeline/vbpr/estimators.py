@@ -52,8 +52,8 @@ class Visual:
         else:
             catalogue = np.unique(np.concatenate([s.item_ids[s.done] for s in stores])) if stores else None
             split = Split.make(interactions, config or SplitConfig(), catalogue=catalogue)
-        for store in stores:
-            absent_from(store, split.item_ids[split.item_counts > 0], "the interactions")
+        if stores:
+            absent_from(stores, split.item_ids[split.item_counts > 0], "the interactions")
         matrix = align(stores, split.item_ids) if stores and MODELS[self.model].visual else None
         factors = fit(split, matrix, self.configure(widest=sum(store.dim for store in stores)))
         return made_from(factors, None, stores, [store.digest() for store in stores])

@@ -23,7 +23,7 @@ from .errors import VbprError
 from .features import DONE, FeatureStore, describe
 from .files import artifact_name, check_target
 from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, is_image_name
-from .progress import Progress
+from .progress import Progress, console
 from .stopping import Stopped, stop_signals
 from .world import EVERY, World
 
@@ -126,6 +126,8 @@ def extract(
         rounding = chosen + " on a GPU" * (processor.type == "cuda")
         if training:
             weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, how)))
+        if not path.exists():
+            world.once("names", lambda: check_names(data, source))
         model = load_backbone(backbone, weights, random_weights)
         provenance = {
             "backbone": model.name,
@@ -176,6 +178,27 @@ def extract(
                 return Extraction(path, len(store), written, [], rate, odd=sorted(odd), rank=world.rank)
             done = checked(store, source, signatures, max_bad, written, rate)
             return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
+
+
+def check_names(data: Dataset, source: ImageSource) -> None:
+    """Have it said before the work, not by `train` after it, where images are not called as the items are.
+
+    Raises:
+        VbprError: no item that anybody took has an image.
+    """
+    try:
+        items = data.interactions().item_ids
+    except VbprError:  # features need none; where they are wanted, what is wrong with them is said
+        return
+    pictured = int(np.isin(items, source.item_ids).sum())
+    names = f"here {items[0]}, there {source.item_ids[0]}"
+    if not pictured:
+        raise VbprError(
+            f"none of the {len(items):,} items in the interactions has an image in {source.name} ({names}); name each "
+            "image after its item, or take the interactions away"
+        )
+    if pictured < len(items) / 2:
+        console.print(f"note: {pictured:,} of the {len(items):,} items in the interactions have an image")
 
 
 def own_gpu(device: str, rank: int) -> str:

@@ -382,13 +382,15 @@ def opened(path: Path, make: str) -> h5py.File:
             there = f"; there is {some(siblings, 5)}" if siblings else ""
             raise VbprError(f"{path} does not exist{there}; {make}")
         if not path.is_file():  # a pipe would be waited for
-            raise VbprError(f"{path} is not a regular file; {make}")
+            raise VbprError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; {make}")
         return h5py.File(path, "r")
     except (OSError, RuntimeError) as error:
         if isinstance(error, BlockingIOError):
             raise VbprError(f"{path} is in use by another program; wait for it") from error
         if isinstance(error, OSError) and error.errno:
             raise VbprError(cannot_be_read(path, error.errno)) from error
+        if "signature not found" in str(error):
+            raise VbprError(f"{path} is no file of vbpr's; {make}") from error
         away = "under another name, or once this file is deleted"
         raise VbprError(f"{path} is not a readable HDF5 file ({first_line(error)}); {make}, {away}") from error
 

@@ -28,6 +28,7 @@ import scipy.sparse as sp
 
 from .errors import VbprError, first_line, some
 from .files import Strings, composed
+from .progress import console
 
 Array = np.ndarray[Any, Any]
 
@@ -537,7 +538,7 @@ csv.field_size_limit(LINE)
 
 def read_delimited(path: Path, delimiter: str) -> Interactions:
     try:
-        _, names = next(rows_of(path, delimiter), (1, []))
+        delimiter, names = header_of(path, delimiter)
     except UNREADABLE as error:
         raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
     if not names:
@@ -611,13 +612,14 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         name = column_of(names, aliases)
         if name is not None:
             found[role] = name
+            others = [other for other in dict.fromkeys(names) if plain(other) in aliases and other != name]
+            if others:
+                console.print(f"note: {path}: {name} is taken for the {role}, and {some(others)} left alone")
         elif role in ("user_id", "item_id"):
             shown = some((repr(name)[1:-1] for name in names), 8)
             if any(sign in "".join(names) for sign in "\0\ufffd"):
                 raise VbprError(f"{path} is not UTF-8 text, or packed; unpack it and save it as UTF-8")
-            sign = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
-            mend = f"rename one to {role}" if sign is None else f"put commas (.csv) or tabs (.tsv) for {sign!r}"
-            raise VbprError(f"{path} has no {role} column; it has {shown}; {mend}")
+            raise VbprError(f"{path} has no {role} column; it has {shown}; rename one to {role}")
     refuse_twins(path, [name for name in names if name in found.values()])
     return found
 
@@ -712,7 +714,7 @@ def second(text: str) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # NumPy takes offsets such as +02:00, and would rather not
-                date = np.datetime64(text.rstrip("Z").replace(" ", "T"))
+                date = np.datetime64(re.sub(r"\s*(Z|UTC|GMT)$", "", text).replace(" ", "T"))
             if not 0 < date.astype("datetime64[Y]").astype(int) + 1970 < 10_000:  # NumPy's microseconds would wrap
                 return math.nan
             return float(date.astype("datetime64[us]").astype(np.int64)) / 1e6
@@ -768,6 +770,14 @@ def in_memory(path: Path) -> pa.BufferReader:
     with open_bytes(path) as handle:
         shutil.copyfileobj(handle, memory, 2**20)
     return pa.BufferReader(memory.getvalue())
+
+
+def header_of(path: Path, delimiter: str, errors: str = "replace") -> tuple[str, list[str]]:
+    """The delimiter and the names of the first row; none of an empty file. Where the usual delimiter is not in that
+    row, the one that is: where decimals have a comma, programs write `;` for one."""
+    _, names = next(rows_of(path, delimiter, errors), (1, []))
+    other = next((sign for sign in ";\t|," if len(names) == 1 and sign in names[0]), None)
+    return (delimiter, names) if other is None else (other, next(rows_of(path, other, errors))[1])
 
 
 def rows_of(path: Path, delimiter: str, errors: str = "replace") -> Iterator[tuple[int, list[str]]]:
@@ -829,6 +839,7 @@ __all__ = [
     "SplitConfig",
     "column_of",
     "digest_of",
+    "header_of",
     "in_memory",
     "plain",
     "refuse_twins",

@@ -3,7 +3,9 @@
 train(Dataset.resolve("data"), ["artifacts/inc.h5"], configure("visual"), out="artifacts/inc.model.h5")
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -56,44 +58,48 @@ def prepare(
     item_ids = (interactions.k_core(config.k_core) if config.k_core else interactions).item_ids
     if images is None and not stores and holdings(data.path):
         images = data.images()  # whoever has images ranks all of them, with features or without
-    catalogue = None if images is None else images.item_ids
-    for store in stores:
-        usable = store.finished().item_ids[store.done]
-        catalogue = usable if catalogue is None else np.union1d(catalogue, usable)
-        absent = absent_from(store, item_ids, data.name)
-        if len(absent):
-            try:
-                pictured = np.intersect1d(absent, data.images().item_ids)
-            except VbprError:
-                pictured = absent[:0]
-            if len(pictured):
-                new = np.setdiff1d(data.images().item_ids, store.item_ids)
-                raise VbprError(
-                    f"{store.path} lacks {len(new):,} of {len(data.images()):,} images (first: {new[0]}), of which "
-                    f"{len(pictured):,} are of items in the interactions; run vbpr extract again to add them"
-                )
-    return Split.make(interactions, config, catalogue=catalogue)
+    usable = [] if images is None else [images.item_ids]
+    usable += [store.finished().item_ids[store.done] for store in stores]
+    if stores:
+        absent = absent_from(stores, item_ids, data.name)
+        with contextlib.suppress(VbprError):  # who has no images cannot encode more of them
+            images = data.images()
+        pictured = absent[:0] if images is None else np.intersect1d(absent, images.item_ids)
+        if images is not None and len(pictured):
+            new = functools.reduce(np.setdiff1d, [store.item_ids for store in stores], images.item_ids)
+            raise VbprError(
+                f"{named(stores)} lack{'s' * (len(stores) == 1)} {len(new):,} of {len(images):,} images (first: "
+                f"{new[0]}), of which {len(pictured):,} are of items in the interactions; run vbpr extract again to "
+                "add them"
+            )
+    return Split.make(interactions, config, catalogue=functools.reduce(np.union1d, usable) if usable else None)
 
 
-def absent_from(store: FeatureStore, item_ids: Strings, name: str) -> Strings:
-    """The items of a data set, called `name`, that a feature file lacks.
+def named(stores: Sequence[FeatureStore]) -> str:
+    return " and ".join(str(store.path) for store in stores)
+
+
+def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) -> Strings:
+    """The items of a data set, called `name`, that none of the feature files has.
 
     Raises:
-        VbprError: too many of them, so that the file must be of another data set, or have other names for its items:
-            more than half, or, if it was made from the data set of that name, more than nine in ten.
+        VbprError: too many of them, so that the files must be of another data set, or have other names for its items:
+            more than half, or, if one was made from the data set of that name, more than nine in ten.
     """
-    absent = np.setdiff1d(item_ids, store.item_ids)
-    if len(absent) > len(item_ids) * (0.9 if store.provenance["data"] == name else 0.5):
-        spaced = np.isin(np.char.strip(absent), store.item_ids).any()
-        alike = f"write both ids alike (here {absent[0]}, there {store.item_ids[0]})"
+    have = functools.reduce(np.union1d, [store.item_ids for store in stores])
+    absent = np.setdiff1d(item_ids, have)
+    sources = list(dict.fromkeys(store.provenance["data"] for store in stores))
+    if len(absent) > len(item_ids) * (0.9 if name in sources else 0.5):
+        spaced = np.isin(np.char.strip(absent), have).any()
+        alike = f"write both ids alike (here {absent[0]}, there {have[0]})"
         mend = (
             "take the spaces off its ids"
             if spaced
             else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
         )
         raise VbprError(
-            f"{store.path} was made from {store.provenance['data']} and has features for only "
-            f"{len(item_ids) - len(absent):,} of the {len(item_ids):,} items in {name}; {mend}"
+            f"{named(stores)}, made from {' and '.join(sources)}: features for only {len(item_ids) - len(absent):,} of "
+            f"the {len(item_ids):,} items in {name}; {mend}"
         )
     return absent
 

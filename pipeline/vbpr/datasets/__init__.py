@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .. import sample
-from ..errors import VbprError, counted, first_line
+from ..errors import VbprError, counted, first_line, some
 from ..files import Strings, composed
 from ..images import ImageSource, open_images
 from ..interactions import (
@@ -26,9 +26,9 @@ from ..interactions import (
     UNFIT,
     Interactions,
     column_of,
+    header_of,
     in_memory,
     refuse_twins,
-    rows_of,
     why_unreadable,
     without_floats,
 )
@@ -65,7 +65,8 @@ class Dataset:
         path = Path(name)
         if not path.exists():
             raise VbprError(
-                f"data set {name} does not exist; give --data a folder with interactions.csv and images/, or `sample`"
+                f"data set {name}{'' if source else ' ($VBPR_DATA)' if os.environ.get('VBPR_DATA') else ''} does not "
+                "exist; give --data a folder with interactions.csv and images/, or `sample`"
             )
         return cls(path)
 
@@ -118,9 +119,11 @@ class Dataset:
             ],
         )
         if found is None:
+            tables = sorted(p.name for p in self.path.glob("*") if p.suffix in (*INTERACTION_READERS, ".gz", ".xlsx"))
+            like = [name for name in tables if not name.startswith("items.")]
             raise VbprError(
                 f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
-                "the columns user_id and item_id"
+                "the columns user_id and item_id" + (f", and there is {some(like)}: rename it" if like else "")
             )
         return Interactions.read(found)
 
@@ -164,6 +167,12 @@ class Items(Mapping[str, dict[str, str]]):
         return len(self.columns)
 
 
+OTHER_NAMES = {  # of the columns that are shown or filtered by
+    "title": ["name", "productname", "prodname", "itemname", "producttitle", "articlename"],
+    "category": ["producttype", "producttypename", "productcategory", "categoryname", "subcategory", "maincategory"],
+}
+
+
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column as text, empty where there is nothing; bytes that are no UTF-8 are an ArrowInvalid."""
     column = pc.fill_null(pc.cast(column, pa.string()), "")
@@ -182,6 +191,11 @@ def read_items(path: Path, changed: int) -> Items:
         key = column_of(names, ITEM_COLUMNS)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
+        for role, aliases in OTHER_NAMES.items():
+            if role not in names and (name := column_of(names, aliases)) is not None:
+                names = [role if other == name else other for other in names]
+        key = column_of(names, ITEM_COLUMNS)
+        table = table.rename_columns(names)
         ids = texts(without_floats(table[key])).to_pylist()
         if not "".join(ids).isascii():
             ids = [composed(name) for name in ids]
@@ -189,12 +203,10 @@ def read_items(path: Path, changed: int) -> Items:
             console.print(f"note: {path} has {counted(twins, 'item')} more than once; the last line of each counts")
         return Items(ids, {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)})
     except (*UNFIT, OSError) as error:
-        width = 0 if path.suffix == ".parquet" else len(next(rows_of(path, delimiter_of(path)))[1])
-        why = (
-            why_unreadable(path, delimiter_of(path), width, error)
-            if width
-            else f"{path} cannot be read ({first_line(error)})"
-        )
+        why = f"{path} cannot be read ({first_line(error)})"
+        if path.suffix != ".parquet":
+            delimiter, names = header_of(path, delimiter_of(path))
+            why = why_unreadable(path, delimiter, len(names), error)
         raise VbprError(f"{why}; or take it away: only titles and categories are read from it") from error
 
 
@@ -203,8 +215,7 @@ def read_table(path: Path) -> pa.Table:
     with in_memory(path) as handle:
         if path.suffix == ".parquet":
             return pyarrow.parquet.ParquetFile(handle).read()  # which, unlike `read_table`, takes two of one name
-        delimiter = delimiter_of(path)
-        _, names = next(rows_of(path, delimiter, "strict"), (1, []))
+        delimiter, names = header_of(path, delimiter_of(path), "strict")
         if not names:
             raise VbprError(f"{path} is empty; give it a header with item_id and a line an item, or take it away")
         return pyarrow.csv.read_csv(
