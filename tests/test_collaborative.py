@@ -182,14 +182,13 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys,
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
     monkeypatch.setattr("vbpr.progress.BRIEF", 0)
-    c = configure(name, factors=4, epochs=3)
+    c = configure(name, factors=4, epochs=3, alpha=7.0) if name == "als" else configure(name, factors=4, epochs=3)
     made = collaborative.Implicit(c).fit(split, None)
     total = 3 * split.train.nnz
     assert f"train {name}: {total:,} of {total:,} positives" in capsys.readouterr().err
     plain = {"factors": 4, "iterations": 3, "random_state": c.seed, "regularization": c.reg_items, "num_threads": 1}
-    twin = (
-        AlternatingLeastSquares(**plain) if name == "als" else BayesianPersonalizedRanking(learning_rate=c.lr, **plain)
-    )
+    made_by = AlternatingLeastSquares if name == "als" else BayesianPersonalizedRanking
+    twin = made_by(**plain, **({"alpha": 7.0} if name == "als" else {"learning_rate": c.lr}))
     twin.fit(split.train, show_progress=False)
     np.testing.assert_array_equal(made.users, twin.user_factors)
     np.testing.assert_array_equal(made.items, twin.item_factors)

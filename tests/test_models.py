@@ -1,6 +1,7 @@
 """One contract for every entry of MODELS, on the checkerboard; and what each model is, exactly."""
 
 import ctypes
+import dataclasses
 import errno
 import json
 import mmap
@@ -197,10 +198,14 @@ def test_a_cold_item_with_a_warm_items_features_gets_its_visual_score(split, fea
     np.testing.assert_allclose(scores[:, cold], scores[:, warm], rtol=1e-5)
 
 
-def test_vbpr_without_a_visual_part_is_bprmf(split, features):
-    """F = 0, every other number the same: the very same factors."""
+@pytest.mark.parametrize("joint", [True, False])
+def test_vbpr_without_a_visual_part_is_bprmf(split, features, joint):
+    """F = 0, every other number the same: the very same factors; trained apart, by the latent part's own numbers."""
     common = {**MODELS["bprmf"].defaults, "factors": 4, "epochs": 5, "batch": 32, "device": "cpu", "shrink": 5.0}
-    a, b = (fit(split, features, configure(name, **common)) for name in ("vbpr", "bprmf"))
+    one, other = configure("vbpr", joint=joint, **common), configure("bprmf", **common)
+    if not joint:
+        other = configure("bprmf", factors=4, epochs=20, popularity_share=0.25, seed=1)
+    a, b = (fit(split, features, config.changed(device="cpu")) for config in (one, other))
     for part in ("users", "items", "bias"):
         np.testing.assert_array_equal(getattr(a, part), getattr(b, part))
 
@@ -489,7 +494,7 @@ def test_report_preset_trains(split, features):
     [
         (lambda: configure("visul"), "did you mean visual"),
         (lambda: configure("visual", "best"), "--preset best"),
-        (lambda: configure("bprmf", "report"), "visual ranker"),
+        (lambda: configure("bprmf", "report"), "--preset report is for --model visual"),
         (lambda: configure("visual", dim=-1), "--dim is -1"),
         (lambda: configure("visual", lr=float("nan")), "--lr is nan"),
         (lambda: configure("visual", schedule="cosine"), "^schedule cosine .*linear, constant"),
@@ -559,3 +564,24 @@ def test_options_are_of_their_type_and_of_their_model():
         Visual(image_size=64)
     with pytest.raises(VbprError, match="--dim does nothing for --model bprmf"):
         BPRMF(dim=10)
+
+
+@pytest.mark.parametrize("name", ["visual", "vbpr", "bprmf", "als", "ease", "knn"])
+def test_users_without_train_interactions_have_the_mean_of_the_others_tastes(split, features, name):
+    """As a split by time leaves some: what training left there says nothing."""
+    few = split.train.tolil()
+    few[[1, 4]] = 0
+    few = dataclasses.replace(split, train=few.tocsr(), test=split.test + split.train - few.tocsr())
+    factors = fit(few, features, small(name))
+    others = np.setdiff1d(np.arange(len(split.user_ids)), [1, 4])
+    wanted = factors.scores(others).mean(0)
+    np.testing.assert_allclose(factors.scores(np.array([1, 4])), [wanted, wanted], rtol=1e-4, atol=1e-5)
+
+
+def test_vbpr_as_published_trains(split, features):
+    config = configure("vbpr", "published", widest=features.matrix.shape[1], epochs=8, device="cpu")
+    factors = fit(split, features, config)
+    assert evaluate(factors, device="cpu").summary()["all"]["auc"] > 0.6
+    assert not config.history and not config.shared_negatives and config.joint
+    with pytest.raises(VbprError, match="--preset published is for --model vbpr"):
+        configure("visual", "published")

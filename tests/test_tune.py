@@ -381,3 +381,12 @@ def test_a_study_is_of_its_features_and_its_best_knows_its_seed(refused, board, 
     usual = tune(Dataset.resolve(board), [board_features], "visual", tmp_path / "u.json", trials=2)
     assert json.loads((tmp_path / "s.json").read_text())["seed"] == 3
     assert seeded.trials[1].params != usual.trials[1].params
+
+
+def test_other_seeds_draw_other_trials(board, tmp_path, learner):
+    """Not the same ones shifted by one: searches repeated for their spread are independent."""
+    tried = []
+    for seed in (0, 1):
+        done = run(board, None, "learner", tmp_path / f"{seed}.json", trials=5, seed=seed)
+        tried.append([trial.params["lr"] for trial in done.trials[1:]])
+    assert not set(tried[0]) & set(tried[1])

@@ -251,7 +251,7 @@ def train(
         Path | None, typer.Option(help="JSON file of options, as vbpr tune writes; options given here win over it")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="default, report (the published hyper-parameters) or efficient (dvbpr)")
+        str, typer.Option(help="default, report (visual, as in the 2021 report), published (vbpr) or efficient (dvbpr)")
     ] = "default",
     split: HowToSplit = "auto",
     min_interactions: MinInteractions = 5,
@@ -327,6 +327,8 @@ def train(
         f"split: {f.about['split']}"
         + (f" ({counted(f.about['dropped_users'], 'user')})" if f.about["dropped_users"] else "")
     )
+    if strangers := int((f.train.getnnz(axis=1) == 0).sum()):
+        print(f"{counted(strangers, 'user')} without train interactions, given the mean of the others' tastes")
     if done.without_features:
         print(
             f"{counted(len(done.without_features), 'item')} without features, given the mean: "

@@ -129,7 +129,18 @@ def fit(
     recommender = MODELS[config.model].build(config, checkpoint)
     if isinstance(recommender, DVBPR):
         recommender.images = images
-    return described(recommender.fit(split, features), split, config)
+    return described(with_average_tastes(recommender.fit(split, features)), split, config)
+
+
+def with_average_tastes(factors: Factors) -> Factors:
+    """Factors in which users without train interactions, as a split by time leaves some, have the mean of the others'
+    vectors: what is liked on the whole. What training left there says nothing."""
+    known = factors.train.getnnz(axis=1) > 0
+    if known.all() or not known.any():
+        return factors
+    users = factors.users.copy()
+    users[~known] = users[known].mean(0, dtype=np.float64)
+    return dataclasses.replace(factors, users=users)
 
 
 def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from .datasets import Dataset
@@ -61,7 +62,12 @@ SPACES: dict[str, Space] = {
         "reg_items": (1e-3, 0.3, "log"),
         "reg_bias": (1e-4, 0.1, "log"),
     },
-    "als": {"factors": (16, 256, "log"), "epochs": (5, 40), "reg_items": (1e-3, 10.0, "log")},
+    "als": {
+        "factors": (16, 256, "log"),
+        "epochs": (5, 40),
+        "alpha": (1.0, 200.0, "log"),
+        "reg_items": (0.1, 1000.0, "log"),
+    },
     "bpr": {
         "factors": (16, 256, "log"),
         "epochs": (50, 600, "log"),
@@ -264,7 +270,8 @@ def run_trial(
     import optuna
 
     count = len(finished(study))
-    study.sampler = optuna.samplers.TPESampler(seed=base.seed + count)  # so that a resumed study draws the same
+    drawn = int(np.random.SeedSequence([base.seed, count]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=drawn)  # so that a resumed study draws the same
     if not count and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
         study.enqueue_trial(defaults(space, base))
     trial = study.ask()

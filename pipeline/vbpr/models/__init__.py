@@ -16,14 +16,14 @@ from .hybrid import Hybrid
 from .vbpr import VBPR
 
 FIELDS = frozenset(f.name for f in dataclasses.fields(TrainConfig))
-BPR_READS = FIELDS - {"image_size", "images_per_step", "network", "network_weights"}
+BPR_READS = FIELDS - {"alpha", "image_size", "images_per_step", "network", "network_weights"}
 BLEND = {"joint", "latent_weight"}  # of `vbpr`
 OF_FEATURES = {"dim", "reg_head", "memory_limit", "precision", "unit", "whiten", "axes", "visual_bias"}
 LATENT_READS = BPR_READS - BLEND - OF_FEATURES - {"history", "history_factors"}
 OF_ITEMS = {"factors", "item_bias", "history", "history_factors", "shrink", "reg_items", "reg_bias"}
 SAMPLED = {"per_user", "shared_negatives", "loss"}
 # Its item is the network's output and nothing else, its triplets those of the batch.
-DVBPR_READS = FIELDS - BLEND - OF_ITEMS - SAMPLED - OF_FEATURES | {"dim", "reg_head", "precision"}
+DVBPR_READS = FIELDS - {"alpha"} - BLEND - OF_ITEMS - SAMPLED - OF_FEATURES | {"dim", "reg_head", "precision"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +68,16 @@ MODELS: dict[str, Model] = {
     "hybrid": Model(
         Hybrid,
         {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
-        reads=BPR_READS - BLEND - {"item_bias"},
+        reads=BPR_READS - BLEND - {"item_bias", "reg_bias"},
     ),
     # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
     "bprmf": Model(BPR, BPRMF, visual=False, reads=LATENT_READS),
     # implicit's ALS (Hu et al. 2008)
     "als": Model(
         Implicit,
-        {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 8.0},
+        {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 200.0},
         visual=False,
-        reads=frozenset({"factors", "epochs", "reg_items", "seed"}),
+        reads=frozenset({"factors", "epochs", "reg_items", "alpha", "seed"}),
     ),
     # implicit's BPR: negatives by popularity, so that popular items are held down
     "bpr": Model(
@@ -93,7 +93,7 @@ MODELS: dict[str, Model] = {
         visual=False,
         reads=frozenset({"factors", "reg_items", "seed"}),
     ),
-    # GF-CF (Shen et al. 2021): low-pass filter of the normalised interactions
+    # the ideal low-pass filter of the normalised interactions: of GF-CF (Shen et al. 2021) without its linear part
     "spectral": Model(Spectral, {"dim": 0, "factors": 64}, visual=False, reads=frozenset({"factors", "seed"})),
     # train interactions of each item
     "popularity": Model(Popularity, visual=False, reads=frozenset()),
@@ -118,8 +118,30 @@ PRESETS: dict[str, dict[str, Any]] = {
         "whiten": 0.0,
         "shared_negatives": 0,
     },
+    # VBPR as He & McAuley (2016) have it: one model, own uniform negatives, features as they are; sizes and rates are
+    # those that Cornac has for it
+    "published": {
+        "joint": True,
+        "dim": 10,
+        "factors": 10,
+        "history": False,
+        "unit": False,
+        "whiten": 0.0,
+        "axes": 0,
+        "shrink": 0.0,
+        "shared_negatives": 0,
+        "negatives": "uniform",
+        "per_user": 1,
+        "batch": 128,
+        "lr": 5e-3,
+        "epochs": 20,
+        "schedule": "constant",
+    },
     "efficient": {"images_per_step": 256, "batch": 1024, "lr": 3e-4, "schedule": "linear", "positives": "interactions"},
 }
+
+
+PRESET_OF = {"report": "visual", "published": "vbpr", "efficient": "dvbpr"}
 
 
 def configure(
@@ -149,10 +171,8 @@ def configure(
         raise VbprError(f"--model {model} is not known{near(model, MODELS)}; choose from {', '.join(MODELS)}")
     if preset not in PRESETS:
         raise VbprError(f"--preset {preset} is not known; choose from {', '.join(PRESETS)}")
-    if preset == "report" and model != "visual":
-        raise VbprError("--preset report holds the published hyper-parameters of the visual ranker; use --model visual")
-    if preset == "efficient" and model != "dvbpr":
-        raise VbprError("--preset efficient is for --model dvbpr: it encodes each image of a step once")
+    if model != PRESET_OF.get(preset, model):
+        raise VbprError(f"--preset {preset} is for --model {PRESET_OF[preset]}; name that model, or leave it out")
     idle = next((name for name in written if name not in MODELS[model].reads), None)
     if idle is not None:
         raise VbprError(f"{file}: {idle} does nothing for --model {model}; remove it, or name the model that it is of")

@@ -3,7 +3,8 @@
 EASE (Steck, 2019): scores X B, B of zero diagonal that minimises |X - X B|^2 + l |B|^2, kept to its leading rank.
 With `looks`, coordinates of the items, the features of a kernel of them are further rows of X, which B has to
 reconstruct as well (collective EASE; Jeunen et al. 2020): items that look alike then stand in for each other.
-Spectral (GF-CF; Shen et al. 2021): the leading rank of the normalised interactions, a low-pass filter on their graph.
+Spectral: the leading rank of the normalised interactions, an ideal low-pass filter on their graph; GF-CF (Shen et al.
+2021) adds a linear filter to it, which is no product of small factors.
 """
 
 import dataclasses
@@ -58,7 +59,7 @@ class Implicit:
         with warnings.catch_warnings(), Progress(f"train {c.model}", count * c.epochs, "positives") as bar:
             warnings.simplefilter("ignore")
             if c.model == "als":
-                model = AlternatingLeastSquares(**common)
+                model = AlternatingLeastSquares(alpha=c.alpha, **common)
             else:
                 model = BayesianPersonalizedRanking(learning_rate=c.lr, **common)
             model.fit(split.train, show_progress=False, callback=lambda *_: bar.advance(count))

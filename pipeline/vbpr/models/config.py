@@ -30,7 +30,8 @@ class TrainConfig:
             how many of a user's come together in a batch, so that what the user took is summed once for all of them.
         shared_negatives: N a step (0: one own negative each).
         lr: of Adam. schedule: linear (to 0 over the epochs) or constant.
-        reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`.
+        reg_*: penalties of the batch's rows, in the mean convention; see `bpr.gradients`. alpha: of `als`: how much
+            more a purchase weighs than none, 40 as published.
         loss: bpr, or with shared negatives softmax or warp; see `bpr.shared_loss`.
         positives: interactions or users. negatives: uniform; popularity, for `popularity_share` of the draws; or
             in-batch, N positives of the batch itself.
@@ -68,6 +69,7 @@ class TrainConfig:
     reg_items: float = 0.02
     reg_bias: float = 0.02
     reg_head: float = 1.6e-4
+    alpha: float = 40.0
     loss: str = "bpr"
     positives: str = "interactions"
     negatives: str = "popularity"
@@ -111,7 +113,7 @@ class TrainConfig:
                 value = getattr(self, name)
                 bound = f"at least {least}" if value < least else "under 2^31"
                 raise VbprError(f"{called(name)} is {value}; it must be {bound}")
-        not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "shrink", "latent_weight")
+        not_negative = ("lr", "reg_users", "reg_items", "reg_bias", "reg_head", "alpha", "shrink", "latent_weight")
         for name in (*not_negative, "memory_limit", "checkpoint_minutes"):
             if not 0 <= getattr(self, name) <= 3e38:  # in float32, too
                 raise VbprError(f"{called(name)} is {getattr(self, name)}; it must be from 0 to 3e38")
@@ -149,7 +151,7 @@ class TrainConfig:
 
 # Fields that `--config` alone can set.
 FILE_ONLY = {"per_user", "eval_every", "axes", "reg_items", "reg_bias", "shrink", "latent_weight", "checkpoint_minutes"}
-FILE_ONLY |= {"whiten", "popularity_share", "schedule"}
+FILE_ONLY |= {"alpha", "whiten", "popularity_share", "schedule"}
 
 
 def called(name: str) -> str:

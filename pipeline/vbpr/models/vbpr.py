@@ -39,10 +39,12 @@ class VBPR:
             Diverged: a part did; the model is made of its best epoch and of the others.
         """
         c = self.config
-        if c.joint or not (c.dim and c.factors):
+        if c.joint or not c.factors:
             return BPR(c, self.checkpoint).fit(split, features)
-        one = c.changed(factors=0, item_bias=False)
         two = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
+        if not c.dim:
+            return BPR(two, self.checkpoint).fit(split, None)
+        one = c.changed(factors=0, item_bias=False)
         faults: list[str] = []
         visual = part(one, self.checkpoint, "visual", split, features, faults)
         other = part(two, self.checkpoint, "latent", split, None, faults)
