@@ -288,7 +288,7 @@ def implicit_als(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
 
     c, split = configure("als"), shape.split
     model = AlternatingLeastSquares(
-        c.factors, c.reg_items, iterations=c.epochs, num_threads=torch.get_num_threads(), random_state=0
+        c.factors, c.reg_items, c.alpha, iterations=c.epochs, num_threads=torch.get_num_threads(), random_state=0
     )
     with PeakMemory() as memory:
         watch = Watch(split, args.limit)
