@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vbpr import Dataset, VbprError
-from vbpr.pictures import CELL, GAP, LINE, Photos, Row, font, grid, save_grid
+from vbpr.pictures import CELL, GAP, LINE, Photos, Row, font, grid, save_grid, wrapped
 
 
 def test_each_item_is_in_its_cell(board):
@@ -64,3 +64,16 @@ def test_a_sliver_has_a_thumbnail_and_a_place_in_a_grid(tmp_path, size, wanted):
     photos = Photos(Dataset(tmp_path))
     assert Image.open(io.BytesIO(photos.thumbnail("a", 192))).size == wanted
     assert ((np.asarray(grid([Row("x", ["a"])], photos)) == [255, 0, 0]).all(-1)).any()
+
+
+def test_captions_are_no_wider_than_their_pictures():
+    for caption in ("Donaudampfschifffahrtsgesellschaft 0768847001", "WWWWWWWWWWWWWWWWWWWWWWWWWW", "a b", ""):
+        lines = wrapped(caption, font(11))
+        assert len(lines) <= 3 and all(font(11).getlength(line) <= CELL for line in lines)
+    assert wrapped("short", font(11)) == ["short"]
+
+
+def test_an_item_without_a_photo_says_so(tmp_path):
+    (tmp_path / "images").mkdir()
+    square = np.asarray(Photos(Dataset(tmp_path)).get("a"))
+    assert (square == 0xDD).all(-1).any() and not (square == 0xDD).all()

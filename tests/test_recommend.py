@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from small import made
 from vbpr.commands import app
 from vbpr.errors import VbprError
+from vbpr.evaluate import evaluate
 from vbpr.factors import Factors, diversified
 
 
@@ -233,3 +234,19 @@ def test_all_items_are_similar_to_one_but_itself():
     at, cosines = f.similar_items("i7", 10**6)
     assert len(at) == 59 and 7 not in at and (np.diff(cosines) <= 0).all()
     np.testing.assert_allclose(cosines, (unit @ unit[7])[at], atol=1e-6)
+
+
+def test_lists_to_be_measured_elsewhere_may_hold_what_was_held_out(board_model, tmp_path, cli):
+    """Hits of the first ten, counted from the table, are those of the evaluation."""
+    summary = evaluate(Factors.load(board_model), device="cpu").summary()["all"]
+    hits = []
+    for more in ([], ["--held-out"]):
+        code, _, err = cli("recommend", board_model, "--all", "-k", 10, *more, "--out", tmp_path / "t.parquet")
+        assert code == 0, err
+        rows = pyarrow.parquet.read_table(tmp_path / "t.parquet").to_pylist()
+        factors = Factors.load(board_model)
+        held = factors.test.tocoo()
+        wanted = set(zip(factors.user_ids[held.row].tolist(), factors.item_ids[held.col].tolist(), strict=True))
+        hits.append(len(wanted & {(row["user_id"], row["item_id"]) for row in rows}) / len(wanted))
+    assert hits[0] == 0 < hits[1] >= summary["hr@10"] - 0.1
+    assert len(factors.before_holding_out().seen_by(0)) < len(factors.seen_by(0))

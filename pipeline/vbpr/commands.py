@@ -262,9 +262,14 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the train interactions")] = None,
     batch: Annotated[int | None, typer.Option(help="Positives a step")] = None,
     shared_negatives: Annotated[int | None, typer.Option(help="Negatives shared by a batch; 0: one own each")] = None,
-    negatives: Annotated[str | None, typer.Option(help="uniform, popularity or in-batch")] = None,
+    negatives: Annotated[
+        str | None, typer.Option(help="uniform, popularity (a share of them: popularity_share in --config) or in-batch")
+    ] = None,
     loss: Annotated[str | None, typer.Option(help="bpr, softmax or warp (these two: with shared negatives)")] = None,
-    positives: Annotated[str | None, typer.Option(help="interactions or users")] = None,
+    positives: Annotated[
+        str | None,
+        typer.Option(help="interactions: each once an epoch; or users: as often whoever it is, an item each"),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam")] = None,
     reg_users: Annotated[float | None, typer.Option(help="Penalty of user factors")] = None,
     reg_head: Annotated[float | None, typer.Option(help="Penalty of the head")] = None,
@@ -474,6 +479,9 @@ def recommend(
     category: Category = None,
     allowed: Allowed = None,
     seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Allow test and validation items, as for a list to be measured elsewhere")
+    ] = False,
     diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
     out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --users and --all")] = None,
     data: Data = None,
@@ -500,6 +508,8 @@ def recommend(
     dataset = Dataset.behind(factors.about, data)
     columns = dataset.items() if category is not None else {}
     mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
+    if held_out:
+        factors = factors.before_holding_out()
     if users is not None or everyone:
         if out is None:
             raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
@@ -832,7 +842,7 @@ def compare(
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
-    """The report's table: methods under one protocol, with intervals, paired tests, time and images encoded."""
+    """Several methods under one protocol: the table of the 2021 report, with intervals, paired tests, and costs."""
     from .compare import Options, methods_of
     from .compare import compare as run
     from .datasets import Dataset

@@ -170,7 +170,8 @@ def weights_of(backbone: str, options: Options) -> tuple[Path | None, bool]:
 PROTOCOL = (
     "Exact AUC over every item that a user has not taken, ties one half; users' mean; 95% bootstrap interval over "
     "users. cold: held-out items with fewer than 5 train interactions; unseen: with none. Validation chooses the "
-    "epoch; the test items are asked once."
+    "epoch; the test items are asked once. coverage@10: the share of the catalogue in the first ten of any of up to "
+    "2,000 users, drawn at random."
 )
 PUBLISHED_PROTOCOLS = {
     "sampled-100": "share of 100 random items not taken that score strictly lower (DVBPR's code)",

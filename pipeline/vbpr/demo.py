@@ -121,8 +121,8 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
         encoded = base64.b64encode(buffer.getvalue()).decode()
         description = "; ".join(f"{row.heading}: {', '.join(photos.captions(row.item_ids))}" for row in rows)
         sections.append(
-            f'<h2>{html.escape(title)}</h2><img alt="{html.escape(description)}" '
-            f'src="data:image/jpeg;base64,{encoded}">'
+            f'<h2>{html.escape(title)}</h2><div class="wide"><img alt="{html.escape(description)}" '
+            f'src="data:image/jpeg;base64,{encoded}"></div>'
         )
     page = out / "index.html"
     replace_text(page, PAGE.format(table=table(summaries), sections="\n".join(sections)))
@@ -146,17 +146,18 @@ PAGE = """<!doctype html>
 <title>vbpr demo</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 100em; margin: 2em auto; padding: 0 1em; color: #222 }}
+.wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse }} th, td {{ padding: .3em 1em; border-bottom: 1px solid #ccc; text-align: right }}
-th[scope=row] {{ text-align: left; font-weight: normal }} img {{ max-width: 100%; height: auto }}
+th[scope=row] {{ text-align: left; font-weight: normal }} img {{ max-width: 100%; min-width: 50em; height: auto }}
 </style></head><body>
 <h1>vbpr on its embedded sample</h1>
 <p>About 1,500 CC0 photographs of clothes, and <strong>simulated</strong> shoppers whose tastes follow category, colour
 and pattern. Each shopper's held-out item is ranked against every item not taken; cold items have under five training
 interactions, unseen items none. The oracle is the simulation's own utility: no model can do better.</p>
-<table><thead><tr><th scope=col>model</th><th scope=col>AUC (95% interval)</th><th scope=col>cold</th>
+<div class="wide"><table><thead><tr><th scope=col>model</th><th scope=col>AUC (95% interval)</th><th scope=col>cold</th>
 <th scope=col>unseen</th><th scope=col>NDCG@10</th><th scope=col>Recall@20</th></tr></thead><tbody>
 {table}
-</tbody></table>
+</tbody></table></div>
 {sections}
 </body></html>
 """

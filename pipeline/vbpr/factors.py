@@ -167,6 +167,11 @@ class Factors:
         parts = (getattr(self, name) for name in MATRICES)
         return np.concatenate([part.indices[part.indptr[user] : part.indptr[user + 1]] for part in parts])
 
+    def before_holding_out(self) -> "Factors":
+        """The same factors as if the held-out items were not known: lists made with them can be measured elsewhere."""
+        nothing = sp.csr_matrix(self.train.shape, dtype=np.float32)
+        return dataclasses.replace(self, validation=nothing, test=nothing)
+
     def recommend(
         self,
         user: int | str,

@@ -60,7 +60,7 @@ class Photos:
             self.extra[str(path)] = load(read_bytes(path, MAX_BYTES))
 
     def get(self, item_id: str) -> Image.Image:
-        return self.extra.get(item_id) or self.photo(item_id) or Image.new("RGB", (CELL, CELL), "#dddddd")
+        return self.extra.get(item_id) or self.photo(item_id) or no_photo()
 
     def photo(self, item_id: str) -> Image.Image | None:
         """The photograph of an item, or None where there is none that can be shown."""
@@ -102,6 +102,12 @@ def within(image: Image.Image, side: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
+def no_photo() -> Image.Image:
+    square = Image.new("RGB", (CELL, CELL), "#dddddd")
+    ImageDraw.Draw(square).text((CELL / 2, CELL / 2), "no photo", "#666666", font(11), anchor="mm")
+    return square
+
+
 def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
     """Draw rows of items, wrapped at `columns`, each under its heading."""
     rows = [row for row in rows if row.item_ids]
@@ -121,10 +127,22 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
             x, top = GAP + n % widest * (CELL + GAP), y + n // widest * cell
             photo = within(photos.get(item_id), CELL)
             canvas.paste(photo, (x + (CELL - photo.width) // 2, top + (CELL - photo.height) // 2))
-            for i, line in enumerate(textwrap.wrap(caption, 22, max_lines=3, placeholder="…")):
+            for i, line in enumerate(wrapped(caption, small)):
                 draw.text((x, top + CELL + 2 + i * LINE), line, "#444444", small)
         y += count * cell + GAP
     return canvas
+
+
+def wrapped(text: str, small: Any, lines: int = 3) -> list[str]:
+    """A text in so many lines at most, none of them wider than a picture."""
+    width = next(
+        (n for n in range(22, 4, -1) if fit(textwrap.wrap(text, n, max_lines=lines, placeholder="…"), small)), 4
+    )
+    return textwrap.wrap(text, width, max_lines=lines, placeholder="…")
+
+
+def fit(lines: list[str], small: Any) -> bool:
+    return all(small.getlength(line) <= CELL for line in lines)
 
 
 # The first of these that the machine has writes most alphabets; Pillow's own font has English letters alone.

@@ -28,7 +28,7 @@ from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
 from .files import check_target, replace_text
 from .interactions import MATRICES, Split
-from .models import configure
+from .models import MODELS, configure
 from .pictures import Photos
 from .progress import Progress
 from .train import align, fit
@@ -327,6 +327,8 @@ def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, A
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     apart = ("title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added")
     made = {key: value for key, value in about.items() if key not in apart}
+    model = str(about.get("model", ""))
+    read = {"model", *(MODELS[model].reads if model in MODELS else about.get("config", {}))}
     return environment.from_string(text).render(
         title=about.get("title", about.get("model", "model")),
         data=about.get("data_title") or dataset.title,
@@ -337,7 +339,7 @@ def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, A
         made=made,
         features=about.get("features", []),
         added=about.get("added", []),
-        config=about.get("config", {}),
+        config={key: value for key, value in about.get("config", {}).items() if key in read},
         versions=about.get("versions", {}),
         thumbnails=page.thumbnails(),
         **sections,
