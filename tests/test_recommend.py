@@ -250,3 +250,38 @@ def test_lists_to_be_measured_elsewhere_may_hold_what_was_held_out(board_model, 
         hits.append(len(wanted & {(row["user_id"], row["item_id"]) for row in rows}) / len(wanted))
     assert hits[0] == 0 < hits[1] >= summary["hr@10"] - 0.1
     assert len(factors.before_holding_out().seen_by(0)) < len(factors.seen_by(0))
+
+
+@pytest.mark.parametrize("allowed", [None, np.arange(60) % 4 > 0])
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize(("kinds", "ties"), [(7, False), (25, True), (60, False)])
+def test_one_item_of_each_group_and_none_of_a_group_that_was_taken(kinds, ties, seen, allowed):
+    """Against the definition, user by user: go down the list, and take what is of a group that is not there yet."""
+    factors = random_factors(ties=ties)
+    groups = np.random.default_rng(1).integers(0, kinds, 60)
+    many, values = factors.recommend_all(None, 5, seen, allowed=allowed, groups=groups)
+    for user in range(len(factors.user_ids)):
+        scores, chosen = factors.scores(np.array([user]))[0], []
+        gone = set() if seen else set(groups[factors.seen_by(user)])
+        for item in np.lexsort((np.arange(60), -scores)):
+            if groups[item] not in gone and (allowed is None or allowed[item]):
+                chosen.append(int(item))
+                gone.add(groups[item])
+        one, own = factors.recommend(user, 5, seen, allowed=allowed, groups=groups)
+        np.testing.assert_allclose(own, scores[chosen[:5]], rtol=1e-5)
+        np.testing.assert_allclose(values[user][many[user] >= 0], scores[chosen[:5]], rtol=1e-5)
+        if not ties:
+            assert one.tolist() == chosen[:5] == many[user][many[user] >= 0].tolist()
+        assert len(set(groups[one])) == len(one) == min(5, len(chosen))
+
+
+def test_the_command_takes_one_item_of_each_value_of_a_column(tmp_path, cli, refused):
+    model = made() / "small.model.h5"
+    code, said, err = cli("recommend", model, "--user", "user/01", "--seen", "--one-per", "Category", "-k", 9)
+    assert code == 0, err
+    assert [said.count(f"{colour} thing") for colour in ("red", "green", "blue")] == [1, 1, 1]
+    code, _, err = cli("recommend", model, "--all", "--one-per", "category", "--out", tmp_path / "t.csv")
+    assert code == 0, err
+    rows = pyarrow.csv.read_csv(tmp_path / "t.csv").to_pylist()
+    assert len(rows) == 24 * 2  # each has taken items of one colour, and gets one of each of the others
+    assert "it has title, category" in refused("recommend", model, "--user", "user/01", "--one-per", "product")

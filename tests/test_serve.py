@@ -503,3 +503,17 @@ def test_without_photos_no_backbone_is_loaded(monkeypatch):
             assert answer.status_code == 409 and why in answer.json()["detail"]
             assert client.get("/health").json()["photos"] is False and client.get("/items/item-01/similar").is_success
             assert client.get("/health").json()["file"] == "small.model.h5"
+
+
+def test_answers_of_one_item_of_each_value_of_a_column():
+    answers = Answers(made() / "small.model.h5", one_per="category")
+    with fastapi.TestClient(create_app(answers, hosts=["testserver"])) as client:
+        photo = [("photos", ("x.png", (made() / "data" / "images" / "item-11.png").read_bytes()))]
+        for answer, colours in (
+            (client.get("/users/user%2F03/recommendations?seen=true"), 3),
+            (client.get("/items/item-07/similar"), 2),  # of other colours than its own
+            (client.post("/similar", files=photo), 3),
+            (client.post("/users/fold-in", json={"liked": ["item-01"]}), 2),
+        ):
+            found = [item["category"] for item in answer.json()["items"]]
+            assert len(found) == len(set(found)) == colours

@@ -90,6 +90,20 @@ def allowed(
     return mask
 
 
+def groups_of(item_ids: Strings, items: Mapping[str, dict[str, str]], column: str) -> Array:
+    """(n,) int64 from 0: items that have the same text in a column have the same number, others one of their own.
+
+    Raises:
+        VbprError: there is no such column.
+    """
+    texts = items.get(column.strip().lower())
+    if texts is None:
+        has = f"it has {some(items, 8)}" if items else "there is none; if the data set has moved, give --data"
+        raise VbprError(f"--one-per {column} needs that column in the data set's items.csv or items.parquet; {has}")
+    own = [texts.get(str(name)) or f"\0{name}" for name in item_ids]
+    return np.unique(np.array(own, np.str_), return_inverse=True)[1].astype(np.int64)
+
+
 def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple[str, float]]], what: str) -> int:
     """Write the answers to many queries as Parquet or CSV: query, rank, item_id and `what`. Returns the rows.
 
@@ -107,4 +121,4 @@ def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple
     return len(rows)
 
 
-__all__ = ["allowed", "read_known", "write_answers"]
+__all__ = ["allowed", "groups_of", "read_known", "write_answers"]

@@ -460,6 +460,9 @@ def evaluate(
 
 Category = Annotated[str | None, typer.Option(help="Only items of this category (a column of the data set's items)")]
 Allowed = Annotated[Path | None, typer.Option(help="Only items in this file of ids, one a line")]
+OnePer = Annotated[
+    str | None, typer.Option(help="Column of the data set's items, as product: one item of each, none of those taken")
+]
 
 
 @app.command()
@@ -478,6 +481,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
     category: Category = None,
     allowed: Allowed = None,
+    one_per: OnePer = None,
     seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Allow test and validation items, as for a list to be measured elsewhere")
@@ -493,7 +497,7 @@ def recommend(
     import time
 
     from .asking import allowed as allow
-    from .asking import read_known
+    from .asking import groups_of, read_known
     from .datasets import Dataset
     from .factors import Factors
     from .files import check_table
@@ -506,7 +510,8 @@ def recommend(
     check_grid(grid)
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
-    columns = dataset.items() if category is not None else {}
+    columns = dataset.items() if category is not None or one_per is not None else {}
+    groups = None if one_per is None else groups_of(factors.item_ids, columns, one_per)
     mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
     if held_out:
         factors = factors.before_holding_out()
@@ -519,7 +524,7 @@ def recommend(
             raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
         many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
         started = time.monotonic()
-        rows = factors.write_recommendations(out, k, many, seen, mask)
+        rows = factors.write_recommendations(out, k, many, seen, mask, groups)
         count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
         print(f"{out}: {counted(rows, 'row')} for {counted(count, 'user')}, {count / max(seconds, 1e-9):,.0f} users/s")
         return None
@@ -530,7 +535,7 @@ def recommend(
         at = factors.user_index(user)
         took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
         who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
-        items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity)
+        items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity, groups=groups)
     else:
         took = factors.item_indices(list(dict.fromkeys(liked or [])))
         parts = [factors.items[took]]
@@ -540,7 +545,12 @@ def recommend(
             parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
         who, heading = "someone who likes these", "liked"
         items, scores = factors.choose(
-            factors.fold_in(*parts), k, exclude=None if seen else took, allowed=mask, diversity=diversity
+            factors.fold_in(*parts),
+            k,
+            exclude=None if seen else took,
+            allowed=mask,
+            diversity=diversity,
+            groups=groups,
         )
     ids = factors.item_ids[items].tolist()
     names = photos.titles(ids)
@@ -707,6 +717,7 @@ def serve(
     ] = None,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
     allowed: Allowed = None,
+    one_per: OnePer = None,
     photos: Annotated[
         bool, typer.Option(help="Take photos to ask with, for which the backbone is loaded (and torch: a GB of memory)")
     ] = True,
@@ -731,6 +742,7 @@ def serve(
         data=data,
         weights=weights,
         allowed=allowed,
+        one_per=one_per,
         by_photo=photos,
         access_log=access_log,
     )

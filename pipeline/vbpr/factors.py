@@ -180,16 +180,22 @@ class Factors:
         *,
         allowed: Array | None = None,
         diversity: float = 0.0,
+        groups: Array | None = None,
     ) -> tuple[Array, Array]:
         """The k items of highest score for a user (position or id): positions and scores, best first.
 
         Args:
             seen: whether items that the user took may come back.
-            allowed, diversity: see `choose`.
+            allowed, diversity, groups: see `choose`.
         """
         at = self.user_index(user) if isinstance(user, str) else int(positions(user, len(self.user_ids), "user"))
         return self.choose(
-            self.users[at], k, exclude=None if seen else self.seen_by(at), allowed=allowed, diversity=diversity
+            self.users[at],
+            k,
+            exclude=None if seen else self.seen_by(at),
+            allowed=allowed,
+            diversity=diversity,
+            groups=groups,
         )
 
     def choose(
@@ -200,6 +206,7 @@ class Factors:
         exclude: Array | None = None,
         allowed: Array | None = None,
         diversity: float = 0.0,
+        groups: Array | None = None,
     ) -> tuple[Array, Array]:
         """The k items of highest score for a taste (K,), of whoever it is: positions and scores, best first.
 
@@ -207,6 +214,8 @@ class Factors:
             exclude: positions, or a mask, of what must not come back.
             allowed: (I,) bool, the items that may; None for all.
             diversity: 0 ranks by score alone; towards 1, items like those already chosen step back (`diversified`).
+            groups: (I,) int64 from 0, such as the product that an item is a colour of: of a group only the best item
+                comes, and none of a group that holds an excluded item.
 
         Raises:
             VbprError: `allowed` is no such mask, there is no such item to exclude, k is not positive, diversity not
@@ -221,7 +230,15 @@ class Factors:
         if allowed is not None:
             scores[~mask_of(allowed, len(scores))] = -np.inf
         if exclude is not None:
-            scores[positions(exclude, len(scores), "item")] = -np.inf
+            out = positions(exclude, len(scores), "item")
+            scores[out if groups is None else np.isin(groups, groups[out])] = -np.inf
+        if groups is not None:
+            highest = np.full(groups.max(initial=0) + 1, -np.inf, scores.dtype)
+            np.maximum.at(highest, groups, scores)
+            leading = np.flatnonzero(scores == highest[groups])
+            others = np.ones(len(scores), bool)
+            others[leading[np.unique(groups[leading], return_index=True)[1]]] = False
+            scores[others] = -np.inf
         top = best(scores, k if not diversity else max(POOL, 10 * k))
         top = top[np.isfinite(scores[top])]
         if diversity:
@@ -235,6 +252,7 @@ class Factors:
         seen: bool = False,
         *,
         allowed: Array | None = None,
+        groups: Array | None = None,
         block: int = 2**21,
         advance: Callable[[int], None] = lambda users: None,
     ) -> tuple[Array, Array]:
@@ -245,6 +263,7 @@ class Factors:
 
         Args:
             users: positions, or a mask; None for everyone.
+            groups: see `choose`.
             block: scores held at a time (4 bytes each, twice).
             advance: is told how many users have been done since it was told last.
 
@@ -253,10 +272,37 @@ class Factors:
         """
         users = self._who(users)
         at_least_one(k)
+        taken = None if seen else self.train[users] + self.validation[users] + self.test[users]
+        if groups is None:
+            return self._top(users, k, taken, allowed, block, advance)
+        member = sp.csr_matrix((np.ones(len(groups), np.float32), (np.arange(len(groups)), groups)))
+        taken = None if taken is None else taken @ member @ member.T
+        items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
+        left, wide = np.arange(len(users)), 4 * k
+        while len(left):  # some lists hold so many of one group that more has to be looked at
+            some = None if taken is None else taken[left]
+            found, values = self._top(users[left], wide, some, allowed, block, advance if wide == 4 * k else None)
+            first = first_of_groups(found, groups)
+            place = np.cumsum(first, 1) - 1
+            row, column = np.nonzero(first & (place < k))
+            items[left[row], place[row, column]] = found[row, column]
+            scores[left[row], place[row, column]] = values[row, column]
+            left, wide = left[(place[:, -1] < k - 1) & (found[:, -1] >= 0)], 4 * wide
+        return items, scores
+
+    def _top(
+        self,
+        users: Array,
+        k: int,
+        taken: sp.csr_matrix | None,
+        allowed: Array | None,
+        block: int,
+        advance: Callable[[int], None] | None,
+    ) -> tuple[Array, Array]:
+        """`recommend_all` for positions of users, without what is `taken` (n, I)."""
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
         pool = np.arange(len(self.item_ids))
         vectors, bias = self.items, self.bias
-        taken = None if seen else self.train[users] + self.validation[users] + self.test[users]
         if allowed is not None:
             pool = np.flatnonzero(mask_of(allowed, len(self.item_ids)))
             vectors, bias, taken = vectors[pool], bias[pool], None if taken is None else taken[:, pool]
@@ -282,7 +328,8 @@ class Factors:
                 best_of_rows(top, s, first)
             items[a : a + step, :width] = np.where(top[0] < 0, -1, pool[top[0]])
             scores[a : a + step, :width] = top[1]
-            advance(len(rows))
+            if advance is not None:
+                advance(len(rows))
         return items, scores
 
     def _who(self, users: Any) -> Array:
@@ -426,10 +473,11 @@ class Factors:
         users: Array | None = None,
         seen: bool = False,
         allowed: Array | None = None,
+        groups: Array | None = None,
         chunk: int = 8192,
     ) -> int:
         """Write the recommendations of many users (positions; None for everyone) as Parquet or CSV, by the name:
-        user_id, rank, item_id, score. Atomic; returns the number of rows."""
+        user_id, rank, item_id, score. Atomic; returns the number of rows. For the rest see `recommend`."""
         import pyarrow as pa
 
         users = self._who(users)
@@ -444,7 +492,7 @@ class Factors:
         ):
             for a in range(0, len(users), chunk):
                 some = users[a : a + chunk]
-                items, scores = self.recommend_all(some, k, seen, allowed=allowed, advance=bar.advance)
+                items, scores = self.recommend_all(some, k, seen, allowed=allowed, groups=groups, advance=bar.advance)
                 row, place = np.nonzero(items >= 0)
                 who = pa.array(self.user_ids[some].tolist(), pa.string())
                 columns = [
@@ -625,6 +673,16 @@ def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Arra
     return np.array(chosen, np.int64)
 
 
+def first_of_groups(items: Array, groups: Array) -> Array:
+    """(n, k) bool: which of each row's items (positions, -1 for none) are the first of their group there."""
+    own = np.where(items < 0, -1, groups[items])
+    order = np.argsort(own, axis=1, kind="stable")
+    ordered = np.take_along_axis(own, order, 1)
+    first = np.empty(items.shape, bool)
+    np.put_along_axis(first, order, np.diff(ordered, axis=1, prepend=-2) != 0, 1)
+    return np.asarray(first & (items >= 0))
+
+
 def at_least_one(k: int) -> None:
     if k < 1:
         raise VbprError(f"k is {k}; it must be at least 1")
@@ -683,6 +741,7 @@ __all__ = [
     "at_least_one",
     "best",
     "first_curve",
+    "first_of_groups",
     "index_of",
     "indices_of",
     "mask_of",

@@ -25,10 +25,10 @@ from typing import Annotated, Any
 import numpy as np
 
 from .asking import allowed as allow
-from .asking import read_known
+from .asking import groups_of, read_known
 from .datasets import Dataset
 from .errors import VbprError
-from .factors import BLIND, Factors
+from .factors import BLIND, Factors, first_of_groups
 from .files import digest
 from .images import BadImage
 from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
@@ -141,10 +141,12 @@ class Answers:
         weights: Path | str | None = None,
         allowed: Path | str | None = None,
         by_photo: bool = True,
+        one_per: str | None = None,
     ) -> None:
         """
         Args:
             allowed: file of ids; only these items are ever an answer.
+            one_per: column of the data set's items; answers hold one item of each value.
             by_photo: whether photos can be asked with, for which the backbone is loaded, and torch.
         """
         self.path = Path(model)
@@ -154,6 +156,7 @@ class Answers:
         dataset = Dataset.behind(about, data)
         self.photos = Photos(dataset, about.get("added", []))
         self.meta = dataset.items()
+        self.groups = None if one_per is None else groups_of(self.factors.item_ids, self.meta, one_per)
         self.near = Nearest.open(model) if self.factors.items.shape[1] else None
         self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
         self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
@@ -203,9 +206,16 @@ class Answers:
         return np.array([self.item_at[name] for name in dict.fromkeys(item_ids) if name in self.item_at], np.int64)
 
     def nearest(self, near: Nearest, query: Array, k: int, category: str | None, left_out: Array) -> dict[str, Any]:
-        found, scores = near.search_many(query, k + len(left_out), self.of_category(category))
-        others = ~np.isin(found[0], left_out)
-        return self.scored(found[0][others][:k], scores[0][others][:k])
+        wide, groups = k + len(left_out), self.groups
+        while True:
+            found, scores = near.search_many(query, wide, self.of_category(category))
+            if groups is None:
+                good = ~np.isin(found[0], left_out)
+            else:
+                good = first_of_groups(found, groups)[0] & ~np.isin(groups[found[0]], groups[left_out])
+            if groups is None or good.sum() >= k or wide >= len(near.item_ids) or found[0][-1] < 0:
+                return self.scored(found[0][good][:k], scores[0][good][:k])
+            wide *= 4
 
 
 Id = Annotated[str, InPath(max_length=MAX_ID)]
@@ -331,6 +341,7 @@ def create_app(
             exclude=np.concatenate([at, answers.those(asked.exclude)]),
             allowed=answers.of_category(asked.category),
             diversity=asked.diversity,
+            groups=answers.groups,
         )
         return ForLiked(**answers.scored(*found), unknown=unknown)
 
@@ -347,7 +358,9 @@ def create_app(
         if not seen:
             left_out = np.concatenate([left_out, factors.seen_by(at)])
         mask = answers.of_category(category)
-        found = factors.choose(factors.users[at], k, exclude=left_out, allowed=mask, diversity=diversity)
+        found = factors.choose(
+            factors.users[at], k, exclude=left_out, allowed=mask, diversity=diversity, groups=answers.groups
+        )
         return Answer(**answers.scored(*found))
 
     @app.get("/users/{user_id:path}")
@@ -620,6 +633,7 @@ def serve(
     weights: Path | str | None = None,
     allowed: Path | str | None = None,
     by_photo: bool = True,
+    one_per: str | None = None,
     access_log: bool = False,
 ) -> None:
     """Answer until stopped; a model, index or list of allowed items that is replaced meanwhile is taken up.
@@ -627,7 +641,7 @@ def serve(
     Args:
         names: by which it may be called, as by a proxy that passes the name on; with any, beside these only
             localhost.
-        allowed, by_photo: see `Answers`. access_log: whether every request is a line on standard output.
+        allowed, by_photo, one_per: see `Answers`. access_log: whether every request is a line on standard output.
 
     Raises:
         VbprError: the model or its index cannot be used, or the address cannot be had.
@@ -644,7 +658,7 @@ def serve(
     counts = Counts()
 
     def load() -> FastAPI:
-        answers = Answers(model, data, weights, allowed, by_photo)
+        answers = Answers(model, data, weights, allowed, by_photo, one_per)
         about, counts_of = answers.factors.about, (len(answers.factors.user_ids), len(answers.factors.item_ids))
         when, title = answers.loaded.strftime("%Y-%m-%d %H:%M:%S UTC"), about.get("title", about.get("model", "model"))
         print(f"{when}: loaded {model} ({title}, {counts_of[0]:,} users, {counts_of[1]:,} items)", flush=True)
