@@ -258,9 +258,9 @@ def test_texts_that_safetensors_cannot_hold_are_refused_before_the_write(tmp_pat
 def test_files_that_are_not_hdf5_are_refused(tmp_path, content):
     path = tmp_path / "a.h5"
     path.write_bytes(content)
-    with pytest.raises(VbprError, match="is no file of vbpr|not a readable HDF5 file"):
+    with pytest.raises(VbprError, match=r"is no file of vbpr|not a readable HDF5 file"):
         Factors.load(path)
-    with pytest.raises(VbprError, match="is no file of vbpr|not a readable HDF5 file"):
+    with pytest.raises(VbprError, match=r"is no file of vbpr|not a readable HDF5 file"):
         kind_of(path)
 
 

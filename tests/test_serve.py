@@ -517,3 +517,14 @@ def test_answers_of_one_item_of_each_value_of_a_column():
         ):
             found = [item["category"] for item in answer.json()["items"]]
             assert len(found) == len(set(found)) == colours
+
+
+def test_a_file_that_never_rests_keeps_no_server_from_starting(tmp_path):
+    stock, loads = tmp_path / "stock.txt", []
+
+    def load():
+        loads.append(None)
+        stock.write_text("x" * len(loads))
+
+    Newest(load, [stock])
+    assert len(loads) == 3

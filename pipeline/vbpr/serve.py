@@ -51,6 +51,7 @@ Array = np.ndarray[Any, Any]
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
+SETTLING = 3  # times that files are read which change meanwhile, as a list of what is in stock may all day
 DECODERS = 2  # photos in work at a time, and as many thumbnails: each may hold a few hundred MB
 LONGEST_FAULT = 1000  # characters of a sentence about a request, which may quote it
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
@@ -594,12 +595,13 @@ class Newest:
         gc.collect()  # an application holds itself, and a model with it
 
     def settled(self) -> ASGIApp:
-        """What `load` makes of files that were not replaced while it read them."""
-        while True:
+        """What `load` makes of files that were not replaced while it read them, if it ever finds them so."""
+        for _ in range(SETTLING):
             self.known = stamps(self.files)
             app = self.load()
             if stamps(self.files) == self.known:
-                return app
+                break
+        return app
 
     def watch(self) -> None:
         while True:

@@ -62,8 +62,9 @@ def prepare(
     usable += [store.finished().item_ids[store.done] for store in stores]
     if stores:
         absent = absent_from(stores, item_ids, data.name)
-        with contextlib.suppress(VbprError):  # who has no images cannot encode more of them
-            images = data.images()
+        if len(absent):  # else there is no need to list a million of them
+            with contextlib.suppress(VbprError):  # who has no images cannot encode more of them
+                images = data.images()
         pictured = absent[:0] if images is None else np.intersect1d(absent, images.item_ids)
         if images is not None and len(pictured):
             new = functools.reduce(np.setdiff1d, [store.item_ids for store in stores], images.item_ids)
