@@ -8,6 +8,7 @@ import typer.main
 
 from conftest import ROOT
 from vbpr.commands import app
+from vbpr.models import MODELS, configure
 
 START = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:vbpr|python -m vbpr|python cli\.py)\s+(.*)$")
 GROUP = typer.main.get_command(app)
@@ -51,3 +52,18 @@ def test_the_readme_shows_the_two_commands():
 def test_the_check_itself_refuses_what_does_not_exist(line):
     with pytest.raises(Exception):  # noqa: B017
         check(line.split())
+
+
+def test_the_table_of_options_has_the_defaults():
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    lines = text[text.index("| option | |") :].split("\n\n")[0].splitlines()
+    models = [cell.strip(" `") for cell in lines[0].split("|")[3:-1]]
+    assert models == ["visual", "vbpr", "hybrid", "bprmf"]
+    for line in lines[2:]:
+        option, _, *values = [cell.strip(" `") for cell in line.split("|")[1:-1]]
+        field = option.removeprefix("--").replace("-", "_")
+        for model, value in zip(models, values, strict=True):
+            own = getattr(configure(model), field)
+            assert value == (
+                "-" if field not in MODELS[model].reads else f"{own:g}" if isinstance(own, float) else str(own)
+            )
