@@ -156,7 +156,7 @@ def many():
 
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_identical_file(catalogue, tmp_path, many):
-    folder, out = catalogue(images=many), tmp_path / "a.h5"
+    folder, out = catalogue(images=many, pairs=[("u", "i00")]), tmp_path / "a.h5"
     found = result(run_python("-c", KILLS, folder, out, "KILL", 6))
     assert -signal.SIGKILL in found["codes"]  # some died in the middle
     assert found["seen"] == sorted(found["seen"])  # no row that was done is ever lost
@@ -166,7 +166,7 @@ def test_a_killed_run_resumes_to_the_identical_file(catalogue, tmp_path, many):
 
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_batch_and_says_how_to_resume(catalogue, tmp_path, many):
-    folder, out = catalogue(images=many), tmp_path / "a.h5"
+    folder, out = catalogue(images=many, pairs=[("u", "i00")]), tmp_path / "a.h5"
     found = result(run_python("-c", KILLS, folder, out, "INT", 1))
     assert found["codes"] == [130]
     assert 0 < found["seen"][0] < 60 and found["seen"][0] % 2 == 0

@@ -101,7 +101,7 @@ def test_a_process_that_sees_other_images_stops_them_all(catalogue, tmp_path):
 def test_what_the_first_refuses_ends_the_others(catalogue, tmp_path):
     (tmp_path / "f.h5").write_bytes(b"mine")
     (first, _, error), (second, _, heard) = ended(start([catalogue()] * 2, tmp_path / "f.h5"))
-    assert (first, second) == (2, 2) and "is not a readable HDF5 file" in " ".join(error.split())
+    assert (first, second) == (2, 2) and "is no file of vbpr" in " ".join(error.split())
     assert (tmp_path / "f.h5").read_bytes() == b"mine" and heard.count("\n") < 5
 
 
