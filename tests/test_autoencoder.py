@@ -217,6 +217,7 @@ def test_weights_of_another_data_set_are_not_taken_for_those_of_this_one(tmp_pat
     assert autoencoder_of(Path("d/cae.h5")) == Path("d/cae.cae.safetensors")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     source, whole, cut = Drawn(80), tmp_path / "a" / "cae.safetensors", tmp_path / "b" / "cae.safetensors"
     train_autoencoder(source, whole, epochs=3, image_size=32)

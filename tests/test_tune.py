@@ -66,7 +66,7 @@ def learner(monkeypatch):
     return tried
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "hybrid" else n for n in SPACES])
 class TestContract:
     def test_the_shipped_space_holds_the_defaults_and_nothing_that_training_refuses(self, name, monkeypatch):
         monkeypatch.undo()  # the spaces as they are
