@@ -95,7 +95,7 @@ def main():
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
-            found = re.search(r"http://\S+(?=/ )", server.stdout.readline())
+            found = next(filter(None, (re.search(r"http://\S+(?=/ )", line) for line in server.stdout)), None)
             if found is None:
                 raise SystemExit("the server did not start")
             address = found.group()
