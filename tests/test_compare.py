@@ -548,4 +548,5 @@ def test_model_files_of_the_same_split_stand_beside_the_methods(board, board_fea
     assert "give NAME=FILE" in refused(*words, "--fitted", own)
     assert "does not exist" in refused(*words, "--fitted", f"gone={tmp_path}/gone.h5")
     assert "is for one --data" in refused(*words, "--data", "sample", *given)
-    assert "takes distinct names" in refused(*words)
+    assert "give --models" in refused(*words)
+    assert "give NAME=FILE" in refused(*words, "--fitted", "a=")

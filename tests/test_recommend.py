@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from small import made
+from vbpr.asking import groups_of
 from vbpr.commands import app
 from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
@@ -285,3 +286,15 @@ def test_the_command_takes_one_item_of_each_value_of_a_column(tmp_path, cli, ref
     rows = pyarrow.csv.read_csv(tmp_path / "t.csv").to_pylist()
     assert len(rows) == 24 * 2  # each has taken items of one colour, and gets one of each of the others
     assert "it has title, category" in refused("recommend", model, "--user", "user/01", "--one-per", "product")
+
+
+def test_what_does_nothing_for_a_list_is_refused(board_model, refused):
+    for more in (["--liked", "red-01"], ["--user", "A00", "--seen"]):
+        assert "--held-out is for a known user" in refused("recommend", board_model, "--held-out", *more)
+
+
+def test_groups_have_numbers_of_their_own():
+    """By the whole text, and items of which nothing is said stand alone."""
+    ids = np.array(["a", "b", "c", "d", "e"])
+    texts = {"a": "x", "b": "x\0", "c": "x", "d": ""}
+    assert groups_of(ids, {"product": texts}, " Product ").tolist() == [0, 1, 0, 2, 3]

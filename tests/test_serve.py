@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.errors import VbprError  # noqa: E402
 from vbpr.factors import Factors  # noqa: E402
-from vbpr.serve import Answers, Counts, Newest, create_app, find, serve  # noqa: E402
+from vbpr.serve import Answers, Newest, create_app, find, serve  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -388,37 +389,43 @@ def test_only_allowed_items_are_answers(tmp_path):
         assert client.get("/items/item-00").is_success  # it is known, and its neighbours may be asked for
 
 
-def test_a_model_that_is_replaced_answers_and_one_that_cannot_be_read_does_not(tmp_path, capsys):
+def test_a_model_that_is_replaced_answers_and_one_that_cannot_be_read_does_not(tmp_path, capsys, monkeypatch):
     path = tmp_path / "m.model.h5"
     shutil.copy(made() / "small.model.h5", path)
-    factors, counts, made_by = Factors.load(path), Counts(), []
+    factors, loaded = Factors.load(path), []
 
     def load():
-        made_by.append(create_app(Answers(path), hosts=["testserver"], counts=counts))
-        if len(made_by) == 2:  # replaced once more while it was read: that is not yet what shall answer
+        answers = Answers(path)
+        loaded.append(weakref.ref(answers))
+        if len(loaded) == 2:  # replaced once more while it was read: that is not yet what shall answer
             dataclasses.replace(factors, bias=-factors.bias, items=-factors.items).save(path)
-        return made_by[-1]
+        return answers
 
-    app = Newest(load, [path, tmp_path / "stock.txt"])
-    with fastapi.TestClient(app) as client:
+    newest = Newest(load, [path, tmp_path / "stock.txt"])
+    with fastapi.TestClient(create_app(lambda: newest.answers, hosts=["testserver"])) as client:
         ask = "/users/user%2F03/recommendations?k=30&seen=true"
         before, health = client.get(ask).json(), client.get("/health").json()
-        app.look()
-        assert len(made_by) == 1  # nothing has changed
+        newest.look()
+        assert len(loaded) == 1  # nothing has changed
         dataclasses.replace(factors, bias=factors.bias + 1).save(path)
-        app.look()
-        assert len(made_by) == 3
+        newest.look()
+        assert len(loaded) == 3
         after, now = client.get(ask).json(), client.get("/health").json()
         assert [i["item_id"] for i in after["items"]] == [i["item_id"] for i in before["items"]][::-1]
         assert now["digest"] != health["digest"] and now["loaded"] > health["loaded"]
-        path.write_bytes(path.read_bytes()[:-100])
-        app.look()
-        app.look()
+        assert [answers() is None for answers in loaded] == [True, True, False]  # the memory is free again
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-100])
+        newest.look()
+        newest.look()
+        assert len(loaded) == 3
+        monkeypatch.setattr(newest, "due", 0)  # a while later: tried again, and not told again
+        newest.look()
         assert capsys.readouterr().out.count("not loaded anew, and the model of before goes on") == 1
         assert client.get(ask).json() == after
         (tmp_path / "stock.txt").write_text("item-01\n")
         shutil.copy(made() / "small.model.h5", path)
-        app.look()
+        newest.look()
         assert client.get(ask).json() == before
         assert 'route="/health",status="200"} 2' in client.get("/metrics").text  # counted on
 

@@ -338,3 +338,23 @@ def test_models_without_a_head_take_narrow_features(tmp_path):
     assert train(folder, tmp_path / "f.h5", configure("knn"), tmp_path / "m.h5").factors.items.shape[1] == 16
     with pytest.raises(VbprError, match=r"--dim 128 is more than the features' 16 columns; .*widest=16"):
         train(folder, tmp_path / "f.h5", configure("visual"), tmp_path / "m.h5")
+
+
+def test_a_second_feature_file_of_other_things_is_refused(board, board_features, tmp_path, cli, refused):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sofa.png").write_bytes(next(iter(board_items().values())))
+    words = (
+        "extract",
+        "--backbone",
+        TINY,
+        "--random-weights",
+        "--data",
+        tmp_path / "other",
+        "--out",
+        tmp_path / "o.h5",
+    )
+    assert cli(*words)[0] == 0
+    message = refused(
+        "train", "--features", board_features, "--features", tmp_path / "o.h5", "--out", tmp_path / "m.h5"
+    )
+    assert "o.h5: features of none of the 20 items" in message

@@ -507,6 +507,8 @@ def recommend(
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
     refuse_weights(weights, image)
+    if held_out and (seen or liked or image):
+        raise VbprError("--held-out is for a known user's list without what the user has; leave it out, or the others")
     check_grid(grid)
     factors = Factors.load(model)
     dataset = Dataset.behind(factors.about, data)
@@ -865,6 +867,10 @@ def compare(
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
     beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")
     names = [name for name in models.replace(" ", "").split(",") if name or not beside]
+    if not names or names == [""]:
+        if not beside:
+            raise VbprError("give --models, as in --models lite0,popularity, or --fitted NAME=FILE")
+        names = []
     backbones = {method.backbone for method in (methods_of(names) if names else [])}
     for name in files.keys() - {backbone, *backbones}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
@@ -904,7 +910,7 @@ def named_files(pairs: list[str] | None, option: str, wanted: str) -> dict[str, 
     files: dict[str, Path] = {}
     for pair in pairs or []:
         name, equals, file = pair.partition("=")
-        if not equals or name in files:
+        if not equals or not file or name in files:
             raise VbprError(f"{option} {pair}: give {wanted}" + (", each name once" if name in files else ""))
         files[name] = Path(file)
     return files

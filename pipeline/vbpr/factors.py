@@ -275,19 +275,26 @@ class Factors:
         taken = None if seen else self.train[users] + self.validation[users] + self.test[users]
         if groups is None:
             return self._top(users, k, taken, allowed, block, advance)
-        member = sp.csr_matrix((np.ones(len(groups), np.float32), (np.arange(len(groups)), groups)))
-        taken = None if taken is None else taken @ member @ member.T
+        found, values = self._top(users, min(4 * k, len(groups)), taken, allowed, block, advance)
+        first, gone = first_of_groups(found, groups), np.zeros(len(users), np.int64)
+        if taken is not None:  # none of a group of which the user has one
+            row = np.repeat(np.arange(len(users)), np.diff(taken.indptr))
+            count = int(groups.max(initial=0)) + 1
+            has = np.unique(row * count + groups[taken.indices])
+            first &= ~np.isin(np.arange(len(users))[:, None] * count + groups[found], has)
+            gone = np.bincount(has // count, minlength=len(users))
+        place = np.cumsum(first, 1) - 1
+        row, column = np.nonzero(first & (place < k))
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
-        left, wide = np.arange(len(users)), 4 * k
-        while len(left):  # some lists hold so many of one group that more has to be looked at
-            some = None if taken is None else taken[left]
-            found, values = self._top(users[left], wide, some, allowed, block, advance if wide == 4 * k else None)
-            first = first_of_groups(found, groups)
-            place = np.cumsum(first, 1) - 1
-            row, column = np.nonzero(first & (place < k))
-            items[left[row], place[row, column]] = found[row, column]
-            scores[left[row], place[row, column]] = values[row, column]
-            left, wide = left[(place[:, -1] < k - 1) & (found[:, -1] >= 0)], 4 * wide
+        items[row, place[row, column]], scores[row, place[row, column]] = found[row, column], values[row, column]
+        # Some lists hold so many of one group that the rest of the catalogue has to be looked at.
+        there = len(np.unique(groups if allowed is None else groups[allowed]))
+        short = (place[:, -1] + 1 < np.minimum(k, there - gone)) & (found[:, -1] >= 0)
+        for n in np.flatnonzero(short):
+            exclude = None if taken is None else taken[[n]].indices
+            best_items, own = self.choose(self.users[users[n]], k, exclude=exclude, allowed=allowed, groups=groups)
+            items[n], scores[n] = -1, -np.inf
+            items[n, : len(own)], scores[n, : len(own)] = best_items, own
         return items, scores
 
     def _top(
@@ -297,7 +304,7 @@ class Factors:
         taken: sp.csr_matrix | None,
         allowed: Array | None,
         block: int,
-        advance: Callable[[int], None] | None,
+        advance: Callable[[int], None],
     ) -> tuple[Array, Array]:
         """`recommend_all` for positions of users, without what is `taken` (n, I)."""
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
@@ -328,8 +335,7 @@ class Factors:
                 best_of_rows(top, s, first)
             items[a : a + step, :width] = np.where(top[0] < 0, -1, pool[top[0]])
             scores[a : a + step, :width] = top[1]
-            if advance is not None:
-                advance(len(rows))
+            advance(len(rows))
         return items, scores
 
     def _who(self, users: Any) -> Array:

@@ -13,6 +13,7 @@ import datetime
 import functools
 import gc
 import importlib.resources
+import math
 import re
 import threading
 import time
@@ -51,6 +52,8 @@ Array = np.ndarray[Any, Any]
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
+WIDEST = 4096  # nearest items that are gone through for some of different groups
+RETRY_SECONDS = 30.0  # after which what could not be loaded is tried again
 SETTLING = 3  # times that files are read which change meanwhile, as a list of what is in stock may all day
 DECODERS = 2  # photos in work at a time, and as many thumbnails: each may hold a few hundred MB
 LONGEST_FAULT = 1000  # characters of a sentence about a request, which may quote it
@@ -180,6 +183,7 @@ class Answers:
             if weights is not None:
                 raise
             self.no_photos = str(error)
+        self.page = page_html(self)
         self.drawn = functools.lru_cache(maxsize=4096)(self.draw)
 
     def item(self, at: int) -> dict[str, Any]:
@@ -214,7 +218,7 @@ class Answers:
                 good = ~np.isin(found[0], left_out)
             else:
                 good = first_of_groups(found, groups)[0] & ~np.isin(groups[found[0]], groups[left_out])
-            if groups is None or good.sum() >= k or wide >= len(near.item_ids) or found[0][-1] < 0:
+            if groups is None or good.sum() >= k or wide >= min(len(near.item_ids), WIDEST) or found[0][-1] < 0:
                 return self.scored(found[0][good][:k], scores[0][good][:k])
             wide *= 4
 
@@ -242,12 +246,12 @@ async def known_parameters(request: Request) -> None:
 
 
 def create_app(
-    answers: Answers, *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None, counts: "Counts | None" = None
+    answers: Answers | Callable[[], Answers], *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None
 ) -> FastAPI:
-    """The application.
+    """The application. FastAPI keeps the functions below for good, so none of them may hold on to what is replaced.
 
     Args:
-        counts: where requests are counted; None for counts of its own.
+        answers: what answers; or a function that gives what answers now, asked once for each request.
         max_upload: largest request body in bytes.
         hosts: names by which the server may be called; None for any. Loopback servers take only their own, so that a
             page elsewhere cannot reach them under a name of its own.
@@ -260,23 +264,23 @@ def create_app(
         dependencies=[Depends(known_parameters)],
         responses={"4XX": {"model": Fault, "description": "what is wrong with the request"}},
     )
-    factors, counts = answers.factors, counts or Counts()
+    now: Callable[[], Answers] = answers if callable(answers) else lambda: answers
+    counts = Counts()
     decoding, drawing = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
-    page = page_html(answers)
 
-    def user_of(user_id: str) -> int:
+    def user_of(answers: Answers, user_id: str) -> int:
         at = answers.user_at.get(user_id)
         if at is None:
             raise HTTPException(404, f"no such user: {user_id[:MAX_ID]!r}; /users?search= finds some")
         return at
 
-    def item_of(item_id: str) -> int:
+    def item_of(answers: Answers, item_id: str) -> int:
         at = answers.item_at.get(item_id)
         if at is None:
             raise HTTPException(404, f"no such item: {item_id[:MAX_ID]!r}; /items?search= finds some")
         return at
 
-    def item_vectors() -> Nearest:
+    def item_vectors(answers: Answers) -> Nearest:
         if answers.near is None:
             raise HTTPException(409, "this model has no item vectors to compare")
         return answers.near
@@ -293,11 +297,13 @@ def create_app(
     @app.head("/", include_in_schema=False)
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def home() -> HTMLResponse:
-        return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
+        return HTMLResponse(now().page, headers={"Content-Security-Policy": POLICY})
 
     @app.head("/health", include_in_schema=False)  # as those ask who watch whether a server is up
     @app.get("/health")
     async def health() -> Health:
+        answers = now()
+        factors = answers.factors
         about = factors.about
         return Health(
             status="ok",
@@ -321,21 +327,22 @@ def create_app(
     async def users(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(answers.user_at, search, limit))
+        return Found(**find(now().user_at, search, limit))
 
     @app.get("/items")
     async def items(
         search: Annotated[str, Query(max_length=MAX_ID)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Found:
-        return Found(**find(answers.item_at, search, limit))
+        return Found(**find(now().item_at, search, limit))
 
     @app.post("/users/fold-in")
     async def fold_in(asked: Liked) -> ForLiked:
         """Recommendations for someone unknown, from items that they like."""
-        at = answers.those(asked.liked)
+        answers = now()
+        factors, at = answers.factors, answers.those(asked.liked)
         unknown = [item_id for item_id in dict.fromkeys(asked.liked) if item_id not in answers.item_at]
         if not len(at):
-            item_of(unknown[0])
+            item_of(answers, unknown[0])
         found = factors.choose(
             factors.fold_in(factors.items[at]),
             asked.k,
@@ -355,7 +362,8 @@ def create_app(
         seen: bool = False,
         exclude: Exclude = [],  # noqa: B006  (FastAPI copies it)
     ) -> Answer:
-        at, left_out = user_of(user_id), answers.those(exclude)
+        answers = now()
+        factors, at, left_out = answers.factors, user_of(answers, user_id), answers.those(exclude)
         if not seen:
             left_out = np.concatenate([left_out, factors.seen_by(at)])
         mask = answers.of_category(category)
@@ -366,8 +374,10 @@ def create_app(
 
     @app.get("/users/{user_id:path}")
     async def user(user_id: Id) -> User:
-        history = [Item(**answers.item(i)) for i in factors.seen_by(user_of(user_id)).tolist()]
-        return User(user_id=user_id, simulated=bool(factors.about.get("simulated")), history=history)
+        answers = now()
+        took = answers.factors.seen_by(user_of(answers, user_id)).tolist()
+        simulated = bool(answers.factors.about.get("simulated"))
+        return User(user_id=user_id, simulated=simulated, history=[Item(**answers.item(i)) for i in took])
 
     @app.get("/items/{item_id:path}/similar")
     async def similar(
@@ -376,7 +386,8 @@ def create_app(
         category: Category = None,
         exclude: Exclude = [],  # noqa: B006
     ) -> Answer:
-        at, near = item_of(item_id), item_vectors()
+        answers = now()
+        at, near = item_of(answers, item_id), item_vectors(answers)
         vector = near.rows(np.array([at]))
         if not vector.any():
             raise HTTPException(409, f"this item has no vector to compare: {UNKNOWN}")
@@ -384,7 +395,8 @@ def create_app(
 
     @app.get("/items/{item_id:path}/photo", response_class=Response, responses={200: {"content": {"image/webp": {}}}})
     async def photo(item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192) -> Response:
-        item_of(item_id)
+        answers = now()
+        item_of(answers, item_id)
         if side not in SIDES:
             raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
         try:
@@ -396,7 +408,8 @@ def create_app(
 
     @app.get("/items/{item_id:path}")
     async def item(item_id: Id) -> Item:
-        return Item(**answers.item(item_of(item_id)))
+        answers = now()
+        return Item(**answers.item(item_of(answers, item_id)))
 
     @app.post("/similar")
     async def similar_to_photo(
@@ -407,7 +420,8 @@ def create_app(
         exclude: Exclude = [],  # noqa: B006
     ) -> Answer:
         """Items like a photo, or like what several have in common."""
-        near, encoder = item_vectors(), answers.encoder
+        answers = now()
+        near, encoder = item_vectors(answers), answers.encoder
         if encoder is None:
             raise HTTPException(409, answers.no_photos)
         strange = next((name for name in await request.form() if name != "photos"), None)
@@ -570,38 +584,40 @@ HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-re
 
 
 class Newest:
-    """The application over what the files hold now. When one is replaced, what was loaded answers until all is loaded
-    anew, and goes on answering where that fails.
+    """What answers: what the files hold now. When one is replaced, what was loaded answers until all is loaded anew,
+    and goes on answering where that fails.
 
     Args:
-        load: makes the application. files: that it reads, there or not.
+        load: makes the answers. files: that it reads, there or not.
     """
 
-    def __init__(self, load: Callable[[], ASGIApp], files: Sequence[Path]) -> None:
-        self.load, self.files = load, files
-        self.app = self.settled()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope, receive, send)
+    def __init__(self, load: Callable[[], Answers], files: Sequence[Path]) -> None:
+        self.load, self.files, self.fault, self.due = load, files, "", math.inf
+        self.answers = self.settled()
 
     def look(self) -> None:
-        """Load anew if a file has changed since it was last looked at."""
-        if stamps(self.files) == self.known:
+        """Load anew if a file has changed since it was last looked at, or could not be loaded a while ago."""
+        if stamps(self.files) == self.known and time.monotonic() < self.due:
             return
         try:
-            self.app = self.settled()
+            self.answers, self.fault, self.due = self.settled(), "", math.inf
         except Exception as error:
-            print(f"not loaded anew, and the model of before goes on: {error}", flush=True)
-        gc.collect()  # an application holds itself, and a model with it
+            if str(error) != self.fault:
+                print(f"not loaded anew, and the model of before goes on: {error}", flush=True)
+            self.fault, self.due = str(error), time.monotonic() + RETRY_SECONDS
+        gc.collect()  # answers hold themselves
 
-    def settled(self) -> ASGIApp:
+    def settled(self) -> Answers:
         """What `load` makes of files that were not replaced while it read them, if it ever finds them so."""
-        for _ in range(SETTLING):
+        for _ in range(SETTLING - 1):
             self.known = stamps(self.files)
-            app = self.load()
+            answers = self.load()
             if stamps(self.files) == self.known:
-                break
-        return app
+                return answers
+            del answers
+            gc.collect()
+        self.known = stamps(self.files)
+        return self.load()
 
     def watch(self) -> None:
         while True:
@@ -657,9 +673,8 @@ def serve(
             )
     own = host in ("127.0.0.1", "localhost", "::1")
     hosts = [*LOOPBACK, *map(str.lower, names)] if own or names else None
-    counts = Counts()
 
-    def load() -> FastAPI:
+    def load() -> Answers:
         answers = Answers(model, data, weights, allowed, by_photo, one_per)
         about, counts_of = answers.factors.about, (len(answers.factors.user_ids), len(answers.factors.item_ids))
         when, title = answers.loaded.strftime("%Y-%m-%d %H:%M:%S UTC"), about.get("title", about.get("model", "model"))
@@ -667,9 +682,9 @@ def serve(
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         answers.photos.tell_absent(answers.factors.item_ids)
-        return create_app(answers, max_upload=max_upload, hosts=hosts, counts=counts)
+        return answers
 
-    app = Newest(load, [Path(file) for file in (model, index_path(model), allowed) if file is not None])
+    newest = Newest(load, [Path(file) for file in (model, index_path(model), allowed) if file is not None])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio sends at once (TCP_NODELAY) only where a socket names its protocol; else each answer waits for 40 ms
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -682,10 +697,11 @@ def serve(
     with listener, contextlib.suppress(KeyboardInterrupt):  # to be stopped is how serving ends, and no failure
         address = f"[{host}]" if ":" in host else host
         print(f"http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
-        threading.Thread(target=app.watch, daemon=True).start()
+        threading.Thread(target=newest.watch, daemon=True).start()
+        app = create_app(lambda: newest.answers, max_upload=max_upload, hosts=hosts)
         level = "info" if access_log else "error"
         config = uvicorn.Config(
-            app, log_level=level, access_log=access_log, limit_concurrency=512, timeout_keep_alive=30
+            app, log_level=level, access_log=access_log, limit_concurrency=512, timeout_keep_alive=30, lifespan="off"
         )
         uvicorn.Server(config).run(sockets=[listener])
 

@@ -102,6 +102,9 @@ def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) ->
             f"{named(stores)}, made from {' and '.join(sources)}: features for only {len(item_ids) - len(absent):,} of "
             f"the {len(item_ids):,} items in {name}; {mend}"
         )
+    strange = [store for store in stores if not np.isin(store.item_ids, item_ids).any()]
+    if strange:
+        raise VbprError(f"{named(strange)}: features of none of the {len(item_ids):,} items in {name}; leave it out")
     return absent
 
 

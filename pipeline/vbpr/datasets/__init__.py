@@ -191,23 +191,22 @@ def read_items(path: Path, changed: int) -> Items:
         key = column_of(names, ITEM_COLUMNS)
         if key is None:
             raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
-        for role, aliases in OTHER_NAMES.items():
-            if role not in names and (name := column_of(names, aliases)) is not None:
-                names = [role if other == name else other for other in names]
-        key = column_of(names, ITEM_COLUMNS)
-        table = table.rename_columns(names)
         ids = texts(without_floats(table[key])).to_pylist()
         if not "".join(ids).isascii():
             ids = [composed(name) for name in ids]
         if twins := len(ids) - len(set(ids)):
             console.print(f"note: {path} has {counted(twins, 'item')} more than once; the last line of each counts")
-        return Items(ids, {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)})
+        columns = {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)}
+        for role, aliases in OTHER_NAMES.items():
+            if (name := column_of(list(columns), aliases)) is not None:
+                columns.setdefault(role, columns[name])
+        return Items(ids, columns)
     except (*UNFIT, OSError) as error:
         why = f"{path} cannot be read ({first_line(error)})"
         if path.suffix != ".parquet":
             delimiter, names = header_of(path, delimiter_of(path))
             why = why_unreadable(path, delimiter, len(names), error)
-        raise VbprError(f"{why}; or take it away: only titles and categories are read from it") from error
+        raise VbprError(f"{why}; or take it away: titles and categories can be done without") from error
 
 
 def read_table(path: Path) -> pa.Table:
