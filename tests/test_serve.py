@@ -535,3 +535,8 @@ def test_a_file_that_never_rests_keeps_no_server_from_starting(tmp_path):
 
     Newest(load, [stock])
     assert len(loads) == 3
+
+
+def test_weights_that_no_photo_will_need_are_refused(refused):
+    model = made() / "small.model.h5"
+    assert "leave them out, or --no-photos" in refused("serve", model, "--no-photos", "--weights", "x.safetensors")

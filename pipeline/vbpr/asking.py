@@ -100,13 +100,9 @@ def groups_of(item_ids: Strings, items: Mapping[str, dict[str, str]], column: st
     if texts is None:
         has = f"it has {some(items, 8)}" if items else "there is none; if the data set has moved, give --data"
         raise VbprError(f"--one-per {column} needs that column in the data set's items.csv or items.parquet; {has}")
-    known: dict[str, int] = {}
-    alone = len(item_ids)  # from here on, numbers of items of which the column says nothing
-    for name in item_ids.tolist():
-        if text := texts.get(name):
-            known.setdefault(text, len(known))
-    own = [known[text] if (text := texts.get(name)) else alone + n for n, name in enumerate(item_ids.tolist())]
-    return np.unique(np.array(own, np.int64), return_inverse=True)[1].astype(np.int64)
+    known: dict[object, int] = {}
+    own = [known.setdefault(texts.get(name) or (name,), len(known)) for name in item_ids.tolist()]  # a tuple is no text
+    return np.array(own, np.int64)
 
 
 def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple[str, float]]], what: str) -> int:

@@ -731,16 +731,17 @@ def serve(
 
     A model, index or --allowed list that is replaced meanwhile is taken up.
     """
+    if weights and not photos:
+        raise VbprError("--weights are for the backbone that encodes photos; leave them out, or --no-photos")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy at import; a user's scores are no work for two
     from .serve import serve as run
 
-    limit = max_upload * 2**20
     run(
         model,
         host=host,
         port=port,
         names=allow_host or [],
-        max_upload=limit,
+        max_upload=max_upload * 2**20,
         data=data,
         weights=weights,
         allowed=allowed,
@@ -866,11 +867,9 @@ def compare(
 
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
     beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")
-    names = [name for name in models.replace(" ", "").split(",") if name or not beside]
-    if not names or names == [""]:
-        if not beside:
-            raise VbprError("give --models, as in --models lite0,popularity, or --fitted NAME=FILE")
-        names = []
+    names = [name for name in models.replace(" ", "").split(",") if name]
+    if not names and not beside:
+        raise VbprError("give --models, as in --models lite0,popularity, or --fitted NAME=FILE")
     backbones = {method.backbone for method in (methods_of(names) if names else [])}
     for name in files.keys() - {backbone, *backbones}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")

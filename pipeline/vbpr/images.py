@@ -402,4 +402,5 @@ __all__ = [
     "is_image_name",
     "item_id_of",
     "open_images",
+    "stamp",
 ]

@@ -31,7 +31,7 @@ from .datasets import Dataset
 from .errors import VbprError
 from .factors import BLIND, Factors, first_of_groups
 from .files import digest
-from .images import BadImage
+from .images import BadImage, stamp
 from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
 from .pictures import Photos
 
@@ -157,6 +157,7 @@ class Answers:
         self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
         self.factors = Factors.load(model)
         about = self.factors.about
+        self.title = str(about.get("title", about.get("model", "model")))
         dataset = Dataset.behind(about, data)
         self.photos = Photos(dataset, about.get("added", []))
         self.meta = dataset.items()
@@ -240,7 +241,8 @@ async def known_parameters(request: Request) -> None:
     strange = next((name for name in given if name not in known), None)
     if strange is not None and route.include_in_schema:
         raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
-    twice = next((name for name, times in given.items() if times > 1 and name != "exclude"), None)
+    lists = [p.alias for p in route.dependant.query_params if isinstance(p.field_info.default, list)]
+    twice = next((name for name, times in given.items() if times > 1 and name not in lists), None)
     if twice is not None:
         raise HTTPException(422, f"the parameter {twice[:MAX_ID]!r} is given {given[twice]} times; give it once")
 
@@ -310,7 +312,7 @@ def create_app(
             file=answers.path.name,
             digest=answers.digest,
             loaded=answers.loaded,
-            model=str(about.get("title", about.get("model", "model"))),
+            model=answers.title,
             data=str(about.get("data_title", "")),
             users=len(factors.user_ids),
             items=len(factors.item_ids),
@@ -474,7 +476,7 @@ def page_html(answers: Answers) -> str:
     categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(text).render(
-        title=about.get("title", about.get("model", "model")),
+        title=answers.title,
         data=about.get("data_title", ""),
         simulated=bool(about.get("simulated")),
         users=len(answers.factors.user_ids),
@@ -625,13 +627,12 @@ class Newest:
             self.look()
 
 
-def stamps(files: Sequence[Path]) -> list[tuple[int, int, int] | None]:
+def stamps(files: Sequence[Path]) -> list[tuple[int, ...] | None]:
     """What changes when a file is replaced or written; None where there is none."""
-    out: list[tuple[int, int, int] | None] = []
+    out: list[tuple[int, ...] | None] = []
     for path in files:
         try:
-            status = path.stat()
-            out.append((status.st_ino, status.st_size, status.st_mtime_ns))
+            out.append(stamp(path.stat()))
         except OSError:
             out.append(None)
     return out
@@ -676,9 +677,8 @@ def serve(
 
     def load() -> Answers:
         answers = Answers(model, data, weights, allowed, by_photo, one_per)
-        about, counts_of = answers.factors.about, (len(answers.factors.user_ids), len(answers.factors.item_ids))
-        when, title = answers.loaded.strftime("%Y-%m-%d %H:%M:%S UTC"), about.get("title", about.get("model", "model"))
-        print(f"{when}: loaded {model} ({title}, {counts_of[0]:,} users, {counts_of[1]:,} items)", flush=True)
+        when, counts = answers.loaded.strftime("%Y-%m-%d %H:%M:%S UTC"), (len(answers.user_at), len(answers.item_at))
+        print(f"{when}: loaded {model} ({answers.title}, {counts[0]:,} users, {counts[1]:,} items)", flush=True)
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
         answers.photos.tell_absent(answers.factors.item_ids)
