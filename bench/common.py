@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vbpr.files import replace_text
+from vbpr.base.files import replace_text
 from vbpr.interactions import Interactions, Split, csr, leave_one_out
 
 # The plain two-stage ranker: one uniform negative for each positive, no history term, no visual bias.

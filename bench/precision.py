@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vbpr.base.errors import VbprError
 from vbpr.datasets import Dataset
-from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.extract import extract
 from vbpr.factors import Factors

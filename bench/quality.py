@@ -27,12 +27,12 @@ from common import machine, table, write_page
 
 import vbpr
 from vbpr import metrics
+from vbpr.base.errors import VbprError
+from vbpr.base.files import replace_text
 from vbpr.compare import holm, paired_tests, shown_p
 from vbpr.datasets import Dataset
-from vbpr.errors import VbprError
 from vbpr.evaluate import PARTS, evaluate
 from vbpr.features import FeatureStore
-from vbpr.files import replace_text
 from vbpr.interactions import Split, SplitConfig
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures

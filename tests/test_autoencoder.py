@@ -22,10 +22,10 @@ from vbpr.autoencoder import (
     train_autoencoder,
 )
 from vbpr.backbones import load_backbone
+from vbpr.base.errors import VbprError
+from vbpr.base.stopping import Stopped
 from vbpr.datasets import Dataset
-from vbpr.errors import VbprError
 from vbpr.extract import autoencoder_of, extract
-from vbpr.stopping import Stopped
 
 
 class Drawn:

@@ -181,7 +181,7 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys,
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-    monkeypatch.setattr("vbpr.progress.BRIEF", 0)
+    monkeypatch.setattr("vbpr.base.progress.BRIEF", 0)
     c = configure(name, factors=4, epochs=3, alpha=7.0) if name == "als" else configure(name, factors=4, epochs=3)
     made = collaborative.Implicit(c).fit(split, None)
     total = 3 * split.train.nnz
@@ -195,7 +195,7 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys,
 
 
 def test_sweeps_for_the_leading_values_show_progress(split, capsys, monkeypatch):
-    monkeypatch.setattr("vbpr.progress.BRIEF", 0)
+    monkeypatch.setattr("vbpr.base.progress.BRIEF", 0)
     x = split.train
     ease(split, np.arange(x.shape[1]), 4, 0, 1.0)
     assert re.search(r"singular values: \d+ of \d+ sweeps at most", capsys.readouterr().err)

@@ -16,9 +16,9 @@ from PIL import Image
 import vbpr.sample
 from conftest import ROOT, TINY, board_items, board_pairs, environment, run_python, write_catalogue
 from vbpr import Factors, FeatureStore, VbprError
+from vbpr.base.files import read_bytes
 from vbpr.commands import train
 from vbpr.datasets import Dataset
-from vbpr.files import read_bytes
 from vbpr.models.config import FILE_ONLY, called
 
 

@@ -20,6 +20,9 @@ from scipy import stats
 
 import vbpr.compare
 from conftest import TINY
+from vbpr.base.errors import VbprError
+from vbpr.base.locks import locked
+from vbpr.base.stopping import Stopped
 from vbpr.compare import (
     USERS,
     Options,
@@ -37,13 +40,10 @@ from vbpr.compare import (
 from vbpr.datasets import Dataset
 from vbpr.datasets.convert import convert
 from vbpr.datasets.published import PUBLISHED
-from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
-from vbpr.files import locked
 from vbpr.interactions import SplitConfig
 from vbpr.models import configure
-from vbpr.stopping import Stopped
 from vbpr.tables import print_comparison
 from vbpr.train import fit, train
 

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import run_python
+from vbpr.base.errors import VbprError
 from vbpr.datasets import Dataset, canonical
 from vbpr.datasets.canonical import PARTIAL, write_table, write_tar
 from vbpr.datasets.convert import CONVERTERS, convert
 from vbpr.datasets.pickles import Span, read_pickle
 from vbpr.datasets.published import PUBLISHED, recognise
-from vbpr.errors import VbprError
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)

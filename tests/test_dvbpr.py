@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vbpr.errors import VbprError
+from vbpr.base.errors import VbprError
+from vbpr.base.stopping import Stopped
 from vbpr.images import BadImage
 from vbpr.interactions import Interactions, Split
 from vbpr.models import configure, dvbpr
 from vbpr.models.bpr import Diverged
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
 from vbpr.pixels import PixelCache
-from vbpr.stopping import Stopped
 
 
 class Drawn:

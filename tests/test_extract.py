@@ -174,7 +174,7 @@ def test_ctrl_c_finishes_the_batch_and_says_how_to_resume(catalogue, tmp_path, m
 
 
 def test_stopping_is_a_flag_that_the_loop_asks_for():
-    from vbpr.stopping import stop_signals
+    from vbpr.base.stopping import stop_signals
 
     before = signal.getsignal(signal.SIGTERM)
     with stop_signals() as stopping:

@@ -12,8 +12,10 @@ import pytest
 import scipy.sparse as sp
 
 from vbpr import Factors, VbprError
+from vbpr.base.files import digest, replacing
+from vbpr.base.hdf5 import kind_of
+from vbpr.base.locks import locked
 from vbpr.factors import Head, best
-from vbpr.files import digest, kind_of, locked, replacing
 
 
 def make(u=6, i=9, k=3, seed=0, head=True):

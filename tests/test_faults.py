@@ -26,11 +26,12 @@ from PIL import Image
 
 from conftest import PROVENANCE, run_python
 from vbpr import VbprError
+from vbpr.base.files import replacing
+from vbpr.base.locks import locked
 from vbpr.commands import app
 from vbpr.datasets import Dataset
 from vbpr.extract import extract
 from vbpr.features import FeatureStore
-from vbpr.files import locked, replacing
 from vbpr.images import BadImage, open_images
 
 BACKBONE = "test_efficientnet"  # timm's smallest

@@ -5,13 +5,13 @@ import h5py
 import numpy as np
 import pytest
 
+import vbpr.base.progress
 import vbpr.nearest
-import vbpr.progress
 from conftest import PROVENANCE
 from small import made
 from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
-from vbpr.files import read_strings, read_text, write_text
+from vbpr.base.hdf5 import read_strings, read_text, write_text
 from vbpr.nearest import among, build, choose, digest_of, index_path, unit_rows
 
 
@@ -81,7 +81,7 @@ def test_too_few_items_for_the_codes_of_ivfpq_are_searched_exactly(n):
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq", "flat"])
 def test_building_shows_progress_unless_it_is_a_copy(kind, monkeypatch, capsys):
     monkeypatch.setattr(vbpr.nearest, "BLOCK", 512)
-    monkeypatch.setattr(vbpr.progress, "LINE_EVERY", 0)
+    monkeypatch.setattr(vbpr.base.progress, "LINE_EVERY", 0)
     about = build(clustered(2000), kind)[1]
     said = capsys.readouterr().err
     assert (

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import vbpr.progress
+import vbpr.base.progress
 from conftest import PROVENANCE
 from test_evaluate import several
 from vbpr import FeatureStore, evaluate
+from vbpr.base.progress import Progress
 from vbpr.features import BLOCK
-from vbpr.progress import Progress
 
 
 @pytest.fixture
 def told(monkeypatch, capsys):
     """What was told on standard error since it was asked last; a line each time, however short a step is."""
-    monkeypatch.setattr(vbpr.progress, "LINE_EVERY", 0)
-    monkeypatch.setattr(vbpr.progress, "BRIEF", 0)
+    monkeypatch.setattr(vbpr.base.progress, "LINE_EVERY", 0)
+    monkeypatch.setattr(vbpr.base.progress, "BRIEF", 0)
     return lambda: capsys.readouterr().err.splitlines()
 
 
@@ -51,7 +51,7 @@ def test_a_step_within_another_is_silent(told):
 
 def test_one_bar_is_on_the_terminal(monkeypatch):
     terminal = io.StringIO()
-    monkeypatch.setattr(vbpr.progress, "console", Console(file=terminal, force_terminal=True, width=100))
+    monkeypatch.setattr(vbpr.base.progress, "console", Console(file=terminal, force_terminal=True, width=100))
     with Progress("outer", 2) as bar, Progress("inner", 5) as inner:
         inner.advance(5)
         bar.advance(2)

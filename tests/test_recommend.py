@@ -9,8 +9,8 @@ import scipy.sparse as sp
 
 from small import made
 from vbpr.asking import groups_of
+from vbpr.base.errors import VbprError
 from vbpr.commands import app
-from vbpr.errors import VbprError
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors, diversified
 

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import TINY, environment
 
-START = "import sys, time, os, signal\nfrom vbpr.stopping import interruptible, stop_signals\n"
+START = "import sys, time, os, signal\nfrom vbpr.base.stopping import interruptible, stop_signals\n"
 BODIES = {
     "while it works": "print('ready', flush=True); time.sleep(60)",
     "a library makes another exception of it": """
@@ -67,7 +67,7 @@ def test_a_signal_ends_a_command_with_a_word(body, number):
 def test_what_a_shell_ignores_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        from vbpr.stopping import interruptible, stop_signals
+        from vbpr.base.stopping import interruptible, stop_signals
 
         with interruptible(), stop_signals() as stopping:
             os.kill(os.getpid(), signal.SIGINT)
@@ -77,7 +77,7 @@ def test_what_a_shell_ignores_stays_ignored():
 
 
 def test_contexts_of_two_threads_may_overlap():
-    from vbpr.stopping import stop_signals
+    from vbpr.base.stopping import stop_signals
 
     with ThreadPoolExecutor(1) as pool:
         with stop_signals():
@@ -99,7 +99,7 @@ def test_closed_descriptors_are_no_place_for_the_feature_file(board, tmp_path):
 
 def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, tmp_path):
     from vbpr import demo
-    from vbpr.stopping import Stopped, interruptible
+    from vbpr.base.stopping import Stopped, interruptible
 
     monkeypatch.setattr(demo, "extract", lambda *_: os.kill(os.getpid(), signal.SIGINT))  # in its last batch
     with pytest.raises(Stopped):
@@ -135,7 +135,7 @@ def test_a_loop_that_passes_over_faults_ends_when_it_is_stopped(board, tmp_path,
 
 def test_python_has_its_own_signals_back():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.unraisablehook
-    from vbpr.stopping import interruptible, stop_signals
+    from vbpr.base.stopping import interruptible, stop_signals
 
     with interruptible(), stop_signals() as stopping:
         assert not stopping()
@@ -157,7 +157,7 @@ def test_while_libraries_are_imported(board, tmp_path, number):
             env=environment(),
         )
         for line in process.stderr:
-            if line.endswith("vbpr.stopping\n"):
+            if line.endswith("vbpr.base.stopping\n"):
                 break
         time.sleep(wait)
         process.send_signal(number)

@@ -14,12 +14,12 @@ import torch
 
 from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
+from vbpr.base.stopping import Stopped
 from vbpr.factors import first_curve
 from vbpr.models.bpr import BPR, Diverged, State
 from vbpr.models.bpr import gradients as real_gradients
 from vbpr.models.hybrid import Hybrid
 from vbpr.recommender import ItemFeatures
-from vbpr.stopping import Stopped
 from vbpr.train import align, prepare
 
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}

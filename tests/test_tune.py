@@ -20,10 +20,10 @@ import torch
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train, tune
 from vbpr import models as registry
-from vbpr.files import locked
-from vbpr.progress import listening, report
+from vbpr.base.locks import locked
+from vbpr.base.progress import listening, report
+from vbpr.base.stopping import Stopped, stop_signals
 from vbpr.recommender import factors_of
-from vbpr.stopping import Stopped, stop_signals
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}

@@ -15,9 +15,9 @@ from torch.distributed import HashStore
 
 from conftest import PROVENANCE, ROOT, TINY, board_items
 from vbpr import Dataset, FeatureStore, VbprError, extract
+from vbpr.base.locks import joined, lock_of, locked
 from vbpr.extract import own_gpu
 from vbpr.features import BLOCK
-from vbpr.files import joined, lock_of, locked
 from vbpr.world import World
 
 

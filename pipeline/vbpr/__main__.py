@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from .stopping import SIGNALS, interruptible
+from .base.stopping import SIGNALS, interruptible
 
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container, as Linux gives it: "microseconds period", or "max period"
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import VbprError, some
+from .base.errors import VbprError, some
+from .base.files import digest
+from .base.locks import locked
+from .base.progress import Progress
+from .base.stopping import Stopped, stop_signals
 from .factors import BLIND, Factors
-from .files import digest, locked
 from .images import BadImage, ImageSource, Pixels, open_images
 from .nearest import Nearest, PhotoEncoder, index_path
-from .progress import Progress
-from .stopping import Stopped, stop_signals
 
 Array = np.ndarray[Any, Any]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import VbprError, near, some
-from .files import Strings, composed, read_bytes, replacing_table
-from .progress import console
+from .base.arrays import Strings, composed
+from .base.errors import VbprError, near, some
+from .base.files import read_bytes, replacing_table
+from .base.progress import console
 
 Array = np.ndarray[Any, Any]
 LONGEST_LIST = 2**31  # bytes of a file of ids

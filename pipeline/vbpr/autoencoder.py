@@ -23,15 +23,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from .base.errors import VbprError
+from .base.files import replacing
+from .base.locks import locked
+from .base.progress import Progress
+from .base.stopping import Stopped, stop_signals
+from .base.targets import check_target
 from .checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
 from .decode import Preprocessing
 from .device import multiplies_bfloat16, seeded
-from .errors import VbprError
-from .files import check_target, locked, replacing
 from .images import ImageSource
 from .pixels import PixelCache
-from .progress import Progress
-from .stopping import Stopped, stop_signals
 
 HALF = (0.5, 0.5, 0.5)
 LARGEST = 1024  # pixels of a side

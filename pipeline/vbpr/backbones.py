@@ -25,10 +25,10 @@ import torch
 from torch import nn
 
 from . import autoencoder
+from .base.errors import VbprError, first_line, near
+from .base.files import digest
 from .decode import Preprocessing
 from .device import seeded
-from .errors import VbprError, first_line, near
-from .files import digest
 
 State = dict[str, torch.Tensor]
 

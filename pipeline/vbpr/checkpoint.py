@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .files import replacing
+from .base.files import replacing
 
 
 def checkpoint_of(path: Path) -> Path:

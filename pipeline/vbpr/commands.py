@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import VbprError, counted, errno_in, some
-from .stopping import INTERRUPTED, STOPPED, Stopped
+from .base.errors import VbprError, counted, errno_in, some
+from .base.stopping import INTERRUPTED, STOPPED, Stopped
 
 OUT_OF_MEMORY = (
     "out of memory (or of threads); extract: lower --batch or --threads; train: --memory-limit GB keeps prepared "
@@ -122,9 +122,9 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
     def run(*args: Any, json_out: Path | None = None, **options: Any) -> None:
         apart = str(json_out) == "-"
         if apart:
-            from .progress import console
+            from .base.progress import console
         elif json_out is not None:
-            from .files import check_target
+            from .base.targets import check_target
 
             check_target(json_out, "JSON", "--json")
             keep_apart(json_out, options)
@@ -133,7 +133,7 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
         if apart:
             print(json.dumps(result, indent=1))
         elif json_out is not None:
-            from .files import replace_text
+            from .base.files import replace_text
 
             replace_text(json_out, json.dumps(result, indent=1) + "\n", "JSON")
 
@@ -498,9 +498,9 @@ def recommend(
 
     from .asking import allowed as allow
     from .asking import groups_of, read_known
+    from .base.targets import check_table
     from .datasets import Dataset
     from .factors import Factors
-    from .files import check_table
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
 
@@ -583,7 +583,7 @@ def index(
     """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
     import time
 
-    from .files import check_target
+    from .base.targets import check_target
     from .nearest import Nearest, index_path
 
     path = out or index_path(file)
@@ -623,8 +623,8 @@ def similar(
     """The items nearest to items or photos."""
     from .asking import allowed as allow
     from .asking import read_known, write_answers
+    from .base.targets import check_table
     from .datasets import Dataset
-    from .files import check_table
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
@@ -760,7 +760,7 @@ def info(
     ] = False,
 ) -> None:
     """What a file is, what made it, and how complete it is."""
-    from .files import kind_of
+    from .base.hdf5 import kind_of
 
     kind = kind_of(file)
     if kind == "features":
@@ -926,3 +926,6 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Pat
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
     if weights and not image:
         raise VbprError("--weights are for the backbone that encodes --image; leave them out")
+
+
+__all__ = ["app"]

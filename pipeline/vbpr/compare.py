@@ -23,23 +23,25 @@ import numpy as np
 import torch
 from scipy.special import stdtr
 
+from .base.errors import VbprError
+from .base.files import artifact_name, read_json, replace_text, replacing
+from .base.locks import locked
+from .base.progress import console
+from .base.stopping import Stopped, stop_signals
+from .base.targets import check_target
 from .checkpoint import discard
 from .datasets import Dataset
 from .datasets.published import PUBLISHED, recognise
 from .device import pick_device
-from .errors import VbprError
 from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
-from .files import artifact_name, check_target, locked, read_json, replace_text, replacing
 from .images import holdings
 from .interactions import Split, SplitConfig, digest_of
 from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
-from .progress import console
-from .stopping import Stopped, stop_signals
 from .train import align, fit, identity_of, made_from, pictures_in, versions
 
 Array = np.ndarray[Any, Any]

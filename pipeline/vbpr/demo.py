@@ -15,17 +15,18 @@ import h5py
 import numpy as np
 
 from . import sample
+from .base.files import replace_text, replacing
+from .base.hdf5 import read_strings
+from .base.stopping import Stopped, stop_signals
 from .datasets import Dataset
 from .evaluate import evaluate
 from .extract import extract
 from .factors import Factors, indices_of
 from .features import FeatureStore
-from .files import read_strings, replace_text, replacing
 from .interactions import Split
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid
-from .stopping import Stopped, stop_signals
 from .tables import print_metrics
 from .train import align, fit, prepare, train
 

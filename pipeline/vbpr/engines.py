@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from .backbones import Backbone
+from .base.errors import VbprError, first_line
 from .device import full_float32, pick_device
-from .errors import VbprError, first_line
 from .graphs import compile_graph, tiles
 from .images import Pixels
 from .world import launched

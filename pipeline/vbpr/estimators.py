@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import VbprError
+from .base.errors import VbprError
 from .factors import Factors
 from .features import FeatureStore, stores_of
 from .interactions import Interactions, Split, SplitConfig

@@ -11,11 +11,11 @@ import scipy.sparse as sp
 import torch
 
 from . import metrics
+from .base.errors import VbprError
+from .base.progress import Progress
 from .device import pick_device
-from .errors import VbprError
 from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset
-from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 

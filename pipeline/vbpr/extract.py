@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from .base.errors import VbprError
+from .base.files import artifact_name
+from .base.progress import Progress, console
+from .base.stopping import Stopped, stop_signals
+from .base.targets import check_target
 from .datasets import Dataset
 from .decode import Preprocessing, prepare
-from .errors import VbprError
 from .features import DONE, FeatureStore, describe
-from .files import artifact_name, check_target
 from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, is_image_name
-from .progress import Progress, console
-from .stopping import Stopped, stop_signals
 from .world import EVERY, World
 
 Array = np.ndarray[Any, Any]

@@ -15,23 +15,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .errors import VbprError, near
-from .files import (
-    Strings,
-    composed,
-    damaged,
-    open_h5,
-    read_numbers,
-    read_strings,
-    read_text,
-    replacing,
-    replacing_h5,
-    replacing_table,
-    write_strings,
-    write_text,
-)
+from .base.arrays import Strings, composed
+from .base.errors import VbprError, near
+from .base.files import replacing, replacing_h5, replacing_table
+from .base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
+from .base.progress import Progress
 from .interactions import MATRICES, digest_of, settle
-from .progress import Progress
 
 Array = np.ndarray[Any, Any]
 

@@ -26,21 +26,12 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .errors import VbprError
-from .files import (
-    Strings,
-    encoded,
-    joined,
-    locked,
-    open_h5,
-    places,
-    read_strings,
-    read_text,
-    replacing,
-    reserve,
-    write_text,
-)
-from .progress import Progress
+from .base.arrays import Strings, places
+from .base.errors import VbprError
+from .base.files import replacing, reserve
+from .base.hdf5 import encoded, open_h5, read_strings, read_text, write_text
+from .base.locks import joined, locked
+from .base.progress import Progress
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")

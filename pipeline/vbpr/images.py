@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import VbprError, some
-from .files import Strings, composed, read_bytes
+from .base.arrays import Strings, composed
+from .base.errors import VbprError, some
+from .base.files import read_bytes
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

@@ -26,9 +26,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import scipy.sparse as sp
 
-from .errors import VbprError, first_line, some
-from .files import Strings, composed
-from .progress import console
+from .base.arrays import Strings, composed
+from .base.errors import VbprError, first_line, some
+from .base.progress import console
 
 Array = np.ndarray[Any, Any]
 

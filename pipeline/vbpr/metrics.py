@@ -17,8 +17,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .base.errors import VbprError
 from .device import full_float32
-from .errors import VbprError
 
 Array = np.ndarray[Any, Any]
 

@@ -20,26 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from .base.arrays import Strings
+from .base.errors import VbprError, some
+from .base.files import digest, read_bytes, replacing_h5
+from .base.hdf5 import damaged, kind_of, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
+from .base.progress import Progress, console
 from .decode import prepare
-from .errors import VbprError, some
 from .factors import BLIND, Factors, at_least_one, index_of, indices_of, mask_of, unit_rows
 from .features import FeatureStore
-from .files import (
-    Strings,
-    damaged,
-    digest,
-    kind_of,
-    open_h5,
-    read_bytes,
-    read_numbers,
-    read_strings,
-    read_text,
-    replacing_h5,
-    write_strings,
-    write_text,
-)
 from .images import MAX_BYTES, BadImage, Pixels
-from .progress import Progress, console
 
 Array = np.ndarray[Any, Any]
 

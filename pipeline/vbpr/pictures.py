@@ -14,12 +14,14 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .base.arrays import Strings
+from .base.errors import VbprError, some
+from .base.files import read_bytes, replacing
+from .base.progress import console
+from .base.targets import SOFTWARE, check_target
 from .datasets import Dataset, titles
 from .decode import load
-from .errors import VbprError, some
-from .files import SOFTWARE, Strings, check_target, read_bytes, replacing
 from .images import MAX_BYTES, BadImage, ImageSource, open_images
-from .progress import console
 
 CELL, GAP, LINE = 140, 10, 14
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes

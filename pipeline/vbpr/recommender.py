@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .errors import VbprError
+from .base.errors import VbprError
 from .factors import Factors, Head
 from .features import Rows
 from .interactions import Split

@@ -21,16 +21,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from . import metrics
+from .base.errors import VbprError
+from .base.files import replace_text
+from .base.progress import Progress
+from .base.targets import check_target
 from .datasets import Dataset
-from .errors import VbprError
 from .evaluate import COLD, Metrics, evaluate
 from .factors import Array, Factors, best, first_curve, unit_rows
 from .features import FeatureStore
-from .files import check_target, replace_text
 from .interactions import MATRICES, Split
 from .models import MODELS, configure
 from .pictures import Photos
-from .progress import Progress
 from .train import align, fit
 
 SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map

@@ -27,10 +27,10 @@ import numpy as np
 
 from .asking import allowed as allow
 from .asking import groups_of, read_known
+from .base.errors import VbprError
+from .base.files import digest
 from .datasets import Dataset
-from .errors import VbprError
 from .factors import BLIND, Factors, first_of_groups
-from .files import digest
 from .images import BadImage, stamp
 from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
 from .pictures import Photos

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .base.arrays import Strings
+from .base.errors import VbprError, some
+from .base.locks import locked
+from .base.targets import check_target
 from .checkpoint import checkpoint_of, discard
 from .datasets import Dataset
-from .errors import VbprError, some
 from .factors import Factors
 from .features import FeatureStore, stores_of
-from .files import Strings, check_target, locked
 from .images import ImageSource, holdings
 from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig

@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .base.errors import VbprError, first_line, near
+from .base.files import replace_text
+from .base.locks import locked
+from .base.progress import console, listening
+from .base.stopping import Stopped, stop_signals
+from .base.targets import check_target
 from .datasets import Dataset
-from .errors import VbprError, first_line, near
 from .evaluate import PARTS, evaluate
 from .features import FeatureStore, stores_of
-from .files import check_target, locked, replace_text
 from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig, configure
-from .progress import console, listening
 from .recommender import ItemFeatures
-from .stopping import Stopped, stop_signals
 from .train import align, fit, identity_of, prepare
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import VbprError, first_line
+from .base.errors import VbprError, first_line
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")

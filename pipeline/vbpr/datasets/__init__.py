@@ -17,8 +17,9 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from .. import sample
-from ..errors import VbprError, counted, first_line, some
-from ..files import Strings, composed
+from ..base.arrays import Strings, composed
+from ..base.errors import VbprError, counted, first_line, some
+from ..base.progress import console
 from ..images import ImageSource, open_images
 from ..interactions import (
     INTERACTION_READERS,
@@ -32,7 +33,6 @@ from ..interactions import (
     why_unreadable,
     without_floats,
 )
-from ..progress import console
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import VbprError
+from ..base.errors import VbprError
 from .amazon_reviews import convert_reviews
 from .canonical import Conversion, shards, source_mark
 from .dvbpr_npy import convert_npy

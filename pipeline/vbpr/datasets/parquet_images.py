@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from ..errors import VbprError, first_line, some
-from ..files import composed
+from ..base.arrays import composed
+from ..base.errors import VbprError, first_line, some
 from ..images import LONGEST_ID, item_id_of
 from ..interactions import ITEM_COLUMNS, column_of, plain, refuse_twins, without_floats
 from . import is_scalar, texts

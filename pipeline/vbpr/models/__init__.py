@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import VbprError, near
+from ..base.errors import VbprError, near
 from ..recommender import Recommender
 from .baselines import Popularity, Random, VisualKNN
 from .bpr import BPR, BPRMF

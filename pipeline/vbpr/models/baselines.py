@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..errors import VbprError
+from ..base.errors import VbprError
 from ..factors import Factors, Head
 from ..interactions import Split
 from ..recommender import ItemFeatures, factors_of

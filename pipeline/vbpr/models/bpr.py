@@ -22,16 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.errors import VbprError
+from ..base.progress import Progress, report
+from ..base.stopping import Stopped, stop_signals
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..device import full_float32
-from ..errors import VbprError
 from ..factors import Factors
 from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
-from ..progress import Progress, report
 from ..recommender import ROWS, ItemFeatures, factors_of
 from ..sampling import TripletSampler
-from ..stopping import Stopped, stop_signals
 from .adam import Adam, Gradients, Params, summed
 from .batches import Batch, draw
 from .config import TrainConfig

@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
-from ..errors import VbprError
+from ..base.errors import VbprError
+from ..base.progress import Progress, console
 from ..factors import Factors
 from ..interactions import Split
-from ..progress import Progress, console
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..base.errors import VbprError, near
+from ..base.files import read_bytes
 from ..device import multiplies_bfloat16, pick_device
-from ..errors import VbprError, near
-from ..files import read_bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,19 +23,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..base.arrays import places
+from ..base.errors import VbprError
+from ..base.progress import Progress
+from ..base.stopping import Stopped, stop_signals
 from ..checkpoint import read_checkpoint, write_checkpoint
 from ..decode import Preprocessing
 from ..device import full_float32
-from ..errors import VbprError
 from ..factors import Factors
-from ..files import places
 from ..images import ImageSource
 from ..interactions import Split
 from ..pixels import GREY, PixelCache
-from ..progress import Progress
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
-from ..stopping import Stopped, stop_signals
 from .bpr import CurveSample, Diverged
 from .config import TrainConfig
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import VbprError
+from ..base.errors import VbprError
+from ..base.progress import console
 from ..factors import Head
 from ..interactions import Split
-from ..progress import console
 from ..recommender import ROWS, ItemFeatures
 from .batches import Batch
 from .config import TrainConfig

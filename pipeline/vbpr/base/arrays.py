@@ -1,0 +1,23 @@
+"""Arrays of ids and numbers, and where ids stand in them."""
+
+import unicodedata
+
+import numpy as np
+
+Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
+
+
+def composed(text: str) -> str:
+    """An id with its letters and their marks in one (Unicode's NFC): a Mac's file names have them apart, and nobody can
+    see the difference."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """(n,) int64: where each id that is wanted stands among distinct ids, -1 where it does not."""
+    order = np.argsort(ids, kind="stable")
+    found = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return np.where(ids[found] == wanted, found, -1)
+
+
+__all__ = ["Strings", "composed", "places"]

@@ -1,0 +1,110 @@
+"""One writer a file: a lock file beside it, which the kernel lets go of when its holder dies.
+
+with locked("artifacts/inc.h5") as admit: ...
+"""
+
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from .errors import VbprError
+
+
+def lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+@contextlib.contextmanager
+def locked(path: Path | str) -> Iterator[Callable[[], None]]:
+    """Hold the right to write `path` (a lock file beside it; the kernel drops it when its holder dies).
+
+    What it yields shares that right, from then on, with those who ask for it by `joined`.
+
+    Raises:
+        VbprError: another process holds it; the message names its pid and host.
+    """
+    path = Path(path).resolve()
+    lock = lock_of(path)
+    while True:
+        try:
+            how = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # neither a link nor a pipe to wait for
+            handle = os.fdopen(os.open(lock, how, 0o666), "r+b", buffering=0)
+        except OSError as error:
+            raise VbprError(f"{lock} cannot be opened ({error.strerror}); remove it or choose another place") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = repr((handle.read(200) or b"").decode(errors="replace").strip())[1:-1] or "another process"
+            handle.close()
+            raise VbprError(
+                f"{path} is in use by {holder}; wait for it, or stop it and run the same command again to resume"
+            ) from error
+        except OSError as error:
+            handle.close()
+            lock.unlink(missing_ok=True)  # nobody can hold it
+            raise VbprError(f"{lock} cannot be locked ({error.strerror}); choose a disk that has locks") from error
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                break
+        handle.close()  # its last holder removed this very file between our open and our lock
+    with handle:
+        with contextlib.suppress(OSError):  # a full disk has no room even for that; what comes next will say so
+            handle.truncate(0)
+            handle.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
+        own = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(tmp|probe)")
+        for left in lock.parent.glob(f".{glob.escape(path.name)}.*"):
+            if own.fullmatch(left.name):  # of a run killed before its rename
+                left.unlink(missing_ok=True)
+
+        def admit() -> None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:  # the kernel lets go of the one lock before it gives the other
+                raise VbprError(f"{path} was taken by another process; wait for it, and run again") from error
+
+        try:
+            yield admit
+        finally:
+            release(handle, lock)
+
+
+@contextlib.contextmanager
+def joined(path: Path) -> Iterator[None]:
+    """Hold the right to write `path` together with the process that shares it.
+
+    Raises:
+        VbprError: nobody does.
+    """
+    lock = lock_of(path)
+    with contextlib.ExitStack() as held:
+        why = ""
+        try:
+            handle = held.enter_context(lock.open("r+b", buffering=0))
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                why = "another run has begun"  # between our open and our lock
+        except OSError as error:
+            why = error.strerror or str(error)
+        if why:
+            raise VbprError(f"{path} is not shared any more ({why}); run the same command again to resume")
+        try:
+            yield
+        finally:
+            release(handle, lock)
+
+
+def release(handle: IO[bytes], lock: Path) -> None:
+    """Take the lock file away, unless one who shares it is still at work."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+            lock.unlink()
+
+
+__all__ = ["joined", "locked"]
