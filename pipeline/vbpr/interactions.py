@@ -115,7 +115,7 @@ class Interactions:
         if suffix not in INTERACTION_READERS:
             raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
         try:
-            return INTERACTION_READERS[suffix](path)
+            return cls.of(*INTERACTION_READERS[suffix](path))
         except MemoryError as error:
             raise VbprError(f"{path}: out of memory reading it; stop other programs or use a larger machine") from error
 
@@ -170,6 +170,15 @@ class Coded(NamedTuple):
 
     names: Strings
     places: Array
+
+
+class Columns(NamedTuple):
+    """What a reader has of a file, one entry an event: the arguments of `Interactions.of`."""
+
+    users: Any
+    items: Any
+    times: Any = None
+    splits: Any = None
 
 
 def distinct(what: str, values: Any) -> tuple[Strings, Array]:
@@ -536,7 +545,7 @@ LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads
 csv.field_size_limit(LINE)
 
 
-def read_delimited(path: Path, delimiter: str) -> Interactions:
+def read_delimited(path: Path, delimiter: str) -> Columns:
     try:
         delimiter, names = header_of(path, delimiter)
     except UNREADABLE as error:
@@ -567,7 +576,7 @@ def read_delimited(path: Path, delimiter: str) -> Interactions:
     return from_table(path, table, columns, where)
 
 
-def read_parquet(path: Path) -> Interactions:
+def read_parquet(path: Path) -> Columns:
     try:
         with in_memory(path) as handle:
             columns = match_columns(path, pyarrow.parquet.read_schema(handle).names)
@@ -577,7 +586,7 @@ def read_parquet(path: Path) -> Interactions:
     return from_table(path, table, columns, lambda row: f"{path}, row {row + 1}")
 
 
-INTERACTION_READERS: dict[str, Callable[[Path], Interactions]] = {
+INTERACTION_READERS: dict[str, Callable[[Path], Columns]] = {
     ".csv": lambda path: read_delimited(path, ","),
     ".tsv": lambda path: read_delimited(path, "\t"),
     ".inter": lambda path: read_delimited(path, "\t"),
@@ -633,7 +642,7 @@ def refuse_twins(path: Path, names: list[str]) -> None:
 NO_ROWS = "has a header but no rows; it needs a line an interaction"
 
 
-def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Interactions:
+def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Columns:
     """Convert the columns; `where` says where in the file a row is."""
     if not table.num_rows:
         raise VbprError(f"{path} {NO_ROWS}")
@@ -650,7 +659,7 @@ def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Call
             row = int(np.argmax(bad))
             said = str(column[row])[:100] if column[row].is_valid else ""
             raise VbprError(f"{where(row)}: {name} is {repr(said) if said else 'empty'}; {wanted}")
-    return Interactions.of(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
+    return Columns(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
 
 
 def without_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
