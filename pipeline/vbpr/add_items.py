@@ -6,10 +6,10 @@ add_items("artifacts/inc.model.h5", "new-images")
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from .base.arrays import Array
 from .base.errors import VbprError, some
 from .base.files import digest
 from .base.locks import locked
@@ -18,8 +18,6 @@ from .base.stopping import Stopped, stop_signals
 from .factors import BLIND, Factors
 from .images import BadImage, ImageSource, Pixels, open_images
 from .nearest import Nearest, PhotoEncoder, index_path
-
-Array = np.ndarray[Any, Any]
 
 BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 

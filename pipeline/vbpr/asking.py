@@ -5,16 +5,14 @@ allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_known("in-
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from .base.arrays import Strings, composed
+from .base.arrays import Array, Strings, composed
 from .base.errors import VbprError, near, some
 from .base.files import read_bytes, replacing_table
 from .base.progress import console
 
-Array = np.ndarray[Any, Any]
 LONGEST_LIST = 2**31  # bytes of a file of ids
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from scipy.special import stdtr
 
+from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import artifact_name, read_json, replace_text, replacing
 from .base.locks import locked
@@ -44,7 +45,6 @@ from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
 from .train import align, fit, identity_of, made_from, pictures_in, versions
 
-Array = np.ndarray[Any, Any]
 MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map", "coverage@10")
 RESAMPLES = 2000
 

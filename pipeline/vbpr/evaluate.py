@@ -11,13 +11,12 @@ import scipy.sparse as sp
 import torch
 
 from . import metrics
+from .base.arrays import Array
 from .base.errors import VbprError
 from .base.progress import Progress
 from .device import pick_device
 from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset
-
-Array = np.ndarray[Any, Any]
 
 COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
 PARTS = {"all": np.inf, "cold": COLD, "unseen": 1}  # the parts of the evaluation: items with fewer than so many

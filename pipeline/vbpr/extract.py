@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import artifact_name
 from .base.progress import Progress, console
@@ -28,7 +29,6 @@ from .features import DONE, FeatureStore, describe
 from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, is_image_name
 from .world import EVERY, World
 
-Array = np.ndarray[Any, Any]
 WINDOW = 64  # full steps that are dealt out at a time
 
 

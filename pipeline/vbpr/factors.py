@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .base.arrays import Strings, composed
+from .base.arrays import Array, Strings, composed
 from .base.errors import VbprError, near
 from .base.files import replacing, replacing_h5, replacing_table
 from .base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
 from .base.progress import Progress
 from .interactions import MATRICES, digest_of, settle
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -730,7 +728,6 @@ def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
 
 __all__ = [
     "BLIND",
-    "Array",
     "Factors",
     "Head",
     "at_least_one",

@@ -26,14 +26,13 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .base.arrays import Strings, places
+from .base.arrays import Array, Strings, places
 from .base.errors import VbprError
 from .base.files import replacing, reserve
 from .base.hdf5 import encoded, open_h5, read_strings, read_text, write_text
 from .base.locks import joined, locked
 from .base.progress import Progress
 
-Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 
 PENDING, DONE, FAILED = 0, 1, 2

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .base.arrays import Array
 from .device import cpu_has
 
 # OpenVINO reports to its maker, under an identity in the home folder, unless this package of its cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-Array = np.ndarray[Any, Any]
 # What OpenVINO computes in bfloat16 when it may; all else follows.
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 

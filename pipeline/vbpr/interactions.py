@@ -26,11 +26,9 @@ import pyarrow.csv
 import pyarrow.parquet
 import scipy.sparse as sp
 
-from .base.arrays import Strings, composed
+from .base.arrays import Array, Strings, composed
 from .base.errors import VbprError, first_line, some
 from .base.progress import console
-
-Array = np.ndarray[Any, Any]
 
 # What the field calls its columns, as `plain` writes it; the first that is there is taken.
 USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "userid:token"]

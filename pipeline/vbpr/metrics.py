@@ -10,17 +10,15 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from .base.arrays import Array
 from .base.errors import VbprError
 from .device import full_float32
-
-Array = np.ndarray[Any, Any]
 
 # Scores of a block, a megabyte: they and their comparison stay in the caches while they are counted, and what it costs
 # to call for a product and four passes over it, which cores do in turn, is small beside it.

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .base.arrays import Strings
+from .base.arrays import Array, Strings
 from .base.errors import VbprError, some
 from .base.files import digest, read_bytes, replacing_h5
 from .base.hdf5 import damaged, kind_of, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
@@ -29,8 +29,6 @@ from .decode import prepare
 from .factors import BLIND, Factors, at_least_one, index_of, indices_of, mask_of, unit_rows
 from .features import FeatureStore
 from .images import MAX_BYTES, BadImage, Pixels
-
-Array = np.ndarray[Any, Any]
 
 KINDS = ("auto", "flat", "hnsw", "ivfpq")
 METRICS = ("cosine", "inner")

@@ -7,13 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from .base.arrays import Array
 from .base.errors import VbprError
 from .factors import Factors, Head
 from .features import Rows
 from .interactions import Split
-
-Array = np.ndarray[Any, Any]
-
 
 # Of features at a time: what is done to them stays in the cache, and torch widens float16 five times as fast as NumPy.
 ROWS = 512

@@ -21,13 +21,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from . import metrics
+from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import replace_text
 from .base.progress import Progress
 from .base.targets import check_target
 from .datasets import Dataset
 from .evaluate import COLD, Metrics, evaluate
-from .factors import Array, Factors, best, first_curve, unit_rows
+from .factors import Factors, best, first_curve, unit_rows
 from .features import FeatureStore
 from .interactions import MATRICES, Split
 from .models import MODELS, configure

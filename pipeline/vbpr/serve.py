@@ -27,6 +27,7 @@ import numpy as np
 
 from .asking import allowed as allow
 from .asking import groups_of, read_known
+from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import digest
 from .datasets import Dataset
@@ -46,8 +47,6 @@ try:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise VbprError(f"vbpr serve needs {error.name}: pip install 'vbpr[serve]'") from error
-
-Array = np.ndarray[Any, Any]
 
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it

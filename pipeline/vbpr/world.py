@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .base.arrays import Array
 from .base.errors import VbprError, first_line
 
-Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 JOBS = itertools.count()  # of this process: the others have as many, in the same order
 EVERY = 0.05  # seconds between looks, when waiting

@@ -1,9 +1,11 @@
 """Arrays of ids and numbers, and where ids stand in them."""
 
 import unicodedata
+from typing import Any
 
 import numpy as np
 
+Array = np.ndarray[Any, Any]
 Strings = np.ndarray[tuple[int], np.dtype[np.str_]]
 
 
@@ -20,4 +22,4 @@ def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.
     return np.where(ids[found] == wanted, found, -1)
 
 
-__all__ = ["Strings", "composed", "places"]
+__all__ = ["Array", "Strings", "composed", "places"]

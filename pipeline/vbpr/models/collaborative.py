@@ -19,14 +19,13 @@ import torch.nn.functional as F
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import Progress, console
 from ..factors import Factors
 from ..interactions import Split
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
-
-Array = np.ndarray[Any, Any]
 
 HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone
 EASE_ITEMS = 25_000  # EASE inverts an (I, I) matrix: three of 2.5 GB, and about a minute at this size

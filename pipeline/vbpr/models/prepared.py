@@ -11,13 +11,14 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import console
 from ..factors import Head
@@ -25,8 +26,6 @@ from ..interactions import Split
 from ..recommender import ROWS, ItemFeatures
 from .batches import Batch
 from .config import TrainConfig
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..base.arrays import Array
 from ..factors import Factors, Head
 from ..interactions import Split
 from ..recommender import ItemFeatures
 from .bpr import BPR, BPRMF, Diverged
 from .config import TrainConfig
-
-Array = np.ndarray[Any, Any]
 
 
 class VBPR:
