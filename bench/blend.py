@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from common import machine
 
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
+from vbpr.data.split import Split, SplitConfig
 from vbpr.factors import Factors
 from vbpr.features import FeatureStore
-from vbpr.interactions import Split, SplitConfig
 from vbpr.metrics import held_out_ranks, hit_rate, mean_auc
 from vbpr.models import configure
 from vbpr.models.hybrid import WEIGHTS, Hybrid

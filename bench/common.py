@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from vbpr.base.files import replace_text
-from vbpr.interactions import Interactions, Split, csr, leave_one_out
+from vbpr.data.interactions import Interactions
+from vbpr.data.parts import csr
+from vbpr.data.split import Split, leave_one_out
 
 # The plain two-stage ranker: one uniform negative for each positive, no history term, no visual bias.
 OWN_NEGATIVES = {

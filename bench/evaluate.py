@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from common import PeakMemory, machine, median, table
 
+from vbpr.data.parts import csr
 from vbpr.device import full_float32
-from vbpr.interactions import csr
 from vbpr.metrics import held_out_ranks, mean_auc
 
 

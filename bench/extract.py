@@ -29,13 +29,13 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from vbpr.backbones import Backbone, load_backbone
-from vbpr.datasets import Dataset
-from vbpr.decode import Preprocessing, prepare, prepare_any
+from vbpr.data.dataset import Dataset
+from vbpr.data.images import open_images
 from vbpr.device import full_float32, multiplies_bfloat16, pick_device
 from vbpr.engines import Encoder
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore
-from vbpr.images import open_images
+from vbpr.networks.prepare import Preprocessing, prepare, prepare_any
 
 
 def make_photos(folder: Path, count: int) -> None:

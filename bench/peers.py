@@ -28,11 +28,11 @@ import scipy.sparse as sp
 import torch
 from common import OWN_NEGATIVES, PeakMemory, machine, planted, table, write_page
 
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
+from vbpr.data.split import Split
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors, unit_rows
 from vbpr.features import FeatureStore
-from vbpr.interactions import Split
 from vbpr.metrics import held_out_ranks, mean_auc
 from vbpr.models import MODELS, configure
 from vbpr.models.collaborative import Implicit

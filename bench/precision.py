@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vbpr.base.errors import VbprError
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
 from vbpr.evaluate import evaluate
 from vbpr.extract import extract
 from vbpr.factors import Factors

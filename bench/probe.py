@@ -16,10 +16,10 @@ from common import machine, table
 
 from vbpr.autoencoder import train_autoencoder
 from vbpr.backbones import load_backbone
-from vbpr.datasets import Dataset
-from vbpr.decode import Preprocessing, prepare
+from vbpr.data.dataset import Dataset
+from vbpr.data.images.source import BadImage, ImageSource
 from vbpr.engines import Encoder
-from vbpr.images import BadImage, ImageSource
+from vbpr.networks.prepare import Preprocessing, prepare
 
 THUMBNAIL = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, squash=True)
 

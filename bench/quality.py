@@ -30,10 +30,10 @@ from vbpr import metrics
 from vbpr.base.errors import VbprError
 from vbpr.base.files import replace_text
 from vbpr.compare import holm, paired_tests, shown_p
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
+from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluate import PARTS, evaluate
 from vbpr.features import FeatureStore
-from vbpr.interactions import Split, SplitConfig
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures
 from vbpr.train import align, fit, identity_of, prepare

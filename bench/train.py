@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 
+from vbpr.data.split import Split
 from vbpr.evaluate import evaluate
-from vbpr.interactions import Split
 from vbpr.models import TrainConfig, configure
 from vbpr.models.bpr import difference
 from vbpr.models.prepared import available_memory

@@ -24,7 +24,7 @@ from vbpr.autoencoder import (
 from vbpr.backbones import load_backbone
 from vbpr.base.errors import VbprError
 from vbpr.base.stopping import Stopped
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
 from vbpr.extract import autoencoder_of, extract
 
 

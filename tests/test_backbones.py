@@ -16,9 +16,9 @@ from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.backbones import hub, preprocessing_of, read_weights, renamed
 from vbpr.base.files import artifact_name
-from vbpr.decode import prepare
 from vbpr.device import pick_device
 from vbpr.engines import Encoder
+from vbpr.networks.prepare import prepare
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 

@@ -18,7 +18,7 @@ from conftest import ROOT, TINY, board_items, board_pairs, environment, run_pyth
 from vbpr import Factors, FeatureStore, VbprError
 from vbpr.base.files import read_bytes
 from vbpr.commands import train
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
 from vbpr.models.config import FILE_ONLY, called
 
 

@@ -37,12 +37,12 @@ from vbpr.compare import (
     spending,
     told_apart,
 )
-from vbpr.datasets import Dataset
-from vbpr.datasets.convert import convert
-from vbpr.datasets.published import PUBLISHED
+from vbpr.data.converters import convert
+from vbpr.data.converters.published import PUBLISHED
+from vbpr.data.dataset import Dataset
+from vbpr.data.split import SplitConfig
 from vbpr.evaluate import evaluate
 from vbpr.factors import Factors
-from vbpr.interactions import SplitConfig
 from vbpr.models import configure
 from vbpr.tables import print_comparison
 from vbpr.train import fit, train

@@ -20,11 +20,11 @@ from PIL import Image
 
 from conftest import run_python
 from vbpr.base.errors import VbprError
-from vbpr.datasets import Dataset, canonical
-from vbpr.datasets.canonical import PARTIAL, write_table, write_tar
-from vbpr.datasets.convert import CONVERTERS, convert
-from vbpr.datasets.pickles import Span, read_pickle
-from vbpr.datasets.published import PUBLISHED, recognise
+from vbpr.data.converters import CONVERTERS, canonical, convert
+from vbpr.data.converters.canonical import PARTIAL, write_table, write_tar
+from vbpr.data.converters.pickles import Span, read_pickle
+from vbpr.data.converters.published import PUBLISHED, recognise
+from vbpr.data.dataset import Dataset
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
@@ -478,7 +478,7 @@ def test_the_command_says_what_is_wrong_and_exits_with_2(original, cli, tmp_path
 LIMITED = """
 import resource, sys
 from vbpr.commands import app
-import vbpr.datasets.convert
+import vbpr.data.converters
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)
 app(["convert", sys.argv[1], "out"])

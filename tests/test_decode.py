@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from test_images import HOW, encoded, photo
-from vbpr import decode
-from vbpr.decode import Preprocessing, load, plain_size, prepare, prepare_any, prepare_jpeg, rows_needed
-from vbpr.images import PASSING, REASONS, BadImage
+from vbpr.data.images import decode
+from vbpr.data.images.decode import load
+from vbpr.data.images.source import PASSING, REASONS, BadImage
+from vbpr.networks import prepare as prepare_module
+from vbpr.networks.prepare import Preprocessing, plain_size, prepare, prepare_any, prepare_jpeg, rows_needed
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -175,7 +177,7 @@ def test_warnings_as_errors_leave_the_decoder_alone(tmp_path):
 import sys
 import zlib
 from pathlib import Path
-from vbpr.decode import Preprocessing, prepare_jpeg
+from vbpr.networks.prepare import Preprocessing, prepare_jpeg
 how = Preprocessing(64, 1.0, "bicubic", (0.5,) * 3, (0.5,) * 3, squash=True)
 assert prepare_jpeg(Path(sys.argv[1]).read_bytes(), how) is not None
 """
@@ -189,7 +191,7 @@ def test_it_starts_no_threads():
 import io, os, sys
 import numpy as np, torch
 from PIL import Image
-from vbpr.decode import Preprocessing, prepare_jpeg
+from vbpr.networks.prepare import Preprocessing, prepare_jpeg
 out = io.BytesIO()
 exif = Image.Exif()
 exif[0x112] = 6
@@ -457,7 +459,7 @@ def test_images_that_say_little_are_told(kind):
 
 
 def test_a_sliver_is_never_resized_beyond_the_cap(monkeypatch):
-    monkeypatch.setattr(decode, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(prepare_module, "MAX_PIXELS", 100_000)
     assert prepare_jpeg(encoded(Image.new("RGB", (8000, 1)), "JPEG"), HOW) is None
     sizes, resize = [], Image.Image.resize
     monkeypatch.setattr(Image.Image, "resize", lambda self, size, *a: (sizes.append(size), resize(self, size, *a))[1])

@@ -11,8 +11,9 @@ from PIL import Image
 
 from vbpr.base.errors import VbprError
 from vbpr.base.stopping import Stopped
-from vbpr.images import BadImage
-from vbpr.interactions import Interactions, Split
+from vbpr.data.images.source import BadImage
+from vbpr.data.interactions import Interactions
+from vbpr.data.split import Split
 from vbpr.models import configure, dvbpr
 from vbpr.models.bpr import Diverged
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step

@@ -15,9 +15,9 @@ import torch
 
 from conftest import TINY, board_items
 from vbpr import VbprError, engines, load_backbone
-from vbpr.decode import prepare
 from vbpr.engines import Encoder, TorchRunner
 from vbpr.graphs import in_float32, in_halves, pool_later, tiles
+from vbpr.networks.prepare import prepare
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])

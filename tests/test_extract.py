@@ -10,8 +10,8 @@ import pytest
 
 from conftest import TINY, board_items, run_python
 from vbpr import Dataset, FeatureStore, VbprError, extract
-from vbpr.decode import Preprocessing
 from vbpr.extract import encoded, in_steps
+from vbpr.networks.prepare import Preprocessing
 
 OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}
 

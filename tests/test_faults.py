@@ -29,10 +29,11 @@ from vbpr import VbprError
 from vbpr.base.files import replacing
 from vbpr.base.locks import locked
 from vbpr.commands import app
-from vbpr.datasets import Dataset
+from vbpr.data.dataset import Dataset
+from vbpr.data.images import open_images
+from vbpr.data.images.source import BadImage
 from vbpr.extract import extract
 from vbpr.features import FeatureStore
-from vbpr.images import BadImage, open_images
 
 BACKBONE = "test_efficientnet"  # timm's smallest
 WORDS = ("--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data")
@@ -132,7 +133,7 @@ def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
 
 
 def test_an_image_without_permission_is_tried_again(folder, tmp_path, monkeypatch):
-    from vbpr.images import FolderImages
+    from vbpr.data.images.folder import FolderImages
 
     read = FolderImages.read
 
@@ -272,7 +273,7 @@ def test_folders_too_deep_in_each_other_are_refused(folder, monkeypatch):
     def walk(*_, **__):  # as Python 3.11 does it in 1,100 of them
         raise RecursionError
 
-    monkeypatch.setattr("vbpr.images.os.walk", walk)
+    monkeypatch.setattr("vbpr.data.images.folder.os.walk", walk)
     with pytest.raises(VbprError, match="images has folders that lie too deep in each other"):
         open_images(folder)
 
@@ -289,8 +290,8 @@ def test_a_file_that_has_nothing_to_say_now_is_tried_again(folder, monkeypatch):
         return Silent()
 
     source, status = open_images(folder), (folder / "images" / "i0.jpg").stat()
-    monkeypatch.setattr("vbpr.images.os.fdopen", silent)
-    monkeypatch.setattr("vbpr.images.os.fstat", lambda _: status)
+    monkeypatch.setattr("vbpr.data.images.folder.os.fdopen", silent)
+    monkeypatch.setattr("vbpr.data.images.folder.os.fstat", lambda _: status)
     with pytest.raises(BadImage, match="unreadable"):
         source.read(0)
     monkeypatch.setattr(Silent, "read", lambda *_: bytearray(2**62))  # nor does one for which there is no memory
@@ -479,7 +480,7 @@ def test_a_finished_catalogue_is_left_alone_without_torch(folder, tmp_path):
     before = out.read_bytes(), out.stat().st_mtime_ns
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from vbpr.datasets import Dataset; from vbpr.extract import extract\n"
+        "from vbpr.data.dataset import Dataset; from vbpr.extract import extract\n"
         f"done = extract(Dataset(__import__('pathlib').Path({str(folder)!r})), {BACKBONE!r}, {str(out)!r}, "
         "random_weights=True)\nassert (done.items, done.written) == (10, 0)"
     )

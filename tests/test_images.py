@@ -13,9 +13,9 @@ from PIL import Image
 
 from conftest import board_items, square
 from vbpr import Dataset, Interactions, VbprError, open_images
-from vbpr.decode import Preprocessing, prepare
+from vbpr.data.images.source import REASONS, BadImage, is_image_name
 from vbpr.factors import index_of
-from vbpr.images import REASONS, BadImage, is_image_name
+from vbpr.networks.prepare import Preprocessing, prepare
 
 HOW = Preprocessing(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 
@@ -81,7 +81,7 @@ def test_signatures_in_archives_change_with_their_members(tmp_path):
 @pytest.mark.parametrize("how", ["folder", "tar", "zip"])
 def test_the_cap_on_bytes_holds_in_every_source(catalogue, monkeypatch, how):
     source = open_images(catalogue(images={"a": b"x" * 100, "b": b"x" * 101}, how=how))
-    monkeypatch.setattr("vbpr.images.MAX_BYTES", 100)
+    monkeypatch.setattr("vbpr.data.images.source.MAX_BYTES", 100)
     assert len(source.read(0)) == 100
     with pytest.raises(BadImage, match="over the cap on bytes"):
         source.read(1)

@@ -224,7 +224,7 @@ def test_other_columns_may_have_line_breaks_wherever_they_lie(tmp_path):
 
 
 def test_a_gzip_bomb_of_good_rows_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vbpr.interactions.BOMB", 2**20)
+    monkeypatch.setattr("vbpr.data.tables.BOMB", 2**20)
     path = write(tmp_path, b"user_id,item_id\n" + b"u,i\n" * 10**6, "i.csv.gz")
     with pytest.raises(VbprError, match=r"i\.csv\.gz inflates to more than 200 times its [\d,]+ bytes"):
         Interactions.read(path)

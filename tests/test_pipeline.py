@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from conftest import PROVENANCE
-from vbpr.decode import Preprocessing
+from vbpr.data.images.source import BadImage
 from vbpr.features import FeatureStore
-from vbpr.images import BadImage
+from vbpr.networks.prepare import Preprocessing
 
 module = importlib.import_module("vbpr.extract")
 HALF = (0.5, 0.5, 0.5)

@@ -27,7 +27,7 @@ def test_size_and_shape(data):
 
 
 def test_every_picture_is_readable_and_small(data):
-    from vbpr.decode import load
+    from vbpr.data.images.decode import load
 
     images = data.images()
     for n in range(0, len(images), 50):

@@ -133,7 +133,7 @@ def test_a_bomb_of_pixels_is_refused_before_it_is_decoded(client, monkeypatch):
     Image.new("1", (9000, 9000)).save(buffer, "PNG")
     assert len(buffer.getvalue()) < 100_000
     assert client.post("/similar", files=[("photos", ("b.png", buffer.getvalue()))]).status_code == 422
-    monkeypatch.setattr("vbpr.decode.MAX_PIXELS", 1000)
+    monkeypatch.setattr("vbpr.data.images.decode.MAX_PIXELS", 1000)
     answer = client.post("/similar", files=[("photos", ("a.png", png()))])
     assert answer.status_code == 422 and "pixels" in answer.json()["detail"]
 

@@ -51,8 +51,8 @@ def write_original(path: Path, parts: list[dict[int, list[Told]]], items: dict[i
 
 def from_folder(folder: Path) -> tuple[list[dict[int, list[Told]]], dict[int, Told]]:
     """Users, interactions and items of a canonical folder in the original's terms."""
-    from vbpr.datasets import Dataset
-    from vbpr.interactions import Split, SplitConfig
+    from vbpr.data.dataset import Dataset
+    from vbpr.data.split import Split, SplitConfig
 
     data = Dataset(folder)
     interactions, images, known = data.interactions(), data.images(), data.items()

@@ -45,7 +45,7 @@ def child(data: Path, out: Path, how: dict[str, Any], world: dict[str, str]) -> 
         os.environ |= world
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1), os.dup2(devnull, 2)
-        from vbpr.datasets import Dataset
+        from vbpr.data.dataset import Dataset
         from vbpr.extract import extract
 
         extract(Dataset(data), out=out, random_weights=True, device="cpu", batch=4, threads=2, **how)

@@ -15,8 +15,9 @@ from .base.files import digest
 from .base.locks import locked
 from .base.progress import Progress
 from .base.stopping import Stopped, stop_signals
+from .data.images import open_images
+from .data.images.source import BadImage, ImageSource, Pixels
 from .factors import BLIND, Factors
-from .images import BadImage, ImageSource, Pixels, open_images
 from .nearest import Nearest, PhotoEncoder, index_path
 
 BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine

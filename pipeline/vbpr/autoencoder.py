@@ -30,9 +30,9 @@ from .base.progress import Progress
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
 from .checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
-from .decode import Preprocessing
+from .data.images.source import ImageSource
 from .device import multiplies_bfloat16, seeded
-from .images import ImageSource
+from .networks.prepare import Preprocessing
 from .pixels import PixelCache
 
 HALF = (0.5, 0.5, 0.5)

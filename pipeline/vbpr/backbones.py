@@ -27,8 +27,8 @@ from torch import nn
 from . import autoencoder
 from .base.errors import VbprError, first_line, near
 from .base.files import digest
-from .decode import Preprocessing
 from .device import seeded
+from .networks.prepare import Preprocessing
 
 State = dict[str, torch.Tensor]
 

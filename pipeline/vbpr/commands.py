@@ -188,7 +188,7 @@ def extract(
     ] = None,
 ) -> None:
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
-    from .datasets import Dataset
+    from .data.dataset import Dataset
     from .extract import extract as run
     from .extract import feature_file, summary
     from .features import FeatureStore
@@ -287,10 +287,10 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Stage two: learn tastes on cached features, into a model file."""
-    from .datasets import Dataset
+    from .data.dataset import Dataset
+    from .data.split import SplitConfig
     from .factors import first_curve
     from .features import stores_of
-    from .interactions import SplitConfig
     from .models import configure, refuse_idle
     from .nearest import index_path
     from .train import train as run
@@ -400,9 +400,9 @@ def tune(
     """Search hyper-parameters on the validation items. Run again to resume, or with more --trials to go on."""
     import dataclasses
 
-    from .datasets import Dataset
+    from .data.dataset import Dataset
+    from .data.split import SplitConfig
     from .features import stores_of
-    from .interactions import SplitConfig
     from .tables import print_trials
     from .tune import tune as run
 
@@ -499,7 +499,7 @@ def recommend(
     from .asking import allowed as allow
     from .asking import groups_of, read_known
     from .base.targets import check_table
-    from .datasets import Dataset
+    from .data.dataset import Dataset
     from .factors import Factors
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
@@ -624,7 +624,7 @@ def similar(
     from .asking import allowed as allow
     from .asking import read_known, write_answers
     from .base.targets import check_table
-    from .datasets import Dataset
+    from .data.dataset import Dataset
     from .nearest import Nearest, encode_photos
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
@@ -792,8 +792,8 @@ def info(
         for key, value in about.items():
             print(f"  {key}: {value}")
     elif kind == "model":
+        from .data.parts import MATRICES
         from .factors import Factors
-        from .interactions import MATRICES
 
         factors = Factors.load(file)
         print(f"{file}: {factors}")
@@ -813,7 +813,7 @@ def convert(
     out: Annotated[Path, typer.Argument(help="Folder to make")],
 ) -> None:
     """A foreign data set into the folder that every other command reads. Run again to resume."""
-    from .datasets.convert import convert as run
+    from .data.converters import convert as run
 
     done = run(source, out)
     print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
@@ -860,8 +860,8 @@ def compare(
     """Several methods under one protocol: the table of the 2021 report, with intervals, paired tests, and costs."""
     from .compare import Options, methods_of
     from .compare import compare as run
-    from .datasets import Dataset
-    from .interactions import SplitConfig
+    from .data.dataset import Dataset
+    from .data.split import SplitConfig
     from .models import refuse_idle
     from .tables import print_comparison
 

@@ -31,15 +31,16 @@ from .base.progress import console
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
 from .checkpoint import discard
-from .datasets import Dataset
-from .datasets.published import PUBLISHED, recognise
+from .data.converters.published import PUBLISHED, recognise
+from .data.dataset import Dataset
+from .data.images import holdings
+from .data.parts import digest_of
+from .data.split import Split, SplitConfig
 from .device import pick_device
 from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors
 from .features import FeatureStore
-from .images import holdings
-from .interactions import Split, SplitConfig, digest_of
 from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build

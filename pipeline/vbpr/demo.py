@@ -18,12 +18,12 @@ from . import sample
 from .base.files import replace_text, replacing
 from .base.hdf5 import read_strings
 from .base.stopping import Stopped, stop_signals
-from .datasets import Dataset
+from .data.dataset import Dataset
+from .data.split import Split
 from .evaluate import evaluate
 from .extract import extract
 from .factors import Factors, indices_of
 from .features import FeatureStore
-from .interactions import Split
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid

@@ -22,9 +22,9 @@ from torch import nn
 
 from .backbones import Backbone
 from .base.errors import VbprError, first_line
+from .data.images.source import Pixels
 from .device import full_float32, pick_device
 from .graphs import compile_graph, tiles
-from .images import Pixels
 from .world import launched
 
 Features = np.ndarray[Any, np.dtype[np.float32]]

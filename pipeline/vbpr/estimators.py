@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .base.errors import VbprError
+from .data.interactions import Interactions
+from .data.split import Split, SplitConfig
 from .factors import Factors
 from .features import FeatureStore, stores_of
-from .interactions import Interactions, Split, SplitConfig
 from .models import MODELS, configure, refuse_idle
 from .train import absent_from, align, fit, made_from
 

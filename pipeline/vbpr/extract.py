@@ -23,10 +23,11 @@ from .base.files import artifact_name
 from .base.progress import Progress, console
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
-from .datasets import Dataset
-from .decode import Preprocessing, prepare
+from .data.dataset import Dataset
+from .data.images.folder import FolderImages
+from .data.images.source import PASSING, REASONS, BadImage, ImageSource, Pixels, is_image_name
 from .features import DONE, FeatureStore, describe
-from .images import PASSING, REASONS, BadImage, FolderImages, ImageSource, Pixels, is_image_name
+from .networks.prepare import Preprocessing, prepare
 from .world import EVERY, World
 
 WINDOW = 64  # full steps that are dealt out at a time

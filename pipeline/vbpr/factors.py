@@ -20,7 +20,7 @@ from .base.errors import VbprError, near
 from .base.files import replacing, replacing_h5, replacing_table
 from .base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
 from .base.progress import Progress
-from .interactions import MATRICES, digest_of, settle
+from .data.parts import MATRICES, digest_of, settle
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,9 +19,11 @@ from .base.errors import VbprError, some
 from .base.files import read_bytes, replacing
 from .base.progress import console
 from .base.targets import SOFTWARE, check_target
-from .datasets import Dataset, titles
-from .decode import load
-from .images import MAX_BYTES, BadImage, ImageSource, open_images
+from .data.dataset import Dataset
+from .data.images import open_images
+from .data.images.decode import load
+from .data.images.source import MAX_BYTES, BadImage, ImageSource
+from .data.items import titles
 
 CELL, GAP, LINE = 140, 10, 14
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes

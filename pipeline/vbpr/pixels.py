@@ -18,8 +18,8 @@ from .base.locks import locked
 from .base.progress import Progress
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
-from .decode import Preprocessing, prepare
-from .images import BadImage, ImageSource, Pixels
+from .data.images.source import BadImage, ImageSource, Pixels
+from .networks.prepare import Preprocessing, prepare
 
 DONE, FAILED = 1, 2
 GREY = 127  # what stands for an image that cannot be used

@@ -9,9 +9,9 @@ import torch
 
 from .base.arrays import Array
 from .base.errors import VbprError
+from .data.split import Split
 from .factors import Factors, Head
 from .features import Rows
-from .interactions import Split
 
 # Of features at a time: what is done to them stays in the cache, and torch widens float16 five times as fast as NumPy.
 ROWS = 512

@@ -26,11 +26,12 @@ from .base.errors import VbprError
 from .base.files import replace_text
 from .base.progress import Progress
 from .base.targets import check_target
-from .datasets import Dataset
+from .data.dataset import Dataset
+from .data.parts import MATRICES
+from .data.split import Split
 from .evaluate import COLD, Metrics, evaluate
 from .factors import Factors, best, first_curve, unit_rows
 from .features import FeatureStore
-from .interactions import MATRICES, Split
 from .models import MODELS, configure
 from .pictures import Photos
 from .train import align, fit

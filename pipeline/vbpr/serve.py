@@ -30,9 +30,9 @@ from .asking import groups_of, read_known
 from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import digest
-from .datasets import Dataset
+from .data.dataset import Dataset
+from .data.images.source import BadImage, stamp
 from .factors import BLIND, Factors, first_of_groups
-from .images import BadImage, stamp
 from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
 from .pictures import Photos
 

@@ -20,11 +20,12 @@ from .base.errors import VbprError, some
 from .base.locks import locked
 from .base.targets import check_target
 from .checkpoint import checkpoint_of, discard
-from .datasets import Dataset
+from .data.dataset import Dataset
+from .data.images import holdings
+from .data.images.source import ImageSource
+from .data.split import Split, SplitConfig
 from .factors import Factors
 from .features import FeatureStore, stores_of
-from .images import ImageSource, holdings
-from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR

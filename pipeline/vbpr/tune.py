@@ -26,10 +26,10 @@ from .base.locks import locked
 from .base.progress import console, listening
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
-from .datasets import Dataset
+from .data.dataset import Dataset
+from .data.split import Split, SplitConfig
 from .evaluate import PARTS, evaluate
 from .features import FeatureStore, stores_of
-from .interactions import Split, SplitConfig
 from .models import MODELS, TrainConfig, configure
 from .recommender import ItemFeatures
 from .train import align, fit, identity_of, prepare

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ..base.errors import VbprError
+from ..data.split import Split
 from ..factors import Factors, Head
-from ..interactions import Split
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 

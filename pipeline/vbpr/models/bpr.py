@@ -26,9 +26,9 @@ from ..base.errors import VbprError
 from ..base.progress import Progress, report
 from ..base.stopping import Stopped, stop_signals
 from ..checkpoint import read_checkpoint, write_checkpoint
+from ..data.split import Split
 from ..device import full_float32
 from ..factors import Factors
-from ..interactions import Split
 from ..metrics import held_out_ranks, mean_auc
 from ..recommender import ROWS, ItemFeatures, factors_of
 from ..sampling import TripletSampler

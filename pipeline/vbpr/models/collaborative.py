@@ -22,8 +22,8 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import Progress, console
+from ..data.split import Split
 from ..factors import Factors
-from ..interactions import Split
 from ..recommender import ItemFeatures, factors_of
 from .config import TrainConfig
 

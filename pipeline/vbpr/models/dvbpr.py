@@ -28,11 +28,11 @@ from ..base.errors import VbprError
 from ..base.progress import Progress
 from ..base.stopping import Stopped, stop_signals
 from ..checkpoint import read_checkpoint, write_checkpoint
-from ..decode import Preprocessing
+from ..data.images.source import ImageSource
+from ..data.split import Split
 from ..device import full_float32
 from ..factors import Factors
-from ..images import ImageSource
-from ..interactions import Split
+from ..networks.prepare import Preprocessing
 from ..pixels import GREY, PixelCache
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler

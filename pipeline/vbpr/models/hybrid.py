@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.split import Split
 from ..factors import Factors
-from ..interactions import Split
 from ..recommender import ItemFeatures
 from .bpr import BPRMF
 from .collaborative import ease, spectral

@@ -21,8 +21,8 @@ from torch import Tensor
 from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import console
+from ..data.split import Split
 from ..factors import Head
-from ..interactions import Split
 from ..recommender import ROWS, ItemFeatures
 from .batches import Batch
 from .config import TrainConfig

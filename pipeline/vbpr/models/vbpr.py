@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..base.arrays import Array
+from ..data.split import Split
 from ..factors import Factors, Head
-from ..interactions import Split
 from ..recommender import ItemFeatures
 from .bpr import BPR, BPRMF, Diverged
 from .config import TrainConfig

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..base.errors import VbprError
+from ...base.errors import VbprError
 
 LONG = 1024  # strings above this many bytes are not read, only pointed at: photographs, reviews
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import VbprError
-from ..base.files import replace_text, replacing, sync
-from ..base.locks import locked
-from ..base.progress import Progress
-from ..base.stopping import Stopped, stop_signals
+from ...base.errors import VbprError
+from ...base.files import replace_text, replacing, sync
+from ...base.locks import locked
+from ...base.progress import Progress
+from ...base.stopping import Stopped, stop_signals
 
 MARK = "conversion.json"
 PARTIAL = ".images.tar.partial"

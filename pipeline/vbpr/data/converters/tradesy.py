@@ -5,7 +5,7 @@ convert_tradesy(Path("tradesy.json.gz"), Path("data/tradesy"))     # pictures co
 
 from pathlib import Path
 
-from ..base.errors import VbprError
+from ...base.errors import VbprError
 from .amazon_reviews import ID, field, lines
 from .canonical import Conversion, begin, finish, finished, write_table
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from ..base.arrays import composed
-from ..base.errors import VbprError, first_line, some
-from ..images import LONGEST_ID, item_id_of
-from ..interactions import ITEM_COLUMNS, column_of, plain, refuse_twins, without_floats
-from . import is_scalar, texts
+from ...base.arrays import composed
+from ...base.errors import VbprError, first_line, some
+from ..images.source import LONGEST_ID, item_id_of
+from ..items import is_scalar, texts
+from ..readers.columns import ITEM_COLUMNS, column_of, plain, refuse_twins, without_floats
 from .canonical import Conversion, begin, finish, finished, shards, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import VbprError
+from ...base.errors import VbprError
 from .canonical import Conversion, begin, finish, finished, write_table
 
 ID = re.compile("[^\0\r\n\ud800-\udfff]+")  # what a table of UTF-8 can hold

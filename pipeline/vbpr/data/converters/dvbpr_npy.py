@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import VbprError, some
+from ...base.errors import VbprError, some
 from .canonical import Conversion, begin, finish, finished, spans, write_table, write_tar
 from .pickles import Array, Span, read_pickle
 from .published import PUBLISHED

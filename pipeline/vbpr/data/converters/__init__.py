@@ -5,7 +5,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
-from ..base.errors import VbprError
+from ...base.errors import VbprError
 from .amazon_reviews import convert_reviews
 from .canonical import Conversion, shards, source_mark
 from .dvbpr_npy import convert_npy
@@ -78,4 +78,4 @@ def convert(source: Path | str, out: Path | str) -> Conversion:
     raise VbprError(f"{source}: no converter knows this format; known are {known}")
 
 
-__all__ = ["CONVERTERS", "Conversion", "Converter", "convert"]
+__all__ = ["CONVERTERS", "Converter", "convert"]

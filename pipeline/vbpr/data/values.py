@@ -1,0 +1,128 @@
+"""Columns of ids, times and splits as `Interactions` keeps them, from whatever Python or a reader has."""
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..base.arrays import Array, Strings, composed
+from ..base.errors import VbprError, first_line
+
+SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
+
+
+class Coded(NamedTuple):
+    """A column of ids as a reader has it: distinct names, and (n,) positions among them."""
+
+    names: Strings
+    places: Array
+
+
+class Columns(NamedTuple):
+    """What a reader has of a file, one entry an event: the arguments of `Interactions.of`."""
+
+    users: Any
+    items: Any
+    times: Any = None
+    splits: Any = None
+
+
+def distinct(what: str, values: Any) -> tuple[Strings, Array]:
+    """The ids of a column, `composed` and sorted, and (n,) positions among them.
+
+    Raises:
+        VbprError: see `given_ids`; or one is no text that UTF-8 can hold.
+    """
+    if not isinstance(values, Coded):
+        values = Coded(*np.unique(given_ids(what, values), return_inverse=True))
+    names, text = values.names, "".join(values.names.tolist())
+    if found := re.search("[\ud800-\udfff]", text):
+        raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
+    if not text.isascii():
+        names = np.array([composed(name) for name in names.tolist()], np.str_)
+    names, place = np.unique(names, return_inverse=True)
+    return names, place[values.places]
+
+
+def given_ids(what: str, values: Any) -> Strings:
+    """A column of ids as strings.
+
+    Raises:
+        VbprError: it is no column, or an entry is missing, empty, or holds a NUL, which NumPy takes for padding.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind == "S" or (column.dtype.kind == "U" and not isinstance(values, np.ndarray)):
+        column = np.asarray(values, object)  # NumPy would take a NUL at the end for padding
+    if column.ndim != 1:
+        raise VbprError(f"{what} ids have {column.ndim} dimensions; give one id an event")
+    if column.dtype.kind == "f":
+        bad = ~whole(column)
+        strings = np.where(bad, 0, column).astype(np.int64).astype(np.str_)
+    elif column.dtype.kind == "O":
+        each = [plainly(value) for value in column.tolist()]
+        strings = np.array([str(value) for value in each], np.str_)
+        bad = np.array([is_no_id(value) for value in each], bool)
+    else:
+        strings = column.astype(np.str_, copy=False)
+        bad = strings == ""
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise VbprError(f"event {at:,} has {column[at]!r} for its {what} id; give it one, or leave the event out")
+    return strings
+
+
+def plainly(value: Any) -> Any:
+    """Bytes as text, and a whole number as one though it be a float; other floats are no ids, and left."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, float | np.floating) and value.is_integer() and abs(float(value)) < 2**53:
+        return int(value)
+    return value
+
+
+def is_no_id(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value or "\0" in value
+    return isinstance(value, float | np.floating) or str(value) in ("", "None", "<NA>", "NaT")
+
+
+def whole(numbers: Array) -> Array:
+    """(n,) bool: which floats are whole numbers, and none that the type may have rounded: pandas makes such of a column
+    of whole numbers where one is missing."""
+    with np.errstate(invalid="ignore"):
+        exact = np.abs(numbers) < 2.0 ** (np.finfo(numbers.dtype).nmant + 1)
+        return np.asarray(exact & (np.floor(numbers) == numbers))
+
+
+def given_times(values: Any) -> Array:
+    """A column of seconds or dates as seconds.
+
+    Raises:
+        VbprError: an entry is neither.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind == "M":
+        column = np.where(np.isnat(column), np.nan, column.astype("datetime64[us]").astype(np.int64) / 1e6)
+    try:
+        seconds = column.astype(np.float64, copy=False)
+    except (TypeError, ValueError) as error:
+        raise VbprError(f"times cannot be read ({first_line(error)}); give seconds, or NumPy's datetime64") from error
+    if not np.isfinite(seconds).all():
+        at = int(np.argmin(np.isfinite(seconds)))
+        raise VbprError(f"event {at:,} has no time; give it one, or leave the event out")
+    return seconds
+
+
+def given_splits(values: Any) -> Array:
+    """A column of the codes of `SPLITS`.
+
+    Raises:
+        VbprError: an entry is none.
+    """
+    column = np.asarray(values)
+    if column.dtype.kind not in "iub" or not np.isin(column, [0, 1, 2]).all():
+        raise VbprError("splits are the codes 0 (train), 1 (validation) and 2 (test), and others were given")
+    return column.astype(np.uint8, copy=False)
+
+
+__all__ = ["SPLITS", "Coded", "Columns", "distinct", "given_splits", "given_times", "whole"]
