@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from common import PeakMemory, machine, median, table
 
+from vbpr.compute.device import full_float32
 from vbpr.data.parts import csr
-from vbpr.device import full_float32
 from vbpr.metrics import held_out_ranks, mean_auc
 
 

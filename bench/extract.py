@@ -29,9 +29,9 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from vbpr.backbones import Backbone, load_backbone
+from vbpr.compute.device import full_float32, multiplies_bfloat16, pick_device
 from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
-from vbpr.device import full_float32, multiplies_bfloat16, pick_device
 from vbpr.engines import Encoder
 from vbpr.extract import Extraction, extract
 from vbpr.features import FeatureStore

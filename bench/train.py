@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 
+from vbpr.compute.memory import available_memory
 from vbpr.data.split import Split
 from vbpr.evaluate import evaluate
 from vbpr.models import TrainConfig, configure
 from vbpr.models.bpr import difference
-from vbpr.models.prepared import available_memory
 from vbpr.recommender import ItemFeatures
 from vbpr.train import fit
 

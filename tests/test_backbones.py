@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.backbones import hub, preprocessing_of, read_weights, renamed
 from vbpr.base.files import artifact_name
-from vbpr.device import pick_device
+from vbpr.compute.device import pick_device
 from vbpr.engines import Encoder
 from vbpr.networks.prepare import prepare
 

@@ -508,13 +508,13 @@ def test_changed_new_and_vanished_images_cost_only_themselves(folder, tmp_path):
 @pytest.fixture
 def bfloat16(monkeypatch):
     """This processor multiplies bfloat16, be it true or not."""
-    monkeypatch.setattr("vbpr.device.multiplies_bfloat16", lambda _: True)
+    monkeypatch.setattr("vbpr.compute.device.multiplies_bfloat16", lambda _: True)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_fast_precision_is_refused_where_it_would_be_slower(folder, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr("vbpr.device.pick_device", lambda _: torch.device(kind))
-    monkeypatch.setattr("vbpr.device.multiplies_bfloat16", lambda device: device.type != kind)
+    monkeypatch.setattr("vbpr.compute.device.pick_device", lambda _: torch.device(kind))
+    monkeypatch.setattr("vbpr.compute.device.multiplies_bfloat16", lambda device: device.type != kind)
     named = "GPU" if kind == "cuda" else "CPU"
     with pytest.raises(VbprError, match=f"--precision fast: this {named} has no units for bfloat16"):
         run(folder, tmp_path / "f.h5", precision="fast")

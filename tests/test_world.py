@@ -16,9 +16,9 @@ from torch.distributed import HashStore
 from conftest import PROVENANCE, ROOT, TINY, board_items
 from vbpr import Dataset, FeatureStore, VbprError, extract
 from vbpr.base.locks import joined, lock_of, locked
+from vbpr.executors.world import World
 from vbpr.extract import own_gpu
 from vbpr.features import BLOCK
-from vbpr.world import World
 
 
 def words(data, out):
@@ -284,14 +284,14 @@ def test_every_row_is_somebodys(size):
 def test_each_takes_a_gpu_of_its_own(monkeypatch, device, there, expected):
     monkeypatch.setattr("torch.cuda.device_count", lambda: there)
     monkeypatch.setattr("torch.cuda.is_available", lambda: there > 0)
-    monkeypatch.setattr("vbpr.device.fault", lambda _: "")
+    monkeypatch.setattr("vbpr.compute.device.fault", lambda _: "")
     assert own_gpu(device, 5 if there == 4 else 1) == expected
 
 
 def test_a_gpu_that_cannot_be_used_is_passed_over_where_that_may_be(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("vbpr.device.fault", lambda index: "too old" if index == 1 else "")
+    monkeypatch.setattr("vbpr.compute.device.fault", lambda index: "too old" if index == 1 else "")
     assert [own_gpu("auto", rank) for rank in range(4)] == ["cuda:0", "cpu", "cuda:0", "cpu"]
     assert own_gpu("cuda", 1) == "cuda:1"  # which is then refused
 
@@ -325,7 +325,7 @@ def test_what_cannot_be_is_told(monkeypatch, told, message):
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if "LOCAL_WORLD_SIZE" in told:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", told["LOCAL_WORLD_SIZE"])
-    monkeypatch.setattr("vbpr.world.PATIENCE", 1)
+    monkeypatch.setattr("vbpr.executors.world.PATIENCE", 1)
     with pytest.raises(VbprError, match=message):
         World.here()
 

@@ -29,9 +29,9 @@ from .base.locks import locked
 from .base.progress import Progress
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
-from .checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
+from .compute.checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
+from .compute.device import multiplies_bfloat16, seeded
 from .data.images.source import ImageSource
-from .device import multiplies_bfloat16, seeded
 from .networks.prepare import Preprocessing
 from .pixels import PixelCache
 

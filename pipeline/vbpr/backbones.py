@@ -27,7 +27,7 @@ from torch import nn
 from . import autoencoder
 from .base.errors import VbprError, first_line, near
 from .base.files import digest
-from .device import seeded
+from .compute.device import seeded
 from .networks.prepare import Preprocessing
 
 State = dict[str, torch.Tensor]

@@ -146,7 +146,7 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if context.invoked_subcommand != "extract" and "TORCHELASTIC_RUN_ID" in os.environ:  # it is torchrun's
-        from .world import launched
+        from .executors.world import launched
 
         if launched():
             raise VbprError("only vbpr extract shares its work among the processes of torchrun; start this without it")

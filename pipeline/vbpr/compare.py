@@ -30,13 +30,13 @@ from .base.locks import locked
 from .base.progress import console
 from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
-from .checkpoint import discard
+from .compute.checkpoint import discard
+from .compute.device import pick_device
 from .data.converters.published import PUBLISHED, recognise
 from .data.dataset import Dataset
 from .data.images import holdings
 from .data.parts import digest_of
 from .data.split import Split, SplitConfig
-from .device import pick_device
 from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
 from .factors import Factors

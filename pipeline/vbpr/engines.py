@@ -22,10 +22,10 @@ from torch import nn
 
 from .backbones import Backbone
 from .base.errors import VbprError, first_line
+from .compute.device import full_float32, pick_device
 from .data.images.source import Pixels
-from .device import full_float32, pick_device
+from .executors.world import launched
 from .graphs import compile_graph, tiles
-from .world import launched
 
 Features = np.ndarray[Any, np.dtype[np.float32]]
 

@@ -14,7 +14,7 @@ from . import metrics
 from .base.arrays import Array
 from .base.errors import VbprError
 from .base.progress import Progress
-from .device import pick_device
+from .compute.device import pick_device
 from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset
 

@@ -26,9 +26,9 @@ from .base.targets import check_target
 from .data.dataset import Dataset
 from .data.images.folder import FolderImages
 from .data.images.source import PASSING, REASONS, BadImage, ImageSource, Pixels, is_image_name
+from .executors.world import EVERY, World
 from .features import DONE, FeatureStore, describe
 from .networks.prepare import Preprocessing, prepare
-from .world import EVERY, World
 
 WINDOW = 64  # full steps that are dealt out at a time
 
@@ -117,7 +117,7 @@ def extract(
             )
         check_target(path, "features")
         from .backbones import load_backbone
-        from .device import multiplies_bfloat16, pick_device
+        from .compute.device import multiplies_bfloat16, pick_device
         from .engines import Encoder, pick_engine
 
         processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
@@ -207,7 +207,7 @@ def own_gpu(device: str, rank: int) -> str:
     """The GPU of one of several processes, where `device` leaves open which."""
     import torch
 
-    from .device import fault
+    from .compute.device import fault
 
     there = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
     if not there:

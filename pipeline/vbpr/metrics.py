@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .base.arrays import Array
 from .base.errors import VbprError
-from .device import full_float32
+from .compute.device import full_float32
 
 # Scores of a block, a megabyte: they and their comparison stay in the caches while they are counted, and what it costs
 # to call for a product and four passes over it, which cores do in turn, is small beside it.

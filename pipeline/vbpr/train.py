@@ -19,7 +19,8 @@ from .base.arrays import Strings
 from .base.errors import VbprError, some
 from .base.locks import locked
 from .base.targets import check_target
-from .checkpoint import checkpoint_of, discard
+from .compute.checkpoint import checkpoint_of, discard
+from .compute.memory import available_memory
 from .data.dataset import Dataset
 from .data.images import holdings
 from .data.images.source import ImageSource
@@ -29,7 +30,6 @@ from .features import FeatureStore, stores_of
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
-from .models.prepared import available_memory
 from .recommender import Aligned, ItemFeatures
 
 

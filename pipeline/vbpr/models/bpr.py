@@ -25,9 +25,9 @@ from torch import Tensor
 from ..base.errors import VbprError
 from ..base.progress import Progress, report
 from ..base.stopping import Stopped, stop_signals
-from ..checkpoint import read_checkpoint, write_checkpoint
+from ..compute.checkpoint import read_checkpoint, write_checkpoint
+from ..compute.device import full_float32
 from ..data.split import Split
-from ..device import full_float32
 from ..factors import Factors
 from ..metrics import held_out_ranks, mean_auc
 from ..recommender import ROWS, ItemFeatures, factors_of

@@ -10,7 +10,7 @@ import torch
 
 from ..base.errors import VbprError, near
 from ..base.files import read_bytes
-from ..device import multiplies_bfloat16, pick_device
+from ..compute.device import multiplies_bfloat16, pick_device
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,10 +27,10 @@ from ..base.arrays import places
 from ..base.errors import VbprError
 from ..base.progress import Progress
 from ..base.stopping import Stopped, stop_signals
-from ..checkpoint import read_checkpoint, write_checkpoint
+from ..compute.checkpoint import read_checkpoint, write_checkpoint
+from ..compute.device import full_float32
 from ..data.images.source import ImageSource
 from ..data.split import Split
-from ..device import full_float32
 from ..factors import Factors
 from ..networks.prepare import Preprocessing
 from ..pixels import GREY, PixelCache

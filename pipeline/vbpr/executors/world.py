@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .base.arrays import Array
-from .base.errors import VbprError, first_line
+from ..base.arrays import Array
+from ..base.errors import VbprError, first_line
 
 T = TypeVar("T")
 JOBS = itertools.count()  # of this process: the others have as many, in the same order

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .base.errors import VbprError, first_line
+from ..base.errors import VbprError, first_line
 
 
 def pick_device(device: str) -> torch.device:

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from .base.files import replacing
+from ..base.files import replacing
 
 
 def checkpoint_of(path: Path) -> Path:

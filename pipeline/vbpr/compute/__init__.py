@@ -1,0 +1,1 @@
+"""What it is computed on: the CPU or a GPU, memory, and checkpoints of what is under way. Uses base and data."""
