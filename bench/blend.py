@@ -15,12 +15,12 @@ from common import machine
 
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
-from vbpr.factors import Factors
-from vbpr.features import FeatureStore
 from vbpr.metrics import held_out_ranks, hit_rate, mean_auc
 from vbpr.models import configure
 from vbpr.models.hybrid import WEIGHTS, Hybrid
 from vbpr.models.vbpr import blend
+from vbpr.stores.features.store import FeatureStore
+from vbpr.stores.model.factors import Factors
 from vbpr.train import align, prepare
 
 STEPS = (0.1, 0.05)  # a weight moves by so much, then by less

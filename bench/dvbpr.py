@@ -13,7 +13,7 @@ from pathlib import Path
 from common import machine, table
 
 from vbpr.evaluate import evaluate
-from vbpr.factors import Factors
+from vbpr.stores.model.factors import Factors
 
 
 def main() -> None:

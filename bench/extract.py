@@ -34,8 +34,8 @@ from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
 from vbpr.engines import Encoder
 from vbpr.extract import Extraction, extract
-from vbpr.features import FeatureStore
 from vbpr.networks.prepare import Preprocessing, prepare, prepare_any
+from vbpr.stores.features.store import FeatureStore
 
 
 def make_photos(folder: Path, count: int) -> None:

@@ -31,12 +31,13 @@ from common import OWN_NEGATIVES, PeakMemory, machine, planted, table, write_pag
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split
 from vbpr.evaluate import evaluate
-from vbpr.factors import Factors, unit_rows
-from vbpr.features import FeatureStore
 from vbpr.metrics import held_out_ranks, mean_auc
 from vbpr.models import MODELS, configure
 from vbpr.models.collaborative import Implicit
 from vbpr.recommender import ItemFeatures, factors_of
+from vbpr.stores.features.store import FeatureStore
+from vbpr.stores.model.factors import Factors
+from vbpr.stores.model.head import unit_rows
 from vbpr.train import align, fit, prepare
 
 PEERS = ("cornac==3.0.1", "powerlaw==2.0.0")  # powerlaw: what Cornac imports; the rest is installed with vbpr

@@ -14,9 +14,9 @@ from vbpr.base.errors import VbprError
 from vbpr.data.dataset import Dataset
 from vbpr.evaluate import evaluate
 from vbpr.extract import extract
-from vbpr.factors import Factors
-from vbpr.features import FeatureStore
 from vbpr.models import configure
+from vbpr.stores.features.store import FeatureStore
+from vbpr.stores.model.factors import Factors
 from vbpr.train import train
 
 

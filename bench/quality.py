@@ -33,9 +33,9 @@ from vbpr.compare import holm, paired_tests, shown_p
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluate import PARTS, evaluate
-from vbpr.features import FeatureStore
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures
+from vbpr.stores.features.store import FeatureStore
 from vbpr.train import align, fit, identity_of, prepare
 
 Array = np.ndarray[Any, Any]

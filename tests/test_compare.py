@@ -42,8 +42,8 @@ from vbpr.data.converters.published import PUBLISHED
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import SplitConfig
 from vbpr.evaluate import evaluate
-from vbpr.factors import Factors
 from vbpr.models import configure
+from vbpr.stores.model.factors import Factors
 from vbpr.tables import print_comparison
 from vbpr.train import fit, train
 

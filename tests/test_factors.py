@@ -15,7 +15,8 @@ from vbpr import Factors, VbprError
 from vbpr.base.files import digest, replacing
 from vbpr.base.hdf5 import kind_of
 from vbpr.base.locks import locked
-from vbpr.factors import Head, best
+from vbpr.stores.model.head import Head
+from vbpr.stores.model.topk import best
 
 
 def make(u=6, i=9, k=3, seed=0, head=True):
@@ -442,6 +443,6 @@ def test_what_hdf5_cannot_make_out_is_a_damaged_file(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("Can't synchronously determine if attribute exists by name")
 
-    monkeypatch.setattr("vbpr.factors.read_text", broken)
+    monkeypatch.setattr("vbpr.stores.model.factors.read_text", broken)
     with pytest.raises(VbprError, match=r"m\.h5 is damaged"):
         Factors.load(tmp_path / "m.h5")

@@ -33,7 +33,7 @@ from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
 from vbpr.data.images.source import BadImage
 from vbpr.extract import extract
-from vbpr.features import FeatureStore
+from vbpr.stores.features.store import FeatureStore
 
 BACKBONE = "test_efficientnet"  # timm's smallest
 WORDS = ("--random-weights", "--engine", "torch", "--device", "cpu", "--batch", "4", "--data")
@@ -998,8 +998,8 @@ def test_a_failing_disk_ends_in_one_sentence_and_resumes(tmp_path, fault):
     code = f"""
 import numpy as np
 from vbpr.commands import fail
-from vbpr.errors import VbprError
-from vbpr.features import FeatureStore
+from vbpr.base.errors import VbprError
+from vbpr.stores.features.store import FeatureStore
 ids, signatures = np.array([f"i{{k}}" for k in range(6)]), np.arange(6, dtype=np.uint64)
 try:
     with FeatureStore.create({str(tmp_path / "f.h5")!r}, ids, signatures, 4, {PROVENANCE}) as store:
@@ -1028,7 +1028,7 @@ def test_killed_between_temporary_and_rename_the_old_file_is_intact(tmp_path):
     kept = path.read_bytes()
     code = f"""
 import numpy as np
-from vbpr.features import FeatureStore
+from vbpr.stores.features.store import FeatureStore
 ids, signatures = np.array([f"i{{k}}" for k in range(9)]), np.arange(9, dtype=np.uint64)
 with FeatureStore.create({str(path)!r}, ids, signatures, 4, {PROVENANCE}):
     pass
@@ -1070,7 +1070,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     path = tmp_path / "f.h5"
     code = f"""
 import time
-from vbpr.files import locked
+from vbpr.base.locks import locked
 with locked({str(path)!r}):
     print("held", flush=True)
     time.sleep(60)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import vbpr.features
+import vbpr.stores.features.store
 from conftest import PROVENANCE
 from vbpr import FeatureStore, VbprError
 
@@ -84,7 +84,7 @@ def test_ids_and_rows_are_of_one_file_though_another_is_renamed_into_place(tmp_p
     path, other = tmp_path / "a.h5", tmp_path / "b.h5"
     finish(path)
     finish(other, ids=IDS[1:], signs=SIGNS[1:])
-    real, left = vbpr.features.Rows, [1]
+    real, left = vbpr.stores.features.rows.Rows, [1]
 
     def late(*args):
         if left:
@@ -92,7 +92,7 @@ def test_ids_and_rows_are_of_one_file_though_another_is_renamed_into_place(tmp_p
             other.rename(path)
         return real(*args)
 
-    monkeypatch.setattr(vbpr.features, "Rows", late)
+    monkeypatch.setattr(vbpr.stores.features.store, "Rows", late)
     store = FeatureStore(path)
     assert store.item_ids.tolist() == IDS[1:].tolist() and store.verify() == []
     np.testing.assert_array_equal(store.rows(["i7", "i2"]), values([6, 1]).astype(np.float16))

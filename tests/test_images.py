@@ -14,8 +14,8 @@ from PIL import Image
 from conftest import board_items, square
 from vbpr import Dataset, Interactions, VbprError, open_images
 from vbpr.data.images.source import REASONS, BadImage, is_image_name
-from vbpr.factors import index_of
 from vbpr.networks.prepare import Preprocessing, prepare
+from vbpr.stores.model.lookup import index_of
 
 HOW = Preprocessing(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
 

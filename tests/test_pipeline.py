@@ -8,8 +8,8 @@ import pytest
 
 from conftest import PROVENANCE
 from vbpr.data.images.source import BadImage
-from vbpr.features import FeatureStore
 from vbpr.networks.prepare import Preprocessing
+from vbpr.stores.features.store import FeatureStore
 
 module = importlib.import_module("vbpr.extract")
 HALF = (0.5, 0.5, 0.5)

@@ -12,7 +12,7 @@ from conftest import PROVENANCE
 from test_evaluate import several
 from vbpr import FeatureStore, evaluate
 from vbpr.base.progress import Progress
-from vbpr.features import BLOCK
+from vbpr.stores.features.layout import BLOCK
 
 
 @pytest.fixture

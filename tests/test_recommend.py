@@ -12,7 +12,8 @@ from vbpr.asking import groups_of
 from vbpr.base.errors import VbprError
 from vbpr.commands import app
 from vbpr.evaluate import evaluate
-from vbpr.factors import Factors, diversified
+from vbpr.stores.model.factors import Factors
+from vbpr.stores.model.topk import diversified
 
 
 def random_factors(users=40, items=60, seed=0, ties=False):
@@ -32,7 +33,7 @@ def random_factors(users=40, items=60, seed=0, ties=False):
 @pytest.mark.parametrize("seen", [False, True])
 @pytest.mark.parametrize("across", [1, 2048])  # blocks of 23 (at least twice what is asked for), and all 45 at once
 def test_many_at_once_are_each_one_alone_ties_included(ties, seen, across, monkeypatch):
-    monkeypatch.setattr("vbpr.factors.ACROSS", across)
+    monkeypatch.setattr("vbpr.stores.model.topk.ACROSS", across)
     factors = random_factors(ties=ties)
     allowed = np.arange(60) % 4 > 0
     items, scores = factors.recommend_all(k=10, seen=seen, allowed=allowed, block=130)
@@ -52,8 +53,8 @@ def test_many_at_once_are_each_one_alone_ties_included(ties, seen, across, monke
 def test_blocks_of_items_change_nothing(k, monkeypatch):
     factors = random_factors(ties=True)
     whole = factors.recommend_all(k=k)
-    monkeypatch.setattr("vbpr.factors.ACROSS", 1)
-    monkeypatch.setattr("vbpr.factors.ROWS", 16)
+    monkeypatch.setattr("vbpr.stores.model.topk.ACROSS", 1)
+    monkeypatch.setattr("vbpr.stores.model.topk.ROWS", 16)
     for one, other in zip(whole, factors.recommend_all(k=k), strict=True):
         np.testing.assert_array_equal(one, other)
     nothing = factors.recommend_all(k=k, allowed=np.zeros(60, bool))

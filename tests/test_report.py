@@ -10,9 +10,9 @@ import pytest
 import vbpr.report as module
 from small import made
 from vbpr import Dataset, Factors, evaluate, extract
-from vbpr.factors import unit_rows
 from vbpr.pictures import Photos
 from vbpr.report import plane, report
+from vbpr.stores.model.head import unit_rows
 
 
 @pytest.fixture(scope="module")

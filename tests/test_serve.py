@@ -19,8 +19,8 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.base.errors import VbprError  # noqa: E402
-from vbpr.factors import Factors  # noqa: E402
 from vbpr.serve import Answers, Newest, create_app, find, serve  # noqa: E402
+from vbpr.stores.model.factors import Factors  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, t
 
 def test_a_loop_that_passes_over_faults_ends_when_it_is_stopped(board, tmp_path, monkeypatch):
     import vbpr
-    from vbpr.features import FeatureStore
+    from vbpr.stores.features.store import FeatureStore
 
     write, names = FeatureStore.write, []
 

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from conftest import PROVENANCE
 from vbpr import VbprError
-from vbpr import features as module
-from vbpr.features import DONE, FAILED, PENDING, FeatureStore
+from vbpr.stores.features import store as module
+from vbpr.stores.features.layout import DONE, FAILED, PENDING
+from vbpr.stores.features.store import FeatureStore
 
 DIM = 3
 REASONS = PROVENANCE["reasons"]

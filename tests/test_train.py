@@ -15,11 +15,11 @@ import torch
 from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.base.stopping import Stopped
-from vbpr.factors import first_curve
 from vbpr.models.bpr import BPR, Diverged, State
 from vbpr.models.bpr import gradients as real_gradients
 from vbpr.models.hybrid import Hybrid
 from vbpr.recommender import ItemFeatures
+from vbpr.stores.model.about import first_curve
 from vbpr.train import align, prepare
 
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
@@ -235,7 +235,7 @@ def test_an_item_that_one_file_lacks_keeps_what_the_other_has(tmp_path):
 def test_a_kill_before_the_model_is_written_does_not_cost_the_training(board, board_features, tmp_path, monkeypatch):
     options, out = {"epochs": 5, "patience": 0, "checkpoint_minutes": 0.0}, tmp_path / "m.h5"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("vbpr.factors.Factors.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("vbpr.stores.model.factors.Factors.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(board, [board_features], out, **options)
     assert (tmp_path / ".m.h5.checkpoint").exists()
     monkeypatch.setattr("vbpr.models.bpr.gradients", lambda *_: pytest.fail("trained again"))

@@ -18,7 +18,7 @@ from vbpr import Dataset, FeatureStore, VbprError, extract
 from vbpr.base.locks import joined, lock_of, locked
 from vbpr.executors.world import World
 from vbpr.extract import own_gpu
-from vbpr.features import BLOCK
+from vbpr.stores.features.layout import BLOCK
 
 
 def words(data, out):

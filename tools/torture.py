@@ -78,7 +78,7 @@ def torture(
         AssertionError: a file lost rows, could not be resumed, or differs from the undisturbed one in any bit.
     """
     from vbpr import engines, extract  # noqa: F401  the imports that the children inherit
-    from vbpr.features import FeatureStore
+    from vbpr.stores.features.store import FeatureStore
 
     rng = random.Random(seed)
     make_images(folder / "images", images)

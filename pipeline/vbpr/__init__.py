@@ -11,8 +11,8 @@ from typing import Any
 PUBLIC = {
     "BPRMF": "estimators",
     "Dataset": "data.dataset",
-    "FeatureStore": "features",
-    "Factors": "factors",
+    "FeatureStore": "stores.features.store",
+    "Factors": "stores.model.factors",
     "Interactions": "data.interactions",
     "MODELS": "models",
     "BACKBONES": "backbones",

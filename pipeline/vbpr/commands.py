@@ -191,7 +191,7 @@ def extract(
     from .data.dataset import Dataset
     from .extract import extract as run
     from .extract import feature_file, summary
-    from .features import FeatureStore
+    from .stores.features.store import FeatureStore
 
     if (backbone != "cae" or weights or random_weights) and (recipe != "improved" or epochs or image_size):
         raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
@@ -289,10 +289,10 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from .data.dataset import Dataset
     from .data.split import SplitConfig
-    from .factors import first_curve
-    from .features import stores_of
     from .models import configure, refuse_idle
     from .nearest import index_path
+    from .stores.features.store import stores_of
+    from .stores.model.about import first_curve
     from .train import train as run
 
     files = features or []
@@ -402,7 +402,7 @@ def tune(
 
     from .data.dataset import Dataset
     from .data.split import SplitConfig
-    from .features import stores_of
+    from .stores.features.store import stores_of
     from .tables import print_trials
     from .tune import tune as run
 
@@ -439,7 +439,7 @@ def evaluate(
 ) -> Any:
     """Exact metrics over every item that a user has not seen: all, cold (under 5 train interactions), unseen (none)."""
     from .evaluate import evaluate as run
-    from .factors import Factors
+    from .stores.model.factors import Factors
     from .tables import print_metrics
 
     summaries, grounds = [], []
@@ -500,8 +500,8 @@ def recommend(
     from .asking import groups_of, read_known
     from .base.targets import check_table
     from .data.dataset import Dataset
-    from .factors import Factors
     from .pictures import Photos, Row, check_grid, save_grid
+    from .stores.model.factors import Factors
     from .tables import print_items
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
@@ -765,7 +765,7 @@ def info(
     kind = kind_of(file)
     if kind == "features":
         from .extract import summary
-        from .features import FeatureStore
+        from .stores.features.store import FeatureStore
 
         store = FeatureStore(file)
         failed = store.failures()
@@ -793,7 +793,7 @@ def info(
             print(f"  {key}: {value}")
     elif kind == "model":
         from .data.parts import MATRICES
-        from .factors import Factors
+        from .stores.model.factors import Factors
 
         factors = Factors.load(file)
         print(f"{file}: {factors}")

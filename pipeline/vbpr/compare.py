@@ -39,11 +39,11 @@ from .data.parts import digest_of
 from .data.split import Split, SplitConfig
 from .evaluate import PARTS, evaluate, interval
 from .extract import autoencoder_of, extract
-from .factors import Factors
-from .features import FeatureStore
 from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
+from .stores.features.store import FeatureStore
+from .stores.model.factors import Factors
 from .train import align, fit, identity_of, made_from, pictures_in, versions
 
 MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map", "coverage@10")

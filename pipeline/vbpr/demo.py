@@ -22,11 +22,12 @@ from .data.dataset import Dataset
 from .data.split import Split
 from .evaluate import evaluate
 from .extract import extract
-from .factors import Factors, indices_of
-from .features import FeatureStore
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid
+from .stores.features.store import FeatureStore
+from .stores.model.factors import Factors
+from .stores.model.lookup import indices_of
 from .tables import print_metrics
 from .train import align, fit, prepare, train
 

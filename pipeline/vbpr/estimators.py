@@ -14,9 +14,9 @@ import numpy as np
 from .base.errors import VbprError
 from .data.interactions import Interactions
 from .data.split import Split, SplitConfig
-from .factors import Factors
-from .features import FeatureStore, stores_of
 from .models import MODELS, configure, refuse_idle
+from .stores.features.store import FeatureStore, stores_of
+from .stores.model.factors import Factors
 from .train import absent_from, align, fit, made_from
 
 

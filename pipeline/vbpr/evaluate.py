@@ -15,8 +15,8 @@ from .base.arrays import Array
 from .base.errors import VbprError
 from .base.progress import Progress
 from .compute.device import pick_device
-from .factors import Factors
 from .metrics import Ranks, held_out_ranks, subset
+from .stores.model.factors import Factors
 
 COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
 PARTS = {"all": np.inf, "cold": COLD, "unseen": 1}  # the parts of the evaluation: items with fewer than so many

@@ -27,8 +27,9 @@ from .data.dataset import Dataset
 from .data.images.folder import FolderImages
 from .data.images.source import PASSING, REASONS, BadImage, ImageSource, Pixels, is_image_name
 from .executors.world import EVERY, World
-from .features import DONE, FeatureStore, describe
 from .networks.prepare import Preprocessing, prepare
+from .stores.features.layout import DONE, describe
+from .stores.features.store import FeatureStore
 
 WINDOW = 64  # full steps that are dealt out at a time
 

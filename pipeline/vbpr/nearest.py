@@ -26,9 +26,11 @@ from .base.files import digest, read_bytes, replacing_h5
 from .base.hdf5 import damaged, kind_of, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
 from .base.progress import Progress, console
 from .data.images.source import MAX_BYTES, BadImage, Pixels
-from .factors import BLIND, Factors, at_least_one, index_of, indices_of, mask_of, unit_rows
-from .features import FeatureStore
 from .networks.prepare import prepare
+from .stores.features.store import FeatureStore
+from .stores.model.factors import BLIND, Factors
+from .stores.model.head import unit_rows
+from .stores.model.lookup import at_least_one, index_of, indices_of, mask_of
 
 KINDS = ("auto", "flat", "hnsw", "ivfpq")
 METRICS = ("cosine", "inner")

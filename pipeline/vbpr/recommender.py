@@ -10,8 +10,9 @@ import torch
 from .base.arrays import Array
 from .base.errors import VbprError
 from .data.split import Split
-from .factors import Factors, Head
-from .features import Rows
+from .stores.features.rows import Rows
+from .stores.model.factors import Factors
+from .stores.model.head import Head
 
 # Of features at a time: what is done to them stays in the cache, and torch widens float16 five times as fast as NumPy.
 ROWS = 512

@@ -30,10 +30,13 @@ from .data.dataset import Dataset
 from .data.parts import MATRICES
 from .data.split import Split
 from .evaluate import COLD, Metrics, evaluate
-from .factors import Factors, best, first_curve, unit_rows
-from .features import FeatureStore
 from .models import MODELS, configure
 from .pictures import Photos
+from .stores.features.store import FeatureStore
+from .stores.model.about import first_curve
+from .stores.model.factors import Factors
+from .stores.model.head import unit_rows
+from .stores.model.topk import best
 from .train import align, fit
 
 SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map

@@ -32,9 +32,10 @@ from .base.errors import VbprError
 from .base.files import digest
 from .data.dataset import Dataset
 from .data.images.source import BadImage, stamp
-from .factors import BLIND, Factors, first_of_groups
 from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
 from .pictures import Photos
+from .stores.model.factors import BLIND, Factors
+from .stores.model.topk import first_of_groups
 
 try:
     import uvicorn

@@ -25,12 +25,12 @@ from .data.dataset import Dataset
 from .data.images import holdings
 from .data.images.source import ImageSource
 from .data.split import Split, SplitConfig
-from .factors import Factors
-from .features import FeatureStore, stores_of
 from .models import MODELS, TrainConfig
 from .models.bpr import Diverged
 from .models.dvbpr import DVBPR
 from .recommender import Aligned, ItemFeatures
+from .stores.features.store import FeatureStore, stores_of
+from .stores.model.factors import Factors
 
 
 def align(stores: Sequence[FeatureStore], item_ids: Strings) -> ItemFeatures:

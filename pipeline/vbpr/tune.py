@@ -29,9 +29,9 @@ from .base.targets import check_target
 from .data.dataset import Dataset
 from .data.split import Split, SplitConfig
 from .evaluate import PARTS, evaluate
-from .features import FeatureStore, stores_of
 from .models import MODELS, TrainConfig, configure
 from .recommender import ItemFeatures
+from .stores.features.store import FeatureStore, stores_of
 from .train import align, fit, identity_of, prepare
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ import numpy as np
 
 from ..base.errors import VbprError
 from ..data.split import Split
-from ..factors import Factors, Head
 from ..recommender import ItemFeatures, factors_of
+from ..stores.model.factors import Factors
+from ..stores.model.head import Head
 from .config import TrainConfig
 
 

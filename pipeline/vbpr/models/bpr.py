@@ -28,10 +28,10 @@ from ..base.stopping import Stopped, stop_signals
 from ..compute.checkpoint import read_checkpoint, write_checkpoint
 from ..compute.device import full_float32
 from ..data.split import Split
-from ..factors import Factors
 from ..metrics import held_out_ranks, mean_auc
 from ..recommender import ROWS, ItemFeatures, factors_of
 from ..sampling import TripletSampler
+from ..stores.model.factors import Factors
 from .adam import Adam, Gradients, Params, summed
 from .batches import Batch, draw
 from .config import TrainConfig

@@ -23,8 +23,8 @@ from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import Progress, console
 from ..data.split import Split
-from ..factors import Factors
 from ..recommender import ItemFeatures, factors_of
+from ..stores.model.factors import Factors
 from .config import TrainConfig
 
 HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone

@@ -31,11 +31,11 @@ from ..compute.checkpoint import read_checkpoint, write_checkpoint
 from ..compute.device import full_float32
 from ..data.images.source import ImageSource
 from ..data.split import Split
-from ..factors import Factors
 from ..networks.prepare import Preprocessing
 from ..pixels import GREY, PixelCache
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
+from ..stores.model.factors import Factors
 from .bpr import CurveSample, Diverged
 from .config import TrainConfig
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..data.split import Split
-from ..factors import Factors
 from ..recommender import ItemFeatures
+from ..stores.model.factors import Factors
 from .bpr import BPRMF
 from .collaborative import ease, spectral
 from .config import TrainConfig

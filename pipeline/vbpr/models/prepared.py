@@ -18,8 +18,8 @@ from ..base.errors import VbprError
 from ..base.progress import console
 from ..compute.memory import available_memory, memory_on_disk, read_ahead
 from ..data.split import Split
-from ..factors import Head
 from ..recommender import ROWS, ItemFeatures
+from ..stores.model.head import Head
 from .batches import Batch
 from .config import TrainConfig
 

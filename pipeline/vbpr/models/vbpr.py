@@ -15,8 +15,9 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..data.split import Split
-from ..factors import Factors, Head
 from ..recommender import ItemFeatures
+from ..stores.model.factors import Factors
+from ..stores.model.head import Head
 from .bpr import BPR, BPRMF, Diverged
 from .config import TrainConfig
 

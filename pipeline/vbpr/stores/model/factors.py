@@ -8,77 +8,23 @@ Needs neither torch, nor images, nor the feature file.
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from .base.arrays import Array, Strings, composed
-from .base.errors import VbprError, near
-from .base.files import replacing, replacing_h5, replacing_table
-from .base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
-from .base.progress import Progress
-from .data.parts import MATRICES, digest_of, settle
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Head:
-    """What turns an item's features into its vector, so that a new item needs its image alone.
-
-    z = (f - mean) / scale, divided by its length if `unit`;  vector = weight @ z,  bias = bias_weight . z
-
-    Attributes:
-        mean, scale: (D,) float32, of the catalogue's features.
-        weight: (K, D) float32; rows of zeros for columns that only past interactions can fill.
-        bias_weight: (D,) float32.
-        unit: whether standardised features are scaled to length one.
-    """
-
-    mean: Array
-    scale: Array
-    weight: Array
-    bias_weight: Array
-    unit: bool = False
-
-    def fits(self, rank: int) -> bool:
-        """Whether its arrays fit together and give vectors of `rank` numbers."""
-        dim = self.mean.shape
-        return len(dim) == 1 and self.weight.shape == (rank, *dim) and self.scale.shape == self.bias_weight.shape == dim
-
-    def finite(self) -> bool:
-        """Whether it gives numbers: its own are finite, and it divides by none that is 0."""
-        return all(bool(np.isfinite(getattr(self, name)).all()) for name in HEAD_ARRAYS) and bool(self.scale.all())
-
-    def __call__(self, features: Array, block: int = 4096) -> tuple[Array, Array]:
-        """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks.
-
-        Raises:
-            VbprError: they are of another D.
-        """
-        if features.shape[1] != len(self.mean):
-            raise VbprError(
-                f"the model takes features of {len(self.mean):,} numbers, and these have {features.shape[1]:,}; train "
-                "it again with what made these"
-            )
-        vectors = np.empty((len(features), len(self.weight)), np.float32)
-        bias = np.empty(len(features), np.float32)
-        for a in range(0, len(features), block):
-            z = (np.asarray(features[a : a + block], np.float32) - self.mean) / self.scale
-            vectors[a : a + block], bias[a : a + block] = self.apply(z)
-        return vectors, bias
-
-    def apply(self, standardised: Array) -> tuple[Array, Array]:
-        """(n, D) standardised features -> (n, K) item vectors and (n,) biases."""
-        z = unit_rows(standardised) if self.unit else standardised
-        return z @ self.weight.T, z @ self.bias_weight
-
-
-def unit_rows(rows: Array) -> Array:
-    """Rows scaled to length one; a row of zeros stays."""
-    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
+from ...base.arrays import Array, Strings
+from ...base.errors import VbprError
+from ...base.files import replacing, replacing_h5, replacing_table
+from ...base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
+from ...base.progress import Progress
+from ...data.parts import MATRICES, digest_of, settle
+from .about import check_about
+from .head import HEAD_ARRAYS, Head
+from .lookup import at_least_one, index_of, indices_of, mask_of, positions
+from .topk import ACROSS, POOL, ROWS, best, best_of_rows, diversified, first_of_groups
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -567,175 +513,9 @@ class Factors:
 
 
 SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
-ROWS, ACROSS = 256, 2048  # users, and items or more, of a block of scores: 2 MB, which stay in the caches
 BLIND = (  # why a model without a head cannot place what it has not seen
     "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
     "(dvbpr); use --model visual or vbpr"
 )
-HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
-ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is there; of a list of objects, what each holds
-    "data": str,
-    "dropped_users": int,
-    "config": dict,
-    "versions": dict,
-    "added": {"folder": str, "items": int},
-    "curve": {"epoch": int, "auc": int | float | None},
-    "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
-}
 
-
-def check_about(about: Any) -> None:
-    """Refuse an `about` whose values are of other types than a model's.
-
-    Raises:
-        ValueError: it is.
-    """
-    if not isinstance(about, dict):
-        raise ValueError("about is no object")
-    for name in ABOUT.keys() & about.keys():
-        value, kind = about[name], ABOUT[name]
-        if value is None:
-            continue
-        if isinstance(kind, dict):
-            sound = isinstance(value, list) and all(
-                isinstance(each, dict) and all(isinstance(each.get(key), of) for key, of in kind.items())
-                for each in value
-            )
-        else:
-            sound = isinstance(value, kind)
-        if not sound:
-            raise ValueError(f"about: {name} is not what a model has there")
-
-
-def first_curve(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The learning curve that a model's `about` holds; of parts trained one after another, the first one's."""
-    return [point for point in about.get("curve", []) if point.get("part", "visual") == "visual"]
-
-
-def best(scores: Array, k: int) -> Array:
-    """Positions of the k highest scores, best first; equal scores in the catalogue's order."""
-    k = min(k, len(scores))
-    if k <= 0:
-        return np.array([], np.int64)
-    floor = np.partition(scores, len(scores) - k)[len(scores) - k]
-    at = np.flatnonzero(scores >= floor)
-    return np.asarray(at[np.argsort(-scores[at], kind="stable")][:k])
-
-
-def best_of_rows(top: tuple[Array, Array], scores: Array, first: int) -> None:
-    """Bring what a block of scores has to offer into the best of each row so far.
-
-    Args:
-        top: (n, k) positions and scores, best first, equal ones in the catalogue's order; -1 and -inf where there is
-            nothing yet. Changed in place.
-        scores: (n, m), of the items from position `first` on, which come after those of `top`.
-    """
-    items, values = top
-    (k, m), floor = (values.shape[1], scores.shape[1]), values[:, -1:]
-    better = scores > floor
-    if m > k and np.isneginf(floor).any():  # as at the start: no more than the best k of the block come in
-        better &= scores >= np.partition(scores, m - k, axis=1)[:, m - k, None]
-    row, column = np.nonzero(better)
-    changed = np.unique(row)
-    who = np.concatenate([np.repeat(changed, k), row])
-    item = np.concatenate([items[changed].ravel(), column + first])
-    value = np.concatenate([values[changed].ravel(), scores[row, column]])
-    order = np.lexsort((item, -value, who))
-    order = order[np.arange(len(who)) - np.searchsorted(who[order], who[order]) < k]
-    items[changed], values[changed] = item[order].reshape(-1, k), value[order].reshape(-1, k)
-
-
-POOL = 1000  # best items that variety is looked for among: a hundred may all be shoes
-
-
-def diversified(scores: Array, vectors: Array, k: int, diversity: float) -> Array:
-    """Maximal marginal relevance (Carbonell & Goldstein, 1998): positions of k of n items, chosen one after another by
-    (1 - diversity) * score - diversity * greatest cosine to one already chosen, scores scaled to 0 to 1."""
-    if not len(scores):
-        return np.array([], np.int64)
-    low, high = float(scores.min()), float(scores.max())
-    gain = (scores - low) / max(high - low, 1e-12)
-    unit = unit_rows(vectors)
-    chosen = [int(np.argmax(gain))]
-    nearest = unit @ unit[chosen[0]]
-    while len(chosen) < min(k, len(scores)):
-        value = (1 - diversity) * gain - diversity * nearest
-        value[chosen] = -np.inf
-        chosen.append(int(np.argmax(value)))
-        nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
-    return np.array(chosen, np.int64)
-
-
-def first_of_groups(items: Array, groups: Array) -> Array:
-    """(n, k) bool: which of each row's items (positions, -1 for none) are the first of their group there."""
-    own = np.where(items < 0, -1, groups[items])
-    order = np.argsort(own, axis=1, kind="stable")
-    ordered = np.take_along_axis(own, order, 1)
-    first = np.empty(items.shape, bool)
-    np.put_along_axis(first, order, np.diff(ordered, axis=1, prepend=-2) != 0, 1)
-    return np.asarray(first & (items >= 0))
-
-
-def at_least_one(k: int) -> None:
-    if k < 1:
-        raise VbprError(f"k is {k}; it must be at least 1")
-
-
-def positions(at: Any, n: int, what: str) -> Array:
-    """Positions, or a mask, as int64 positions; one whole number gives one.
-
-    Raises:
-        VbprError: there is no such position.
-    """
-    found = np.asarray(at)
-    if found.dtype == bool:
-        return np.flatnonzero(mask_of(found, n))
-    if found.size and (found.dtype.kind not in "iu" or not 0 <= found.min() <= found.max() < n):
-        raise VbprError(f"{what}s are asked for by position, 0 to {n - 1:,}; ids are looked up by {what}_indices")
-    return found.astype(np.int64)
-
-
-def mask_of(allowed: Any, n: int) -> Array:
-    """
-    Raises:
-        VbprError: it is not (n,) bool.
-    """
-    mask = np.asarray(allowed)
-    if mask.dtype != bool or mask.shape != (n,):
-        raise VbprError(
-            f"a mask of {n:,} true or false is needed, one each; this is {mask.dtype} of shape {mask.shape} (of "
-            "positions: mask = np.zeros(n, bool); mask[positions] = True)"
-        )
-    return mask
-
-
-def index_of(ids: Strings, wanted: str, what: str) -> int:
-    wanted = str(wanted)
-    found = np.flatnonzero(ids == wanted)
-    if not len(found):
-        found = np.flatnonzero(ids == composed(wanted))
-    if not len(found):
-        raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
-    return int(found[0])
-
-
-def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
-    wanted = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
-    place = {name: n for n, name in enumerate(ids.tolist())} if len(wanted) > 8 else {}
-    at = [place[name] if name in place else index_of(ids, name, what) for name in wanted]
-    return np.array(at, np.int64)
-
-
-__all__ = [
-    "BLIND",
-    "Factors",
-    "Head",
-    "at_least_one",
-    "best",
-    "first_curve",
-    "first_of_groups",
-    "index_of",
-    "indices_of",
-    "mask_of",
-    "unit_rows",
-]
+__all__ = ["BLIND", "Factors"]

@@ -13,11 +13,9 @@ A block of 4,096 rows gets its digest when its last row is done or failed: `veri
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import shlex
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,21 +24,17 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
-from .base.arrays import Array, Strings, places
-from .base.errors import VbprError
-from .base.files import replacing, reserve
-from .base.hdf5 import encoded, open_h5, read_strings, read_text, write_text
-from .base.locks import joined, locked
-from .base.progress import Progress
+from ...base.arrays import Array, Strings, places
+from ...base.errors import VbprError
+from ...base.files import replacing, reserve
+from ...base.hdf5 import encoded, open_h5, read_strings, write_text
+from ...base.locks import joined, locked
+from ...base.progress import Progress
+from .layout import BLOCK, DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, describe, read_provenance, shapes_of
+from .rows import Rows, pwrite, runs
 
 T = TypeVar("T")
-
-PENDING, DONE, FAILED = 0, 1, 2
-BLOCK = 4096  # rows under one digest
-DIGEST = 16  # bytes of it; all zero: not yet written
 RENAMES = 100  # of a file while it is being opened
-LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
-PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
 
 class FeatureStore:
@@ -603,106 +597,6 @@ class FeatureStore:
             ) from error
 
 
-class Rows:
-    """(N, D) float16 rows of a file, each stretch of them one read: `rows[5]`, `rows[a:b]`, `rows[positions]`.
-
-    They are not mapped, for then a disk that fails would kill the process, where here it is an error.
-    """
-
-    dtype = np.dtype("<f2")
-
-    def __init__(self, path: Path, offset: int, shape: tuple[int, ...]) -> None:
-        self.path, self.offset, self.shape = path, offset, shape
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, close_quietly, self.descriptor)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Rows, (self.path, self.offset, self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def nbytes(self) -> int:
-        return self.shape[0] * self.shape[1] * self.dtype.itemsize
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.asarray(self[:], dtype)
-
-    def __getitem__(self, rows: Any) -> Array:
-        """
-        Raises:
-            IndexError: there is no such row.
-            VbprError: the disk fails, or the file has been cut off.
-        """
-        at = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
-        if (
-            isinstance(rows, tuple)
-            or at.ndim > 1
-            or (len(at) != len(self) if at.dtype == bool else at.dtype.kind not in "iu")
-        ):
-            raise IndexError(f"{self.path} is read by row: a whole number, a slice, positions, or a mask of all rows")
-        flat = np.flatnonzero(at) if at.dtype == bool else np.atleast_1d(at)
-        if len(flat) and not 0 <= flat.min() <= flat.max() < len(self):
-            raise IndexError(f"{self.path} has rows 0 to {len(self) - 1}; asked for {flat.min()} to {flat.max()}")
-        out = np.empty((len(flat), self.shape[1]), self.dtype)
-        for run in runs(flat):
-            self.fill(out[run], self.offset + int(flat[run.start]) * out[0].nbytes)
-        return out if at.ndim else out[0]
-
-    def fill(self, out: Array, offset: int) -> None:
-        """Read the file from `offset` on into a contiguous array."""
-        left = out.reshape(-1).view(np.uint8).data
-        while len(left):
-            try:
-                read = os.preadv(self.descriptor, [left], offset)
-            except OSError as error:
-                raise VbprError(f"{self.path} could not be read ({error.strerror}); mend the disk") from error
-            if not read:
-                raise VbprError(f"{self.path} ends too early; delete the file and run vbpr extract again")
-            left, offset = left[read:], offset + read
-
-
-def close_quietly(descriptor: int) -> None:
-    """Nothing was written there: a disk that fails now is nobody's concern."""
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
-
-
-def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
-    blocks = -(-n // BLOCK)
-    return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
-
-
-def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
-    try:
-        provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
-        sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
-    except (KeyError, TypeError, ValueError, OSError, RuntimeError):
-        sound = False
-    if not sound:
-        raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")
-    return provenance
-
-
-def runs(rows: Array) -> list[slice]:
-    """Where stretches of consecutive positions lie in an array of them: each is one read or write."""
-    edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-    return [slice(a, b) for a, b in itertools.pairwise(edges)] if len(rows) else []
-
-
-def pwrite(descriptor: int, data: Array, offset: int) -> None:
-    view = data.data.cast("B")
-    while len(view):
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def describe(provenance: Mapping[str, Any]) -> str:
-    how = "; ".join(str(provenance[key]) for key in ("preprocessing", "precision", "engine") if key in provenance)
-    return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
-
-
 def stores_of(features: Path | str | FeatureStore | Iterable[Path | str | FeatureStore]) -> list[FeatureStore]:
     """A feature file or several, or stores that are open already, as stores.
 
@@ -717,4 +611,4 @@ def stores_of(features: Path | str | FeatureStore | Iterable[Path | str | Featur
     return stores
 
 
-__all__ = ["DONE", "FAILED", "PENDING", "FeatureStore", "Rows", "describe", "stores_of"]
+__all__ = ["FeatureStore", "stores_of"]

@@ -1,0 +1,1 @@
+"""What lies on the disk between the stages: features, and fitted models. Uses data and base; no torch."""

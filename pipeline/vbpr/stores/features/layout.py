@@ -1,0 +1,52 @@
+"""The data sets of a feature file: their types and shapes, what a row's state means, and what made the file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from ...base.errors import VbprError
+from ...base.hdf5 import read_text
+
+PENDING, DONE, FAILED = 0, 1, 2
+BLOCK = 4096  # rows under one digest
+DIGEST = 16  # bytes of it; all zero: not yet written
+LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
+PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
+
+
+def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
+    blocks = -(-n // BLOCK)
+    return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
+
+
+def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
+    try:
+        provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
+        sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
+    except (KeyError, TypeError, ValueError, OSError, RuntimeError):
+        sound = False
+    if not sound:
+        raise VbprError(f"{path} does not say what made it; delete the file and run vbpr extract again")
+    return provenance
+
+
+def describe(provenance: Mapping[str, Any]) -> str:
+    how = "; ".join(str(provenance[key]) for key in ("preprocessing", "precision", "engine") if key in provenance)
+    return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
+
+
+__all__ = [
+    "BLOCK",
+    "DIGEST",
+    "DONE",
+    "FAILED",
+    "LAYOUT",
+    "PENDING",
+    "PROVENANCE",
+    "describe",
+    "read_provenance",
+    "shapes_of",
+]

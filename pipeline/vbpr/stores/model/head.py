@@ -1,0 +1,71 @@
+"""What turns the features of an item that nobody has taken into its vector."""
+
+import dataclasses
+
+import numpy as np
+
+from ...base.arrays import Array
+from ...base.errors import VbprError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Head:
+    """What turns an item's features into its vector, so that a new item needs its image alone.
+
+    z = (f - mean) / scale, divided by its length if `unit`;  vector = weight @ z,  bias = bias_weight . z
+
+    Attributes:
+        mean, scale: (D,) float32, of the catalogue's features.
+        weight: (K, D) float32; rows of zeros for columns that only past interactions can fill.
+        bias_weight: (D,) float32.
+        unit: whether standardised features are scaled to length one.
+    """
+
+    mean: Array
+    scale: Array
+    weight: Array
+    bias_weight: Array
+    unit: bool = False
+
+    def fits(self, rank: int) -> bool:
+        """Whether its arrays fit together and give vectors of `rank` numbers."""
+        dim = self.mean.shape
+        return len(dim) == 1 and self.weight.shape == (rank, *dim) and self.scale.shape == self.bias_weight.shape == dim
+
+    def finite(self) -> bool:
+        """Whether it gives numbers: its own are finite, and it divides by none that is 0."""
+        return all(bool(np.isfinite(getattr(self, name)).all()) for name in HEAD_ARRAYS) and bool(self.scale.all())
+
+    def __call__(self, features: Array, block: int = 4096) -> tuple[Array, Array]:
+        """(n, D) features -> (n, K) item vectors and (n,) biases, float32, in blocks.
+
+        Raises:
+            VbprError: they are of another D.
+        """
+        if features.shape[1] != len(self.mean):
+            raise VbprError(
+                f"the model takes features of {len(self.mean):,} numbers, and these have {features.shape[1]:,}; train "
+                "it again with what made these"
+            )
+        vectors = np.empty((len(features), len(self.weight)), np.float32)
+        bias = np.empty(len(features), np.float32)
+        for a in range(0, len(features), block):
+            z = (np.asarray(features[a : a + block], np.float32) - self.mean) / self.scale
+            vectors[a : a + block], bias[a : a + block] = self.apply(z)
+        return vectors, bias
+
+    def apply(self, standardised: Array) -> tuple[Array, Array]:
+        """(n, D) standardised features -> (n, K) item vectors and (n,) biases."""
+        z = unit_rows(standardised) if self.unit else standardised
+        return z @ self.weight.T, z @ self.bias_weight
+
+
+def unit_rows(rows: Array) -> Array:
+    """Rows scaled to length one; a row of zeros stays."""
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
+
+
+HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
+
+__all__ = ["HEAD_ARRAYS", "Head", "unit_rows"]
