@@ -24,7 +24,8 @@ import timm.data.config
 import torch
 from torch import nn
 
-from . import autoencoder
+from .autoencoder import load_encoder
+from .autoencoder import preprocessing_of as preprocessing_of_recipe
 from .base.errors import VbprError, first_line, near
 from .base.files import digest
 from .compute.device import seeded
@@ -299,11 +300,11 @@ def cae(name: str, weights: Path | None, random_weights: bool) -> Backbone:
     if weights is None and not random_weights:
         raise VbprError("the autoencoder has no weights of its own: vbpr extract --backbone cae trains them")
     with seeded(0):
-        module, recipe, size = autoencoder.load_encoder(weights)
+        module, recipe, size = load_encoder(weights)
     if weights is not None:
         load_strictly(module, read_weights(weights), weights)
     source = "random" if weights is None else f"{recipe} autoencoder, {weights.name}, {digest(weights)}"
-    return finish(name, module, source, autoencoder.preprocessing_of(recipe, size))
+    return finish(name, module, source, preprocessing_of_recipe(recipe, size))
 
 
 BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
