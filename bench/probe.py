@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from common import machine, table
 
-from vbpr.autoencoder import train_autoencoder
-from vbpr.backbones import load_backbone
 from vbpr.data.dataset import Dataset
 from vbpr.data.images.source import BadImage, ImageSource
 from vbpr.engines import Encoder
+from vbpr.networks.cae_training import train_autoencoder
 from vbpr.networks.prepare import Preprocessing, prepare
+from vbpr.networks.registry import load_backbone
 
 THUMBNAIL = Preprocessing(16, 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3, squash=True)
 

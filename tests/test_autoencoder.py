@@ -12,20 +12,13 @@ import torch.nn.functional as F
 from PIL import Image
 
 from conftest import board_items
-from vbpr.autoencoder import (
-    RECIPES,
-    ImprovedEncoder,
-    ReportDecoder,
-    ReportEncoder,
-    identity_of,
-    load_encoder,
-    train_autoencoder,
-)
-from vbpr.backbones import load_backbone
 from vbpr.base.errors import VbprError
 from vbpr.base.stopping import Stopped
 from vbpr.data.dataset import Dataset
 from vbpr.extract import autoencoder_of, extract
+from vbpr.networks.cae import RECIPES, ImprovedEncoder, ReportDecoder, ReportEncoder, identity_of, load_encoder
+from vbpr.networks.cae_training import train_autoencoder
+from vbpr.networks.registry import load_backbone
 
 
 class Drawn:
@@ -172,7 +165,9 @@ def test_how_a_cae_is_trained_is_no_matter_of_other_backbones_and_none_is_a_defa
     data, other, out = Dataset.resolve(catalogue()), tmp_path / "other.h5", tmp_path / "cae.h5"
     extract(data, "test_resnet", other, random_weights=True, engine="torch", device="cpu", cae={"epochs": 3})
     extract(data, "cae", out, engine="torch", device="cpu", cae={"epochs": 1, "image_size": 32, "recipe": None})
-    monkeypatch.setattr("vbpr.backbones.load_backbone", lambda *_: pytest.fail("a finished file needs no model"))
+    monkeypatch.setattr(
+        "vbpr.networks.registry.load_backbone", lambda *_: pytest.fail("a finished file needs no model")
+    )
     assert extract(data, "test_resnet", other, random_weights=True).written == 0
     assert extract(data, "cae", out, cae={"epochs": 1, "image_size": 32}).written == 0
 
@@ -231,7 +226,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
             return None
 
     with monkeypatch.context() as patch:
-        patch.setattr("vbpr.autoencoder.stop_signals", Interrupted)
+        patch.setattr("vbpr.networks.cae_training.stop_signals", Interrupted)
         with pytest.raises(Stopped, match="2 finished epochs"):
             train_autoencoder(source, cut, epochs=3, image_size=32)
     assert not cut.exists()
@@ -243,7 +238,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
 def test_the_report_recipe_sees_32_images_only(tmp_path, monkeypatch):
     """Its first fault: training never gets beyond the first batch, whatever the catalogue holds."""
     seen = set()
-    from vbpr.autoencoder import Trainer
+    from vbpr.networks.cae_training import Trainer
 
     monkeypatch.setattr(Trainer, "learn", lambda self, rows: seen.update(rows.tolist()) or torch.zeros(()))
     monkeypatch.setattr(Trainer, "held_loss", lambda self: 0.0)

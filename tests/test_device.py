@@ -7,11 +7,11 @@ import torch
 from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
 from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract, metrics
-from vbpr.backbones import load_backbone
 from vbpr.compute.device import fault, multiplies_bfloat16, pick_device
 from vbpr.engines import Encoder
 from vbpr.evaluate import evaluate
 from vbpr.models import MODELS, bpr
+from vbpr.networks.registry import load_backbone
 from vbpr.train import align, fit, prepare
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,7 +17,7 @@ from vbpr.data.split import Split
 from vbpr.models import configure, dvbpr
 from vbpr.models.bpr import Diverged
 from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
-from vbpr.pixels import PixelCache
+from vbpr.networks.pixel_cache import PixelCache
 
 
 class Drawn:

@@ -133,7 +133,7 @@ def test_nothing_of_what_is_encoded_is_reported_to_anyone(tmp_path):
     """OpenVINO would send word of each import and conversion, and leave an identity in the home folder."""
     pytest.importorskip("openvino")
     code = (
-        "import sys, numpy as np; from vbpr.backbones import load_backbone; from vbpr.engines import Encoder\n"
+        "import sys, numpy as np; from vbpr.networks.registry import load_backbone; from vbpr.engines import Encoder\n"
         f"encode = Encoder(load_backbone({TINY!r}, random_weights=True), 'cpu', engine='openvino', batch=2)\n"
         "encode(np.zeros((2, encode.size, encode.size, 3), np.uint8))\n"
         "print([name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module])"

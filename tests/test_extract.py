@@ -104,7 +104,7 @@ KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from vbpr import Dataset, extract, FeatureStore
-import vbpr.backbones, vbpr.commands
+import vbpr.networks.registry, vbpr.commands
 data, out, how, kills = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 random.seed(0)
 

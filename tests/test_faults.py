@@ -543,7 +543,7 @@ def test_what_still_is_not_there_does_not_load_the_model(folder, tmp_path, monke
     (folder / "images" / "link.jpg").symlink_to(tmp_path / "later.jpg")
     run(folder, tmp_path / "f.h5", max_bad=0.2)
     with monkeypatch.context() as patched:
-        patched.setattr("vbpr.backbones.load_backbone", lambda *_: pytest.fail("loaded"))
+        patched.setattr("vbpr.networks.registry.load_backbone", lambda *_: pytest.fail("loaded"))
         assert run(folder, tmp_path / "f.h5", max_bad=0.2).written == 0
     (tmp_path / "later.jpg").write_bytes(jpeg())
     assert run(folder, tmp_path / "f.h5").written == 1

@@ -147,8 +147,8 @@ def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: P
     Raises:
         VbprError: what a method needs and has not used yet cannot be had.
     """
-    from .autoencoder import identity_for
-    from .backbones import load_backbone
+    from .networks.cae_training import identity_for
+    from .networks.registry import load_backbone
 
     def lacks(files: str) -> bool:
         return not all(any((folder / slug(data)).glob(files)) for data in data_sets)
@@ -316,7 +316,7 @@ def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def passes(weights: Path) -> int:
     """Images that an autoencoder's training encoded: its epochs times what it was shown."""
-    from .autoencoder import told_by
+    from .networks.cae import told_by
 
     told = told_by(weights)
     return int(told["epochs"] * told["images"][0]) if told else 0

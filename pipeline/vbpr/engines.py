@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from .backbones import Backbone
 from .base.errors import VbprError, first_line
 from .compute.device import full_float32, pick_device
 from .data.images.source import Pixels
 from .executors.world import launched
 from .graphs import compile_graph, tiles
+from .networks.backbone import Backbone
 
 Features = np.ndarray[Any, np.dtype[np.float32]]
 

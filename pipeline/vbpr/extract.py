@@ -117,9 +117,9 @@ def extract(
                 else Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
             )
         check_target(path, "features")
-        from .backbones import load_backbone
         from .compute.device import multiplies_bfloat16, pick_device
         from .engines import Encoder, pick_engine
+        from .networks.registry import load_backbone
 
         processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
         if precision == "fast" and not multiplies_bfloat16(processor):
@@ -289,7 +289,7 @@ def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how
     Raises:
         VbprError: the file was made otherwise, or with an autoencoder that is gone.
     """
-    from .autoencoder import check_training, train_autoencoder
+    from .networks.cae_training import check_training, train_autoencoder
 
     beside = autoencoder_of(path)
     if not path.exists():

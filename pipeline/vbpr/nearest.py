@@ -569,8 +569,8 @@ class PhotoEncoder:
         Raises:
             VbprError: nothing recorded, or its weights are gone or not those any more.
         """
-        from .backbones import load_backbone
         from .engines import Encoder
+        from .networks.registry import load_backbone
 
         if not recorded:
             raise VbprError(BLIND)

@@ -31,8 +31,8 @@ from ..compute.checkpoint import read_checkpoint, write_checkpoint
 from ..compute.device import full_float32
 from ..data.images.source import ImageSource
 from ..data.split import Split
+from ..networks.pixel_cache import GREY, PixelCache
 from ..networks.prepare import Preprocessing
-from ..pixels import GREY, PixelCache
 from ..recommender import ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from ..stores.model.factors import Factors
@@ -40,7 +40,7 @@ from .bpr import CurveSample, Diverged
 from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from ..backbones import Backbone
+    from ..networks.backbone import Backbone
 
 HALF = (0.5, 0.5, 0.5)
 PUBLISHED_NETWORK = "cnnf"
@@ -215,7 +215,7 @@ def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
     """The network of a configuration and how it wants its images."""
     if c.network == PUBLISHED_NETWORK:
         return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 1.0, "nearest", HALF, HALF, squash=True)
-    from ..backbones import load_backbone
+    from ..networks.registry import load_backbone
 
     random = c.network_weights == "random"
     backbone = load_backbone(c.network, None if random else c.network_weights or None, random)

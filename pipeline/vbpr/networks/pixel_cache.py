@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .base.errors import VbprError
-from .base.files import read_json, replace_text
-from .base.locks import locked
-from .base.progress import Progress
-from .base.stopping import Stopped, stop_signals
-from .base.targets import check_target
-from .data.images.source import BadImage, ImageSource, Pixels
-from .networks.prepare import Preprocessing, prepare
+from ..base.errors import VbprError
+from ..base.files import read_json, replace_text
+from ..base.locks import locked
+from ..base.progress import Progress
+from ..base.stopping import Stopped, stop_signals
+from ..base.targets import check_target
+from ..data.images.source import BadImage, ImageSource, Pixels
+from .prepare import Preprocessing, prepare
 
 DONE, FAILED = 1, 2
 GREY = 127  # what stands for an image that cannot be used

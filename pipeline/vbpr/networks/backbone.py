@@ -1,0 +1,78 @@
+"""A frozen image model: a module, the preprocessing of its weights, and what identifies it."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import timm.data.config
+import torch
+from torch import nn
+
+from ..base.errors import VbprError
+from .prepare import Preprocessing
+from .weights import state_digest
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A frozen image model.
+
+    Attributes:
+        name: as the user calls it.
+        module: (n, 3, size, size) float32, scaled by `preprocessing` -> (n, dim) float32; in eval mode.
+        preprocessing: from the weights' own configuration.
+        dim: D.
+        weights: where the weights came from, in words; "random" if they are untrained.
+        digest: of the weights, 32 hexadecimal digits.
+    """
+
+    name: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    dim: int
+    weights: str
+    digest: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two backbones exactly when their features agree: weights and preprocessing."""
+        return hashlib.blake2b(f"{self.digest} {self.preprocessing}".encode(), digest_size=16).hexdigest()
+
+
+def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
+    """Freeze a module and take down what identifies it."""
+    module = module.eval().requires_grad_(False)
+    preprocessing = preprocessing or timm_preprocessing(module)
+    with torch.inference_mode():
+        features = module(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
+    if features.ndim != 2:
+        raise VbprError(
+            f"backbone {name} gives a {tuple(features.shape[1:])} map, not one vector an image; choose a "
+            "model with pooling"
+        )
+    return Backbone(name, module, preprocessing, features.shape[1], source, state_digest(module.state_dict()))
+
+
+def timm_preprocessing(module: nn.Module) -> Preprocessing:
+    return preprocessing_of(timm.data.config.resolve_data_config({}, model=module))  # type: ignore[no-untyped-call]
+
+
+def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+    """timm's own evaluation preprocessing, of a data configuration that timm has resolved.
+
+    Raises:
+        VbprError: it is none that gives a square out of the middle of an image.
+    """
+    (_, height, width), mode = config["input_size"], config.get("crop_mode") or "center"
+    if height != width or mode not in ("center", "squash"):
+        raise VbprError(
+            f"this backbone wants images of {width} x {height} pixels, cut to size by '{mode}'; choose one that takes "
+            "squares, cut from the centre or squashed"
+        )
+    known = config["interpolation"] in ("nearest", "bilinear", "bicubic")
+    interpolation = config["interpolation"] if known else "bicubic"
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    return Preprocessing(width, float(config["crop_pct"]), interpolation, mean, std, mode == "squash")
+
+
+__all__ = ["Backbone", "finish", "timm_preprocessing"]

@@ -1,0 +1,45 @@
+"""Frozen image models: pixels in, one pooled feature vector out, with the preprocessing that their weights came with.
+
+backbone = load_backbone("inception", weights="inception_v3.safetensors")
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+
+from ..base.errors import VbprError, near
+from .backbone import Backbone
+from .cae import cae
+from .timm_models import inception, lite0, timm_backbone
+
+
+def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
+    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag.
+
+    Args:
+        weights: a safetensors file, or a .pt/.pth that holds tensors only.
+        random_weights: untrained weights (seed 0), when that is what is wanted.
+
+    Raises:
+        VbprError: unknown name, unreachable or unfitting weights.
+    """
+    if weights is not None and random_weights:
+        raise VbprError("--weights and --random-weights exclude each other; give one")
+    build = BACKBONES.get(name)
+    if build is None and not timm.is_model(name.split(".")[0]):
+        known = [*BACKBONES, *timm.list_models()]
+        raise VbprError(
+            f"no backbone is called '{name}'{near(name, known)}; choose from {', '.join(BACKBONES)} or any "
+            "timm model (timm.list_models())"
+        )
+    return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+
+
+BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
+    "inception": inception,
+    "lite0": lite0,
+    "cae": cae,
+}
+
+__all__ = ["BACKBONES", "load_backbone"]
