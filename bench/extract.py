@@ -31,8 +31,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from vbpr.compute.device import full_float32, multiplies_bfloat16, pick_device
 from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
-from vbpr.engines import Encoder
-from vbpr.extract import Extraction, extract
+from vbpr.extraction.engines import Encoder
+from vbpr.extraction.extract import Extraction, extract
 from vbpr.networks.backbone import Backbone
 from vbpr.networks.prepare import Preprocessing, prepare, prepare_any
 from vbpr.networks.registry import load_backbone

@@ -21,7 +21,8 @@ import faiss
 import numpy as np
 from common import PeakMemory, machine, resident, table
 
-from vbpr.nearest import Nearest, among, build, contents, unit_rows
+from vbpr.nearest import Nearest, among, build, contents
+from vbpr.stores.model.head import unit_rows
 
 
 def made(n, dim, seed=0, styles=1000, block=20_000):

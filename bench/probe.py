@@ -16,7 +16,7 @@ from common import machine, table
 
 from vbpr.data.dataset import Dataset
 from vbpr.data.images.source import BadImage, ImageSource
-from vbpr.engines import Encoder
+from vbpr.extraction.engines import Encoder
 from vbpr.networks.cae_training import train_autoencoder
 from vbpr.networks.prepare import Preprocessing, prepare
 from vbpr.networks.registry import load_backbone

@@ -15,7 +15,8 @@ from conftest import board_items
 from vbpr.base.errors import VbprError
 from vbpr.base.stopping import Stopped
 from vbpr.data.dataset import Dataset
-from vbpr.extract import autoencoder_of, extract
+from vbpr.extraction.extract import extract
+from vbpr.extraction.own_autoencoder import autoencoder_of
 from vbpr.networks.cae import RECIPES, ImprovedEncoder, ReportDecoder, ReportEncoder, identity_of, load_encoder
 from vbpr.networks.cae_training import train_autoencoder
 from vbpr.networks.registry import load_backbone

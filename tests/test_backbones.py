@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.base.files import artifact_name
 from vbpr.compute.device import pick_device
-from vbpr.engines import Encoder
+from vbpr.extraction.engines import Encoder
 from vbpr.networks.backbone import preprocessing_of
 from vbpr.networks.prepare import prepare
 from vbpr.networks.timm_models import hub, renamed

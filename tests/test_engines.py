@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from conftest import TINY, board_items
-from vbpr import VbprError, engines, load_backbone
-from vbpr.engines import Encoder, TorchRunner
-from vbpr.graphs import in_float32, in_halves, pool_later, tiles
+from vbpr import VbprError, load_backbone
+from vbpr.extraction import engines
+from vbpr.extraction.engines import Encoder
+from vbpr.extraction.engines.graphs import in_float32, in_halves, pool_later, tiles
+from vbpr.extraction.engines.torch_cpu import TorchRunner
 from vbpr.networks.prepare import prepare
 
 
@@ -133,7 +135,8 @@ def test_nothing_of_what_is_encoded_is_reported_to_anyone(tmp_path):
     """OpenVINO would send word of each import and conversion, and leave an identity in the home folder."""
     pytest.importorskip("openvino")
     code = (
-        "import sys, numpy as np; from vbpr.networks.registry import load_backbone; from vbpr.engines import Encoder\n"
+        "import sys, numpy as np; from vbpr.networks.registry import load_backbone\n"
+        "from vbpr.extraction.engines import Encoder\n"
         f"encode = Encoder(load_backbone({TINY!r}, random_weights=True), 'cpu', engine='openvino', batch=2)\n"
         "encode(np.zeros((2, encode.size, encode.size, 3), np.uint8))\n"
         "print([name for name, module in sys.modules.items() if 'openvino_telemetry' in name and module])"

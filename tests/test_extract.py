@@ -10,7 +10,7 @@ import pytest
 
 from conftest import TINY, board_items, run_python
 from vbpr import Dataset, FeatureStore, VbprError, extract
-from vbpr.extract import encoded, in_steps
+from vbpr.extraction.steps import encoded, in_steps
 from vbpr.networks.prepare import Preprocessing
 
 OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}

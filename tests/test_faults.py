@@ -32,7 +32,7 @@ from vbpr.commands import app
 from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
 from vbpr.data.images.source import BadImage
-from vbpr.extract import extract
+from vbpr.extraction.extract import extract
 from vbpr.stores.features.store import FeatureStore
 
 BACKBONE = "test_efficientnet"  # timm's smallest
@@ -124,7 +124,7 @@ def png(image, **options):
 
 
 def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
-    module = importlib.import_module("vbpr.extract")
+    module = importlib.import_module("vbpr.extraction.extract")
 
     opened = open_images(folder)
     (folder / "images" / "i3.jpg").unlink()
@@ -480,7 +480,7 @@ def test_a_finished_catalogue_is_left_alone_without_torch(folder, tmp_path):
     before = out.read_bytes(), out.stat().st_mtime_ns
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from vbpr.data.dataset import Dataset; from vbpr.extract import extract\n"
+        "from vbpr.data.dataset import Dataset; from vbpr.extraction.extract import extract\n"
         f"done = extract(Dataset(__import__('pathlib').Path({str(folder)!r})), {BACKBONE!r}, {str(out)!r}, "
         "random_weights=True)\nassert (done.items, done.written) == (10, 0)"
     )

@@ -12,7 +12,8 @@ from small import made
 from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
 from vbpr.base.hdf5 import read_strings, read_text, write_text
-from vbpr.nearest import among, build, choose, digest_of, index_path, unit_rows
+from vbpr.nearest import among, build, choose, digest_of, index_path
+from vbpr.stores.model.head import unit_rows
 
 
 def clustered(n=4000, dim=24, seed=0):

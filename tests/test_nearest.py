@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from small import made
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
-from vbpr.nearest import encode_photo
+from vbpr.extraction.photos import encode_photo
 
 
 def cosines(vectors, query):

@@ -11,7 +11,7 @@ from vbpr.data.images.source import BadImage
 from vbpr.networks.prepare import Preprocessing
 from vbpr.stores.features.store import FeatureStore
 
-module = importlib.import_module("vbpr.extract")
+module = importlib.import_module("vbpr.extraction.extract")
 HALF = (0.5, 0.5, 0.5)
 
 

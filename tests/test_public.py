@@ -55,7 +55,7 @@ def test_public_names_are_pinned():
 
 @pytest.mark.parametrize("name", ["train", "extract", "evaluate", "tune"])
 def test_functions_stay_functions_after_their_modules_are_imported(name):
-    module = importlib.import_module(f"vbpr.{name}")
+    module = importlib.import_module(f"vbpr.{vbpr.PUBLIC[name]}")
     assert getattr(vbpr, name) is getattr(module, name) and callable(getattr(vbpr, name))
 
 

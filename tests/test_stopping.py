@@ -129,7 +129,9 @@ def test_a_loop_that_passes_over_faults_ends_when_it_is_stopped(board, tmp_path,
             names.append(name)
             with contextlib.suppress(Exception):
                 data = vbpr.Dataset.resolve(board)
-                vbpr.extract(data, TINY, tmp_path / f"{name}.h5", random_weights=True, engine="torch", batch=4)
+                vbpr.extraction.extract(
+                    data, TINY, tmp_path / f"{name}.h5", random_weights=True, engine="torch", batch=4
+                )
     assert names == ["one"]
 
 

@@ -17,7 +17,7 @@ from conftest import PROVENANCE, ROOT, TINY, board_items
 from vbpr import Dataset, FeatureStore, VbprError, extract
 from vbpr.base.locks import joined, lock_of, locked
 from vbpr.executors.world import World
-from vbpr.extract import own_gpu
+from vbpr.extraction.processes import own_gpu
 from vbpr.stores.features.layout import BLOCK
 
 

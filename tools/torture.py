@@ -46,7 +46,7 @@ def child(data: Path, out: Path, how: dict[str, Any], world: dict[str, str]) -> 
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1), os.dup2(devnull, 2)
         from vbpr.data.dataset import Dataset
-        from vbpr.extract import extract
+        from vbpr.extraction.extract import extract
 
         extract(Dataset(data), out=out, random_weights=True, device="cpu", batch=4, threads=2, **how)
         code = 0
@@ -77,7 +77,7 @@ def torture(
     Raises:
         AssertionError: a file lost rows, could not be resumed, or differs from the undisturbed one in any bit.
     """
-    from vbpr import engines, extract  # noqa: F401  the imports that the children inherit
+    from vbpr import extract  # noqa: F401  the imports that the children inherit
     from vbpr.stores.features.store import FeatureStore
 
     rng = random.Random(seed)

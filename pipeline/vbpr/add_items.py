@@ -17,7 +17,8 @@ from .base.progress import Progress
 from .base.stopping import Stopped, stop_signals
 from .data.images import open_images
 from .data.images.source import BadImage, ImageSource, Pixels
-from .nearest import Nearest, PhotoEncoder, index_path
+from .extraction.photos import PhotoEncoder
+from .nearest import Nearest, index_path
 from .stores.model.factors import BLIND, Factors
 
 BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine

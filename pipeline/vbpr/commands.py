@@ -189,8 +189,9 @@ def extract(
 ) -> None:
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from .data.dataset import Dataset
-    from .extract import extract as run
-    from .extract import feature_file, summary
+    from .extraction.extract import extract as run
+    from .extraction.extract import summary
+    from .extraction.request import feature_file
     from .stores.features.store import FeatureStore
 
     if (backbone != "cae" or weights or random_weights) and (recipe != "improved" or epochs or image_size):
@@ -542,7 +543,7 @@ def recommend(
         took = factors.item_indices(list(dict.fromkeys(liked or [])))
         parts = [factors.items[took]]
         if image:
-            from .nearest import encode_photos
+            from .extraction.photos import encode_photos
 
             parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
         who, heading = "someone who likes these", "liked"
@@ -625,7 +626,8 @@ def similar(
     from .asking import read_known, write_answers
     from .base.targets import check_table
     from .data.dataset import Dataset
-    from .nearest import Nearest, encode_photos
+    from .extraction.photos import encode_photos
+    from .nearest import Nearest
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
 
@@ -674,7 +676,7 @@ def add_items(
 ) -> None:
     """New items from their images alone, ranked for every user at once, without retraining."""
     from .add_items import add_items as run
-    from .extract import summary
+    from .extraction.extract import summary
 
     done = run(model, images, weights=weights, duplicates=duplicates, device=device)
     names = f" ({some(done.item_ids)})" if done.item_ids else ""
@@ -764,7 +766,7 @@ def info(
 
     kind = kind_of(file)
     if kind == "features":
-        from .extract import summary
+        from .extraction.extract import summary
         from .stores.features.store import FeatureStore
 
         store = FeatureStore(file)

@@ -38,7 +38,8 @@ from .data.images import holdings
 from .data.parts import digest_of
 from .data.split import Split, SplitConfig
 from .evaluate import PARTS, evaluate, interval
-from .extract import autoencoder_of, extract
+from .extraction.extract import extract
+from .extraction.own_autoencoder import autoencoder_of
 from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build

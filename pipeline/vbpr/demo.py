@@ -21,7 +21,7 @@ from .base.stopping import Stopped, stop_signals
 from .data.dataset import Dataset
 from .data.split import Split
 from .evaluate import evaluate
-from .extract import extract
+from .extraction.extract import extract
 from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid

@@ -22,11 +22,9 @@ import numpy as np
 
 from .base.arrays import Array, Strings
 from .base.errors import VbprError, some
-from .base.files import digest, read_bytes, replacing_h5
+from .base.files import digest, replacing_h5
 from .base.hdf5 import damaged, kind_of, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
 from .base.progress import Progress, console
-from .data.images.source import MAX_BYTES, BadImage, Pixels
-from .networks.prepare import prepare
 from .stores.features.store import FeatureStore
 from .stores.model.factors import BLIND, Factors
 from .stores.model.head import unit_rows
@@ -382,9 +380,6 @@ def digest_of(data: Array, ids: Strings, about: dict[str, Any]) -> str:
     return total.hexdigest()
 
 
-# ---------------------------------------------------------------------------------------------- kinds of index
-
-
 def choose(n: int, dim: int) -> tuple[str, str]:
     """The kind of index for n vectors, and why."""
     if n <= FLAT_ITEMS:
@@ -544,116 +539,4 @@ def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Arr
     return found, scores
 
 
-# ---------------------------------------------------------------------------------------------- photos
-
-
-class PhotoEncoder:
-    """The very backbones (name, weights, preprocessing) that a file records, loaded once: photos -> features.
-
-    Several feature files give several backbones, whose features are put side by side as they were in training.
-    """
-
-    def __init__(
-        self,
-        recorded: list[dict[str, Any]],
-        weights: Path | str | None = None,
-        device: str = "cpu",
-        batch: int = 1,
-        engine: str = "torch",
-    ) -> None:
-        """
-        Args:
-            weights: a file instead of the recorded one, when that has moved; its tensors must be the same.
-            engine: torch starts at once; auto may compile for seconds, which only many images pay back.
-
-        Raises:
-            VbprError: nothing recorded, or its weights are gone or not those any more.
-        """
-        from .engines import Encoder
-        from .networks.registry import load_backbone
-
-        if not recorded:
-            raise VbprError(BLIND)
-        lost = [made for made in recorded if (f := made.get("weights_file")) is not None and not Path(f).exists()]
-        moved = recorded if len(recorded) == 1 else lost  # whose weights are given now
-        if weights is not None and len(moved) != 1:
-            named = " and ".join(made["backbone"] for made in moved or recorded)
-            raise VbprError(f"--weights FILE takes the place of one file that has moved; here it might be of {named}")
-        self.parts = []
-        for made in recorded:
-            file = weights if weights is not None and made is moved[0] else made.get("weights_file")
-            if file is not None and not Path(file).exists():
-                raise VbprError(
-                    f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
-                    "that file with --weights"
-                )
-            backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
-            same = (
-                backbone.digest == made.get("weights_digest") and str(backbone.preprocessing) == made["preprocessing"]
-            )
-            if not same:
-                raise VbprError(
-                    f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
-                    f"{made['backbone']} ({made['weights']}); give those weights with --weights"
-                )
-            self.parts.append(
-                (backbone.preprocessing, Encoder(backbone, device, made.get("precision", "exact"), engine, batch))
-            )
-
-    def prepare(self, photo: bytes) -> list[Pixels]:
-        """One encoded image as each backbone wants it.
-
-        Raises:
-            BadImage: it cannot be used.
-        """
-        return [prepare(photo, how) for how, _ in self.parts]
-
-    def encode(self, prepared: Sequence[list[Pixels]]) -> Array:
-        """n prepared images -> (n, D) float32."""
-        columns = [encoder(np.stack([p[n] for p in prepared])) for n, (_, encoder) in enumerate(self.parts)]
-        return np.concatenate(columns, 1)
-
-    def __call__(self, photos: Sequence[bytes]) -> Array:
-        """n encoded images -> (n, D) float32; see `prepare`."""
-        return self.encode([self.prepare(photo) for photo in photos])
-
-
-def encode_photo(path: Path | str, backbones: list[dict[str, Any]], weights: Path | str | None = None) -> Array:
-    """(1, D) features of a photo file; see `PhotoEncoder`."""
-    return encode_photos([path], backbones, weights)
-
-
-def encode_photos(
-    paths: Sequence[Path | str], backbones: list[dict[str, Any]], weights: Path | str | None = None
-) -> Array:
-    """(n, D) features of photo files; see `PhotoEncoder`.
-
-    Raises:
-        VbprError: a file cannot be read or used.
-    """
-    photos, rows = [], []
-    for path in paths:
-        try:
-            photos.append(read_bytes(path, MAX_BYTES))
-        except OSError as error:
-            raise VbprError(f"{path} cannot be read ({error.strerror}); give --image a photo") from error
-    encoder = PhotoEncoder(backbones, weights)
-    for path, photo in zip(paths, photos, strict=True):
-        try:
-            rows.append(encoder([photo]))
-        except BadImage as error:
-            raise VbprError(f"{path} cannot be used: {error}; give --image a photo") from error
-    return np.concatenate(rows)
-
-
-__all__ = [
-    "KINDS",
-    "METRICS",
-    "UNKNOWN",
-    "Nearest",
-    "PhotoEncoder",
-    "encode_photo",
-    "encode_photos",
-    "index_path",
-    "read_index",
-]
+__all__ = ["KINDS", "METRICS", "UNKNOWN", "Nearest", "index_path", "read_index"]

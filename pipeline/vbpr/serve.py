@@ -32,7 +32,8 @@ from .base.errors import VbprError
 from .base.files import digest
 from .data.dataset import Dataset
 from .data.images.source import BadImage, stamp
-from .nearest import UNKNOWN, Nearest, PhotoEncoder, index_path
+from .extraction.photos import PhotoEncoder
+from .nearest import UNKNOWN, Nearest, index_path
 from .pictures import Photos
 from .stores.model.factors import BLIND, Factors
 from .stores.model.topk import first_of_groups

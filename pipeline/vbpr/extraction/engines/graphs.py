@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .base.arrays import Array
-from .compute.device import cpu_has
+from ...base.arrays import Array
+from ...compute.device import cpu_has
 
 # OpenVINO reports to its maker, under an identity in the home folder, unless this package of its cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""What an engine runs: a backbone that takes raw pixels, whole or in parts."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...data.images.source import Pixels
+from ...networks.backbone import Backbone
+
+Features = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Scaled(nn.Module):
+    """A backbone that takes raw pixels: (n, size, size, 3) uint8, scaled inside the graph; its weights in `dtype`."""
+
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, backbone: Backbone, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.module = copy.deepcopy(backbone.module).to(dtype)  # the backbone's own stays where and what it is
+        mean, std = torch.tensor(backbone.preprocessing.mean) * 255, torch.tensor(backbone.preprocessing.std) * 255
+        self.register_buffer("shift", mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", std.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        scaled = (pixels.permute(0, 3, 1, 2).float() - self.shift) / self.scale
+        return self.module(scaled.to(self.dtype)).float()  # type: ignore[no-any-return]
+
+
+class Whole(nn.Module):
+    """A function as a module without parts, so that tracing takes weights for constants.
+
+    Of a module with parts torch first makes one in TorchScript, part by part, which takes longer than the tracing.
+    """
+
+    def __init__(self, model: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.model = [model]  # in a list, torch does not see it
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model[0](pixels)
+
+
+def traced(model: Scaled, example: torch.Tensor, frozen: bool = False) -> torch.jit.ScriptModule:
+    """A model in TorchScript, for pixels of the example's shape; `frozen`: its batch norms folded into convolutions."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        made = torch.jit.trace(Whole(model).eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
+        return torch.jit.freeze(made) if frozen else made  # type: ignore[no-any-return]
+
+
+class Runner(Protocol):
+    """One engine on one device; see `Encoder` for what `batch`, `depth` and `start` mean."""
+
+    batch: int
+    depth: int
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]: ...
+
+
+def in_parts(run: Callable[[Pixels], Features], pixels: Pixels, part: int) -> Features:
+    """What `run`, which takes exactly `part` images, gives for these; the last part is filled up with black ones.
+
+    On a CPU a step goes through the network a few images at a time: what a layer gives is then still in the caches
+    when the next one reads it.
+    """
+    missing = -len(pixels) % part
+    if missing:
+        pixels = np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+    return np.concatenate([run(pixels[a : a + part]) for a in range(0, len(pixels), part)])[: len(pixels) - missing]
+
+
+__all__ = ["Features", "Runner", "Scaled", "in_parts", "traced"]

@@ -1,0 +1,129 @@
+"""Images on their way through: decoded ahead in threads, encoded, written."""
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..base.arrays import Array
+from ..data.images.source import BadImage, ImageSource, Pixels
+from ..networks.prepare import Preprocessing, prepare
+from ..stores.features.store import FeatureStore
+
+WINDOW = 64  # full steps that are dealt out at a time
+
+
+@dataclasses.dataclass
+class Batch:
+    """One step's images on their way through: decoded, encoded, written.
+
+    An image has its own place in `pixels`, for an engine's last bits may depend on it; the other places are black.
+    Memory is bounded by the number of these: `encoder.depth` under way, and one more than that (at least two) decoding.
+    """
+
+    rows: Array
+    places: Array
+    pixels: Pixels
+    reasons: list[str]  # "" for an image that is fine
+    decoding: list[Future[None]]
+    good: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    features: Callable[[], Array] | None = None
+
+
+def encoded(
+    store: FeatureStore,
+    source: ImageSource,
+    encoder: Any,
+    how: Preprocessing,
+    pending: Array,
+    threads: int,
+    stopping: Callable[[], bool] = lambda: False,
+    odd: list[tuple[str, str]] | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
+
+    Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
+    thread writes the one that is ready. Told to stop, it finishes the batches that the encoder has. `odd`: see
+    `Extraction`.
+    """
+
+    def decode(batch: Batch, part: Array) -> None:
+        for at in part:
+            row = int(batch.rows[at])
+
+            def note(width: int, height: int, row: int = row) -> None:
+                if odd is not None:
+                    odd.append((str(store.item_ids[row]), f"{width} x {height}"))
+
+            try:
+                batch.pixels[batch.places[at]] = prepare(source.read(row), how, note)
+            except BadImage as error:
+                batch.reasons[at] = str(error)
+
+    def commit(batch: Batch) -> tuple[int, int]:
+        if batch.features is not None:
+            store.write(batch.rows[batch.good], batch.features()[batch.places[batch.good]])
+        bad = np.flatnonzero([reason != "" for reason in batch.reasons])
+        store.fail(batch.rows[bad], [batch.reasons[i] for i in bad])
+        return len(batch.good), len(bad)
+
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        decoding: deque[Batch] = deque()
+        encoding: deque[Batch] = deque()
+        size = encoder.batch
+        waiting = in_steps(pending, size)
+
+        def ahead() -> None:
+            while len(decoding) <= max(1, encoder.depth) and (step := next(waiting, None)) is not None:
+                rows, places = step
+                pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
+                batch = Batch(rows, places, pixels, [""] * len(rows), [])
+                parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * threads))
+                batch.decoding = [pool.submit(decode, batch, part) for part in parts]
+                decoding.append(batch)
+
+        try:
+            ahead()
+            while decoding and not stopping():
+                batch = decoding.popleft()
+                for future in batch.decoding:
+                    future.result()
+                ahead()
+                batch.good = np.flatnonzero([reason == "" for reason in batch.reasons])
+                if len(batch.good):
+                    batch.features = encoder.start(batch.pixels[: batch.places[batch.good].max() + 1])
+                encoding.append(batch)
+                if len(encoding) > encoder.depth:
+                    yield commit(encoding.popleft())
+            while encoding:
+                yield commit(encoding.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_steps(rows: Array, size: int) -> Iterator[tuple[Array, Array]]:
+    """Rows in steps of at most `size`, with a place for each, which is `row % size`; all rows: in order.
+
+    Rows so scattered that this would take many more steps are packed instead. They are dealt out `WINDOW` full steps
+    at a time, so that the memory does not grow with the catalogue.
+    """
+    for first in range(0, len(rows), WINDOW * size):
+        window = rows[first : first + WINDOW * size]
+        order = np.argsort(window % size, kind="stable")
+        place = (window % size)[order]
+        nth = np.arange(len(window)) - np.searchsorted(place, place)  # rows before it that want its place
+        if 1 + nth.max() > 1 + 1.25 * -(-len(window) // size):
+            packed = (window[a : a + size] for a in range(0, len(window), size))
+            yield from ((step, np.arange(len(step))) for step in packed)
+            continue
+        again = order[np.argsort(nth, kind="stable")]
+        for start, end in itertools.pairwise([0, *np.cumsum(np.bincount(nth))]):
+            step = np.sort(window[again[start:end]])
+            yield step, step % size
+
+
+__all__ = ["encoded"]
