@@ -15,7 +15,8 @@ from common import machine
 
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
-from vbpr.metrics import held_out_ranks, hit_rate, mean_auc
+from vbpr.evaluation.metrics import hit_rate, mean_auc
+from vbpr.evaluation.ranks import held_out_ranks
 from vbpr.models import configure
 from vbpr.models.hybrid import WEIGHTS, Hybrid
 from vbpr.models.vbpr import blend

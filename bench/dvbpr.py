@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common import machine, table
 
-from vbpr.evaluate import evaluate
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.stores.model.factors import Factors
 
 

@@ -11,7 +11,8 @@ from common import PeakMemory, machine, median, table
 
 from vbpr.compute.device import full_float32
 from vbpr.data.parts import csr
-from vbpr.metrics import held_out_ranks, mean_auc
+from vbpr.evaluation.metrics import mean_auc
+from vbpr.evaluation.ranks import held_out_ranks
 
 
 def main() -> None:

@@ -30,8 +30,9 @@ from common import OWN_NEGATIVES, PeakMemory, machine, planted, table, write_pag
 
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split
-from vbpr.evaluate import evaluate
-from vbpr.metrics import held_out_ranks, mean_auc
+from vbpr.evaluation.evaluate import evaluate
+from vbpr.evaluation.metrics import mean_auc
+from vbpr.evaluation.ranks import held_out_ranks
 from vbpr.models import MODELS, configure
 from vbpr.models.collaborative import Implicit
 from vbpr.recommender import ItemFeatures, factors_of

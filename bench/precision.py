@@ -12,7 +12,7 @@ import numpy as np
 
 from vbpr.base.errors import VbprError
 from vbpr.data.dataset import Dataset
-from vbpr.evaluate import evaluate
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.extraction.extract import extract
 from vbpr.models import configure
 from vbpr.stores.features.store import FeatureStore

@@ -26,13 +26,13 @@ import numpy as np
 from common import machine, table, write_page
 
 import vbpr
-from vbpr import metrics
 from vbpr.base.errors import VbprError
 from vbpr.base.files import replace_text
 from vbpr.compare import holm, paired_tests, shown_p
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
-from vbpr.evaluate import PARTS, evaluate
+from vbpr.evaluation import metrics
+from vbpr.evaluation.evaluate import PARTS, evaluate
 from vbpr.models import MODELS, TrainConfig, configure
 from vbpr.recommender import ItemFeatures
 from vbpr.stores.features.store import FeatureStore

@@ -18,7 +18,7 @@ from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 
 from vbpr.compute.memory import available_memory
 from vbpr.data.split import Split
-from vbpr.evaluate import evaluate
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.models import TrainConfig, configure
 from vbpr.models.bpr import difference
 from vbpr.recommender import ItemFeatures

@@ -41,7 +41,7 @@ from vbpr.data.converters import convert
 from vbpr.data.converters.published import PUBLISHED
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import SplitConfig
-from vbpr.evaluate import evaluate
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.models import configure
 from vbpr.stores.model.factors import Factors
 from vbpr.tables import print_comparison

@@ -6,9 +6,10 @@ import torch
 
 from conftest import TINY
 from test_metrics import brute_auc, case, ranks_of, scores_of
-from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract, metrics
+from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract
 from vbpr.compute.device import fault, multiplies_bfloat16, pick_device
-from vbpr.evaluate import evaluate
+from vbpr.evaluation import metrics
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.extraction.engines import Encoder
 from vbpr.models import MODELS, bpr
 from vbpr.networks.registry import load_backbone

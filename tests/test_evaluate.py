@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from vbpr import Factors, VbprError, evaluate
-from vbpr.evaluate import interval
+from vbpr.evaluation.intervals import interval
 
 
 def known(seed=0, users=30, items=25):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbpr import VbprError
-from vbpr.metrics import average_precision, held_out_ranks, hit_rate, mean_auc, mrr, ndcg, recall, subset
+from vbpr.evaluation.metrics import average_precision, hit_rate, mean_auc, mrr, ndcg, recall
+from vbpr.evaluation.ranks import held_out_ranks, subset
 
 USERS, ITEMS = 13, 40
 

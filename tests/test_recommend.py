@@ -11,7 +11,7 @@ from small import made
 from vbpr.asking import groups_of
 from vbpr.base.errors import VbprError
 from vbpr.commands import app
-from vbpr.evaluate import evaluate
+from vbpr.evaluation.evaluate import evaluate
 from vbpr.stores.model.factors import Factors
 from vbpr.stores.model.topk import diversified
 

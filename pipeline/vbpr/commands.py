@@ -439,7 +439,7 @@ def evaluate(
     device: Device = "auto",
 ) -> Any:
     """Exact metrics over every item that a user has not seen: all, cold (under 5 train interactions), unseen (none)."""
-    from .evaluate import evaluate as run
+    from .evaluation.evaluate import evaluate as run
     from .stores.model.factors import Factors
     from .tables import print_metrics
 

@@ -37,10 +37,11 @@ from .data.dataset import Dataset
 from .data.images import holdings
 from .data.parts import digest_of
 from .data.split import Split, SplitConfig
-from .evaluate import PARTS, evaluate, interval
+from .evaluation.evaluate import PARTS, evaluate
+from .evaluation.intervals import interval
+from .evaluation.metrics import mean_auc, ndcg
 from .extraction.extract import extract
 from .extraction.own_autoencoder import autoencoder_of
-from .metrics import mean_auc, ndcg
 from .models import MODELS, TrainConfig, configure
 from .models.dvbpr import build
 from .stores.features.store import FeatureStore

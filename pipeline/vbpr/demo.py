@@ -20,7 +20,7 @@ from .base.hdf5 import read_strings
 from .base.stopping import Stopped, stop_signals
 from .data.dataset import Dataset
 from .data.split import Split
-from .evaluate import evaluate
+from .evaluation.evaluate import evaluate
 from .extraction.extract import extract
 from .models import configure
 from .nearest import Nearest

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from . import metrics
 from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import replace_text
@@ -29,7 +28,9 @@ from .base.targets import check_target
 from .data.dataset import Dataset
 from .data.parts import MATRICES
 from .data.split import Split
-from .evaluate import COLD, Metrics, evaluate
+from .evaluation import metrics
+from .evaluation.evaluate import COLD, Metrics, evaluate
+from .evaluation.ranks import Ranks
 from .models import MODELS, configure
 from .pictures import Photos
 from .stores.features.store import FeatureStore
@@ -194,7 +195,7 @@ class Page:
             {"title": title, "users": [self.person(int(who[n]), ranks, auc[n]) for n in some]} for title, some in groups
         ]
 
-    def person(self, user: int, ranks: metrics.Ranks, auc: float) -> dict[str, Any]:
+    def person(self, user: int, ranks: Ranks, auc: float) -> dict[str, Any]:
         f = self.factors
         took = f.train[user].indices
         own = ranks.users == user

@@ -28,7 +28,7 @@ from .base.stopping import Stopped, stop_signals
 from .base.targets import check_target
 from .data.dataset import Dataset
 from .data.split import Split, SplitConfig
-from .evaluate import PARTS, evaluate
+from .evaluation.evaluate import PARTS, evaluate
 from .models import MODELS, TrainConfig, configure
 from .recommender import ItemFeatures
 from .stores.features.store import FeatureStore, stores_of

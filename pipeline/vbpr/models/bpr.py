@@ -28,7 +28,8 @@ from ..base.stopping import Stopped, stop_signals
 from ..compute.checkpoint import read_checkpoint, write_checkpoint
 from ..compute.device import full_float32
 from ..data.split import Split
-from ..metrics import held_out_ranks, mean_auc
+from ..evaluation.metrics import mean_auc
+from ..evaluation.ranks import held_out_ranks
 from ..recommender import ROWS, ItemFeatures, factors_of
 from ..sampling import TripletSampler
 from ..stores.model.factors import Factors

@@ -10,13 +10,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from ..base.arrays import Array
+from ..base.errors import VbprError
+from ..base.progress import Progress
+from ..compute.device import pick_device
+from ..stores.model.factors import Factors
 from . import metrics
-from .base.arrays import Array
-from .base.errors import VbprError
-from .base.progress import Progress
-from .compute.device import pick_device
-from .metrics import Ranks, held_out_ranks, subset
-from .stores.model.factors import Factors
+from .intervals import interval
+from .ranks import Ranks, held_out_ranks, subset
 
 COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
 PARTS = {"all": np.inf, "cold": COLD, "unseen": 1}  # the parts of the evaluation: items with fewer than so many
@@ -69,15 +70,6 @@ def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
         "auc_interval": interval(auc),
         **{name: float(value.mean()) for name, value in values.items()},
     }
-
-
-def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]:
-    """The 95% percentile bootstrap interval of the mean over users, of figures from 0 to 1; of one: all of that."""
-    if len(values) < 2:
-        return [0.0, 1.0]
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    return [float(q) for q in np.quantile(means, [0.025, 0.975])]
 
 
 COVERAGE_K, COVERAGE_USERS = 10, 2000
@@ -140,4 +132,4 @@ def coverage(factors: Factors, among: Array | None = None, seed: int = 0) -> flo
     return len(np.unique(shown[shown >= 0])) / len(factors.item_ids)
 
 
-__all__ = ["COLD", "PARTS", "Metrics", "evaluate", "interval"]
+__all__ = ["COLD", "PARTS", "Metrics", "evaluate"]
