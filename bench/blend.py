@@ -17,12 +17,12 @@ from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluation.metrics import hit_rate, mean_auc
 from vbpr.evaluation.ranks import held_out_ranks
-from vbpr.models import configure
-from vbpr.models.hybrid import WEIGHTS, Hybrid
-from vbpr.models.vbpr import blend
 from vbpr.stores.features.store import FeatureStore
 from vbpr.stores.model.factors import Factors
-from vbpr.train import align, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.configure import configure
+from vbpr.training.models.blend import blend
+from vbpr.training.models.hybrid import WEIGHTS, Hybrid
 
 STEPS = (0.1, 0.05)  # a weight moves by so much, then by less
 

@@ -33,13 +33,16 @@ from vbpr.data.split import Split
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.evaluation.metrics import mean_auc
 from vbpr.evaluation.ranks import held_out_ranks
-from vbpr.models import MODELS, configure
-from vbpr.models.collaborative import Implicit
-from vbpr.recommender import ItemFeatures, factors_of
 from vbpr.stores.features.store import FeatureStore
 from vbpr.stores.model.factors import Factors
 from vbpr.stores.model.head import unit_rows
-from vbpr.train import align, fit, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.configure import configure
+from vbpr.training.fit import fit
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.model import factors_of
+from vbpr.training.models import MODELS
+from vbpr.training.models.implicit import Implicit
 
 PEERS = ("cornac==3.0.1", "powerlaw==2.0.0")  # powerlaw: what Cornac imports; the rest is installed with vbpr
 EPOCHS = (1, 2, 3, 5, 7, 10, 15, 20)  # that ours is trained for, up to its default

@@ -14,10 +14,10 @@ from vbpr.base.errors import VbprError
 from vbpr.data.dataset import Dataset
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.extraction.extract import extract
-from vbpr.models import configure
 from vbpr.stores.features.store import FeatureStore
 from vbpr.stores.model.factors import Factors
-from vbpr.train import train
+from vbpr.training.configure import configure
+from vbpr.training.train import train
 
 
 def neighbours(features: np.ndarray, k: int = 10, block: int = 1024) -> np.ndarray:

@@ -33,10 +33,14 @@ from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluation import metrics
 from vbpr.evaluation.evaluate import PARTS, evaluate
-from vbpr.models import MODELS, TrainConfig, configure
-from vbpr.recommender import ItemFeatures
 from vbpr.stores.features.store import FeatureStore
-from vbpr.train import align, fit, identity_of, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.config import TrainConfig
+from vbpr.training.configure import configure
+from vbpr.training.fit import fit
+from vbpr.training.identity import identity_of
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.models import MODELS
 
 Array = np.ndarray[Any, Any]
 

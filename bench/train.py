@@ -19,10 +19,11 @@ from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 from vbpr.compute.memory import available_memory
 from vbpr.data.split import Split
 from vbpr.evaluation.evaluate import evaluate
-from vbpr.models import TrainConfig, configure
-from vbpr.models.bpr import difference
-from vbpr.recommender import ItemFeatures
-from vbpr.train import fit
+from vbpr.training.config import TrainConfig
+from vbpr.training.configure import configure
+from vbpr.training.fit import fit
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.models.bpr.gradients import difference
 
 MODES: dict[str, dict[str, Any]] = {"own negative each": OWN_NEGATIVES, "default": {}}
 # What grows twofold: users, items, interactions.

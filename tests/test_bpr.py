@@ -8,12 +8,14 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
-from vbpr.models import PRESETS, PUBLISHED, TrainConfig, configure
-from vbpr.models.adam import Adam, summed
-from vbpr.models.batches import Batch, draw
-from vbpr.models.bpr import gradients, shared_loss
-from vbpr.models.prepared import Inputs
-from vbpr.sampling import TripletSampler
+from vbpr.training.config import TrainConfig
+from vbpr.training.configure import PRESETS, configure
+from vbpr.training.models import PUBLISHED
+from vbpr.training.models.bpr.adam import Adam, summed
+from vbpr.training.models.bpr.batches import Batch, draw
+from vbpr.training.models.bpr.gradients import gradients, shared_loss
+from vbpr.training.models.bpr.inputs import Inputs
+from vbpr.training.models.bpr.sampling import TripletSampler
 
 USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
 CONFIG = TrainConfig(reg_users=0.3, reg_items=0.2, reg_bias=0.7, reg_head=0.05)

@@ -8,11 +8,14 @@ import pytest
 import scipy.sparse as sp
 
 from vbpr import Interactions, Split, VbprError, configure
-from vbpr.models import collaborative
-from vbpr.models.collaborative import KERNEL_WIDTH, ease, leading, spectral
-from vbpr.models.hybrid import WEIGHTS, Hybrid
-from vbpr.models.vbpr import blend
-from vbpr.recommender import ItemFeatures
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.models import ease as ease_module
+from vbpr.training.models.blend import blend
+from vbpr.training.models.ease import EASE, KERNEL_WIDTH, ease
+from vbpr.training.models.hybrid import WEIGHTS, Hybrid
+from vbpr.training.models.implicit import Implicit
+from vbpr.training.models.singular import leading
+from vbpr.training.models.spectral import spectral
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +166,7 @@ def test_hybrid_without_one_side_is_the_other(split, features):
 
 def test_hybrid_keeps_ease_to_the_items_that_sell(split, features, monkeypatch):
     """Beyond MOST_BOUGHT the catalogue is too large for a square matrix."""
-    monkeypatch.setattr("vbpr.models.hybrid.MOST_BOUGHT", 5)
+    monkeypatch.setattr("vbpr.training.models.hybrid.MOST_BOUGHT", 5)
     part = Hybrid(configure("hybrid", **SMALL)).parts(split, features, [])["ease"]
     kept = part.items.any(1)
     assert kept.sum() == 5
@@ -183,7 +186,7 @@ def test_implicit_s_models_show_progress_and_are_as_without(split, name, capsys,
 
     monkeypatch.setattr("vbpr.base.progress.BRIEF", 0)
     c = configure(name, factors=4, epochs=3, alpha=7.0) if name == "als" else configure(name, factors=4, epochs=3)
-    made = collaborative.Implicit(c).fit(split, None)
+    made = Implicit(c).fit(split, None)
     total = 3 * split.train.nnz
     assert f"train {name}: {total:,} of {total:,} positives" in capsys.readouterr().err
     plain = {"factors": 4, "iterations": 3, "random_state": c.seed, "regularization": c.reg_items, "num_threads": 1}
@@ -202,11 +205,11 @@ def test_sweeps_for_the_leading_values_show_progress(split, capsys, monkeypatch)
 
 
 def test_ease_says_no_to_a_catalogue_that_it_cannot_invert(split, monkeypatch):
-    monkeypatch.setattr(collaborative, "EASE_ITEMS", 10)
+    monkeypatch.setattr(ease_module, "EASE_ITEMS", 10)
     with pytest.raises(VbprError, match=r"22 bought items .* --model hybrid"):
-        collaborative.EASE(configure("ease")).fit(split, None)
+        EASE(configure("ease")).fit(split, None)
     monkeypatch.undo()
     parts = {name: getattr(split, name)[:3] for name in ("user_ids", "train", "validation", "test")}
     few = dataclasses.replace(split, **parts)  # three users do not tell 22 items apart
     with pytest.raises(VbprError, match="EASE cannot be solved with a penalty of 0; raise reg_items"):
-        collaborative.EASE(configure("ease", reg_items=0.0)).fit(few, None)
+        EASE(configure("ease", reg_items=0.0)).fit(few, None)

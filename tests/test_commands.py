@@ -19,7 +19,7 @@ from vbpr import Factors, FeatureStore, VbprError
 from vbpr.base.files import read_bytes
 from vbpr.commands import train
 from vbpr.data.dataset import Dataset
-from vbpr.models.config import FILE_ONLY, called
+from vbpr.training.config import FILE_ONLY, called
 
 
 @pytest.mark.slow

@@ -42,10 +42,11 @@ from vbpr.data.converters.published import PUBLISHED
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import SplitConfig
 from vbpr.evaluation.evaluate import evaluate
-from vbpr.models import configure
 from vbpr.stores.model.factors import Factors
 from vbpr.tables import print_comparison
-from vbpr.train import fit, train
+from vbpr.training.configure import configure
+from vbpr.training.fit import fit
+from vbpr.training.train import train
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
@@ -78,7 +79,7 @@ def converted(tmp_path_factory) -> Dataset:
 
 @pytest.fixture
 def small(monkeypatch) -> Options:
-    monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 16)
+    monkeypatch.setattr("vbpr.training.models.dvbpr.network.WIDE", 16)
     dvbpr = {"epochs": 1, "image_size": 32, "dim": 4, "precision": "float32"}
     return Options(dvbpr=dvbpr, cae={"epochs": 1, "image_size": 32}, published=True, device="cpu")
 
@@ -312,7 +313,7 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
         (folder / "interactions.csv").write_text("\n".join(lines))
 
     def aucs():
-        monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 16)
+        monkeypatch.setattr("vbpr.training.models.dvbpr.network.WIDE", 16)
         dvbpr = {"epochs": 1, "image_size": 32, "dim": 4, "batch": 4, "precision": "float32"}
         options = Options(dvbpr=dvbpr, published=False, device="cpu")
         told = compare([Dataset.resolve(str(folder))], ["bprmf", "dvbpr"], tmp_path / "out", options)

@@ -11,9 +11,11 @@ from vbpr.compute.device import fault, multiplies_bfloat16, pick_device
 from vbpr.evaluation import metrics
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.extraction.engines import Encoder
-from vbpr.models import MODELS, bpr
 from vbpr.networks.registry import load_backbone
-from vbpr.train import align, fit, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.fit import fit
+from vbpr.training.models import MODELS
+from vbpr.training.models.bpr import bpr
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -8,7 +8,8 @@ import typer.main
 
 from conftest import ROOT
 from vbpr.commands import app
-from vbpr.models import MODELS, configure
+from vbpr.training.configure import configure
+from vbpr.training.models import MODELS
 
 START = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:vbpr|python -m vbpr|python cli\.py)\s+(.*)$")
 GROUP = typer.main.get_command(app)

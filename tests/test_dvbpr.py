@@ -14,10 +14,13 @@ from vbpr.base.stopping import Stopped
 from vbpr.data.images.source import BadImage
 from vbpr.data.interactions import Interactions
 from vbpr.data.split import Split
-from vbpr.models import configure, dvbpr
-from vbpr.models.bpr import Diverged
-from vbpr.models.dvbpr import CNNF, DVBPR, Pictures, build, dropped, penalised, penalty, plain_step
 from vbpr.networks.pixel_cache import PixelCache
+from vbpr.training.configure import configure
+from vbpr.training.models.bpr.bpr import Diverged
+from vbpr.training.models.dvbpr import dvbpr
+from vbpr.training.models.dvbpr.dvbpr import DVBPR
+from vbpr.training.models.dvbpr.network import CNNF, build, dropped, penalised, penalty
+from vbpr.training.models.dvbpr.steps import Pictures, plain_step
 
 
 class Drawn:
@@ -59,7 +62,7 @@ def tastes() -> tuple[Split, Drawn]:
 @pytest.fixture
 def narrow(monkeypatch):
     """Dense layers of 32 instead of 4,096: Adam on 22 million weights is seconds a step."""
-    monkeypatch.setattr("vbpr.models.dvbpr.WIDE", 32)
+    monkeypatch.setattr("vbpr.training.models.dvbpr.network.WIDE", 32)
 
 
 SMALL = {"image_size": 32, "batch": 32, "dim": 8, "epochs": 2, "device": "cpu", "precision": "float32"}
@@ -250,7 +253,7 @@ def test_a_stopped_run_resumes_to_the_same_vectors(narrow, tastes, tmp_path, mon
             return None
 
     with monkeypatch.context() as patch:
-        patch.setattr("vbpr.models.dvbpr.stop_signals", Interrupted)
+        patch.setattr("vbpr.training.models.dvbpr.dvbpr.stop_signals", Interrupted)
         with pytest.raises(Stopped, match="step 7"):
             model(images, tmp_path).fit(split, None)
     assert (tmp_path / "check").exists()

@@ -116,7 +116,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         names = wheel.namelist()
         tops = {name.split("/")[0] for name in names}
         assert {top for top in tops if not top.endswith(".dist-info")} == {"vbpr"}
-        needed = {"vbpr/py.typed", "vbpr/sample/images.tar", "vbpr/sample/interactions.csv", "vbpr/models/bpr.py"}
+        needed = {
+            "vbpr/py.typed",
+            "vbpr/sample/images.tar",
+            "vbpr/sample/interactions.csv",
+            "vbpr/training/models/ease.py",
+        }
         assert needed <= set(names)
         assert sum(info.file_size for info in wheel.infolist() if "/sample/" in info.filename) <= 10 * 2**20
 
@@ -139,6 +144,6 @@ def test_a_container_gets_as_many_threads_as_it_may_use(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_training_does_not_import_the_backbones_libraries():
-    code = "import vbpr.train, sys; print([m for m in ('timm', 'torchvision') if m in sys.modules])"
+    code = "import vbpr.training.train, sys; print([m for m in ('timm', 'torchvision') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr

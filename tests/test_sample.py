@@ -5,7 +5,8 @@ import pytest
 
 from vbpr import Dataset, FeatureStore, configure, evaluate, extract, sample
 from vbpr.demo import oracle
-from vbpr.train import align, fit, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from vbpr import VbprError
-from vbpr.sampling import TripletSampler
+from vbpr.training.models.bpr.sampling import TripletSampler
 
 CPU = torch.device("cpu")
 

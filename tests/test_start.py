@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from vbpr.models.start import HISTORY, SCALE, leading_axes, starting_point
+from vbpr.training.models.bpr.start import HISTORY, SCALE, leading_axes, starting_point
 
 USERS, ITEMS, D, K = 40, 30, 12, 3
 

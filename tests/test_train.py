@@ -15,12 +15,13 @@ import torch
 from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.base.stopping import Stopped
-from vbpr.models.bpr import BPR, Diverged, State
-from vbpr.models.bpr import gradients as real_gradients
-from vbpr.models.hybrid import Hybrid
-from vbpr.recommender import ItemFeatures
 from vbpr.stores.model.about import first_curve
-from vbpr.train import align, prepare
+from vbpr.training.catalogue import align, prepare
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.models.bpr.bpr import BPR, Diverged
+from vbpr.training.models.bpr.gradients import gradients as real_gradients
+from vbpr.training.models.bpr.progress import State
+from vbpr.training.models.hybrid import Hybrid
 
 SMALL = {"dim": 8, "device": "cpu", "precision": "float32", "batch": 64, "shared_negatives": 32}
 
@@ -107,7 +108,7 @@ def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features
 @pytest.mark.parametrize("values", [{}, {"memory_limit": 1e-6}, {"shared_negatives": 0}, {"patience": 1}])
 def test_a_run_goes_on_in_the_middle_of_an_epoch(board, board_features, tmp_path, monkeypatch, values):
     """Stopped after every few batches, over and over."""
-    monkeypatch.setattr("vbpr.models.bpr.CHUNK", 3)
+    monkeypatch.setattr("vbpr.training.models.bpr.bpr.CHUNK", 3)
     options = {"epochs": 4, "patience": 0, "batch": 16} | values
     whole = run(board, [board_features], tmp_path / "whole.h5", "visual", **options).factors
     stops = 0
@@ -116,7 +117,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(board, board_features, tmp_path
     def at_once():
         yield lambda: True
 
-    monkeypatch.setattr("vbpr.models.bpr.stop_signals", at_once)
+    monkeypatch.setattr("vbpr.training.models.bpr.bpr.stop_signals", at_once)
     while not (tmp_path / "m.h5").exists():
         try:
             again = run(board, [board_features], tmp_path / "m.h5", "visual", **options).factors
@@ -140,7 +141,8 @@ def test_a_finished_part_is_not_trained_again(board, board_features, tmp_path, m
         run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4)
     steps = []
     monkeypatch.setattr(
-        "vbpr.models.bpr.gradients", lambda p, *rest: steps.append("E" in p) or real_gradients(p, *rest)
+        "vbpr.training.models.bpr.bpr.gradients",
+        lambda p, *rest: steps.append("E" in p) or real_gradients(p, *rest),
     )
     resumed = run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4).factors
     assert steps and not any(steps)  # the latent part alone
@@ -238,7 +240,7 @@ def test_a_kill_before_the_model_is_written_does_not_cost_the_training(board, bo
         patched.setattr("vbpr.stores.model.factors.Factors.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(board, [board_features], out, **options)
     assert (tmp_path / ".m.h5.checkpoint").exists()
-    monkeypatch.setattr("vbpr.models.bpr.gradients", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("vbpr.training.models.bpr.bpr.gradients", lambda *_: pytest.fail("trained again"))
     run(board, [board_features], out, **options)
     assert not (tmp_path / ".m.h5.checkpoint").exists()
 

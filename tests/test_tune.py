@@ -19,11 +19,11 @@ import torch
 
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train, tune
-from vbpr import models as registry
 from vbpr.base.locks import locked
 from vbpr.base.progress import listening, report
 from vbpr.base.stopping import Stopped, stop_signals
-from vbpr.recommender import factors_of
+from vbpr.training import models as registry
+from vbpr.training.model import factors_of
 from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}

@@ -9,12 +9,12 @@ from types import ModuleType
 from typing import Any
 
 PUBLIC = {
-    "BPRMF": "estimators",
+    "BPRMF": "training.estimators",
     "Dataset": "data.dataset",
     "FeatureStore": "stores.features.store",
     "Factors": "stores.model.factors",
     "Interactions": "data.interactions",
-    "MODELS": "models",
+    "MODELS": "training.models",
     "BACKBONES": "networks.registry",
     "Backbone": "networks.backbone",
     "Metrics": "evaluation.evaluate",
@@ -23,18 +23,18 @@ PUBLIC = {
     "Split": "data.split",
     "SplitConfig": "data.split",
     "Stopped": "base.stopping",
-    "TrainConfig": "models",
-    "VBPR": "estimators",
-    "Visual": "estimators",
+    "TrainConfig": "training.config",
+    "VBPR": "training.estimators",
+    "Visual": "training.estimators",
     "VbprError": "base.errors",
     "add_items": "add_items",
-    "configure": "models",
+    "configure": "training.configure",
     "encode_photo": "extraction.photos",
     "evaluate": "evaluation.evaluate",
     "extract": "extraction.extract",
     "load_backbone": "networks.registry",
     "open_images": "data.images",
-    "train": "train",
+    "train": "training.train",
     "tune": "tune",
 }
 
@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 class Package(ModuleType):
-    """Keeps `vbpr.train` the function: importing the file train.py must not put the module in its place."""
+    """Keeps `vbpr.training.train` the function: importing the file train.py must not put the module in its place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in PUBLIC and isinstance(value, ModuleType)):

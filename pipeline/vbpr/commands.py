@@ -290,11 +290,11 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from .data.dataset import Dataset
     from .data.split import SplitConfig
-    from .models import configure, refuse_idle
     from .nearest import index_path
     from .stores.features.store import stores_of
     from .stores.model.about import first_curve
-    from .train import train as run
+    from .training.configure import configure, refuse_idle
+    from .training.train import train as run
 
     files = features or []
     stores = stores_of(files)
@@ -864,8 +864,8 @@ def compare(
     from .compare import compare as run
     from .data.dataset import Dataset
     from .data.split import SplitConfig
-    from .models import refuse_idle
     from .tables import print_comparison
+    from .training.configure import refuse_idle
 
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
     beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")

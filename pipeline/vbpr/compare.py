@@ -42,11 +42,15 @@ from .evaluation.intervals import interval
 from .evaluation.metrics import mean_auc, ndcg
 from .extraction.extract import extract
 from .extraction.own_autoencoder import autoencoder_of
-from .models import MODELS, TrainConfig, configure
-from .models.dvbpr import build
 from .stores.features.store import FeatureStore
 from .stores.model.factors import Factors
-from .train import align, fit, identity_of, made_from, pictures_in, versions
+from .training.catalogue import align
+from .training.config import TrainConfig
+from .training.configure import configure
+from .training.fit import fit, made_from, versions
+from .training.identity import identity_of, pictures_in
+from .training.models import MODELS
+from .training.models.dvbpr.network import build
 
 MEANS = ("auc", "auc_strict", "ndcg@10", "recall@20", "hr@10", "mrr", "map", "coverage@10")
 RESAMPLES = 2000

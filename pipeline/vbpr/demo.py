@@ -22,14 +22,16 @@ from .data.dataset import Dataset
 from .data.split import Split
 from .evaluation.evaluate import evaluate
 from .extraction.extract import extract
-from .models import configure
 from .nearest import Nearest
 from .pictures import Photos, Row, grid
 from .stores.features.store import FeatureStore
 from .stores.model.factors import Factors
 from .stores.model.lookup import indices_of
 from .tables import print_metrics
-from .train import align, fit, prepare, train
+from .training.catalogue import align, prepare
+from .training.configure import configure
+from .training.fit import fit
+from .training.train import train
 
 
 def oracle(split: Split) -> Factors:

@@ -31,14 +31,16 @@ from .data.split import Split
 from .evaluation import metrics
 from .evaluation.evaluate import COLD, Metrics, evaluate
 from .evaluation.ranks import Ranks
-from .models import MODELS, configure
 from .pictures import Photos
 from .stores.features.store import FeatureStore
 from .stores.model.about import first_curve
 from .stores.model.factors import Factors
 from .stores.model.head import unit_rows
 from .stores.model.topk import best
-from .train import align, fit
+from .training.catalogue import align
+from .training.configure import configure
+from .training.fit import fit
+from .training.models import MODELS
 
 SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map
 MADE_BY = ("backbone", "weights_digest", "preprocessing", "precision")  # of features, what makes them comparable

@@ -29,10 +29,14 @@ from .base.targets import check_target
 from .data.dataset import Dataset
 from .data.split import Split, SplitConfig
 from .evaluation.evaluate import PARTS, evaluate
-from .models import MODELS, TrainConfig, configure
-from .recommender import ItemFeatures
 from .stores.features.store import FeatureStore, stores_of
-from .train import align, fit, identity_of, prepare
+from .training.catalogue import align, prepare
+from .training.config import TrainConfig
+from .training.configure import configure
+from .training.fit import fit
+from .training.identity import identity_of
+from .training.item_features import ItemFeatures
+from .training.models import MODELS
 
 if TYPE_CHECKING:
     import optuna

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..sampling import TripletSampler, spans
-from .config import TrainConfig
+from ...config import TrainConfig
+from .sampling import TripletSampler, spans
 
 
 @dataclasses.dataclass(frozen=True)

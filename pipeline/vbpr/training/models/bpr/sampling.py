@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from .base.errors import VbprError
+from ....base.errors import VbprError
 
 POSITIVES = ("interactions", "users")
 EPOCHS = 0x5DEECE66D1B54A33  # far from the seeds of everything else

@@ -1,18 +1,15 @@
-"""What a model must do to be trained, evaluated, asked and shown: turn a split and features into factors."""
+"""The features of a catalogue's items, in the order of a split, with their mean and deviation."""
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
-from .base.arrays import Array
-from .base.errors import VbprError
-from .data.split import Split
-from .stores.features.rows import Rows
-from .stores.model.factors import Factors
-from .stores.model.head import Head
+from ..base.arrays import Array
+from ..base.errors import VbprError
+from ..stores.features.rows import Rows
 
 # Of features at a time: what is done to them stays in the cache, and torch widens float16 five times as fast as NumPy.
 ROWS = 512
@@ -110,39 +107,4 @@ class ItemFeatures:
         return z
 
 
-def factors_of(
-    split: Split,
-    users: Array,
-    items: Array,
-    bias: Array | None = None,
-    head: Head | None = None,
-    about: dict[str, Any] | None = None,
-) -> Factors:
-    """Factors fitted under a split, as float32; without a bias it is zero."""
-    return Factors(
-        np.ascontiguousarray(users, np.float32),
-        np.ascontiguousarray(items, np.float32),
-        np.zeros(len(items), np.float32) if bias is None else np.ascontiguousarray(bias, np.float32),
-        split.user_ids,
-        split.item_ids,
-        split.train,
-        split.validation,
-        split.test,
-        head,
-        about or {},
-    )
-
-
-class Recommender(Protocol):
-    """A model that can be fitted."""
-
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
-        """Fit to `split.train`; `split.validation` may choose the epoch, whose candidates `split.test` is left out of.
-
-        Args:
-            features: None for models that use none.
-        """
-        ...
-
-
-__all__ = ["ROWS", "Aligned", "ItemFeatures", "Recommender", "factors_of"]
+__all__ = ["ROWS", "Aligned", "ItemFeatures"]

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from .base.errors import VbprError
-from .data.interactions import Interactions
-from .data.split import Split, SplitConfig
-from .models import MODELS, configure, refuse_idle
-from .stores.features.store import FeatureStore, stores_of
-from .stores.model.factors import Factors
-from .train import absent_from, align, fit, made_from
+from ..base.errors import VbprError
+from ..data.interactions import Interactions
+from ..data.split import Split, SplitConfig
+from ..stores.features.store import FeatureStore, stores_of
+from ..stores.model.factors import Factors
+from .catalogue import absent_from, align
+from .configure import configure, refuse_idle
+from .fit import fit, made_from
+from .models import MODELS
 
 
 class Visual:

@@ -1,62 +1,17 @@
-"""VBPR (He & McAuley, 2016): a learned view of image features, and latent factors for what images do not show.
-
-    score(u, i) = theta_u . E f_i + beta . f_i + gamma_u . (s_i gamma_i) + s_i b_i
-
-Trained together, the latent part explains the purchases first and the head is left with little to learn, so that cold
-items suffer. By default each part is therefore trained by BPR on its own, and the two are added in units of their
-standard deviation over the catalogue, user by user: still two matrices and a bias. `joint` trains them together.
-"""
+"""Models of several parts: each trained on its own, then added in units of its deviation."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..base.arrays import Array
-from ..data.split import Split
-from ..recommender import ItemFeatures
-from ..stores.model.factors import Factors
-from ..stores.model.head import Head
-from .bpr import BPR, BPRMF, Diverged
-from .config import TrainConfig
-
-
-class VBPR:
-    """Visual and latent factors; `dim` or `factors` of 0 leaves the other part alone.
-
-    Trained apart, rate, batch, shrinkage and penalties are the visual part's; the latent part has its own (LATENT), and
-    LATENT_EPOCHS for each of the visual part's.
-    """
-
-    def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
-        self.config, self.checkpoint = config, checkpoint
-
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
-        """See `Recommender.fit`.
-
-        Raises:
-            Diverged: a part did; the model is made of its best epoch and of the others.
-        """
-        c = self.config
-        if c.joint or not c.factors:
-            return BPR(c, self.checkpoint).fit(split, features)
-        two = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
-        if not c.dim:
-            return BPR(two, self.checkpoint).fit(split, None)
-        one = c.changed(factors=0, item_bias=False)
-        faults: list[str] = []
-        visual = part(one, self.checkpoint, "visual", split, features, faults)
-        other = part(two, self.checkpoint, "latent", split, None, faults)
-        return whole(blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"]), faults)
-
-
-# Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
-LATENT: dict[str, Any] = {
-    **{name: value for name, value in BPRMF.items() if name not in ("factors", "item_bias", "negatives", "epochs")},
-    "popularity_share": 0.25,
-}
-LATENT_EPOCHS = 4
+from ...base.arrays import Array
+from ...data.split import Split
+from ...stores.model.factors import Factors
+from ...stores.model.head import Head
+from ..config import TrainConfig
+from ..item_features import ItemFeatures
+from .bpr.bpr import BPR, Diverged
 
 
 def part(
@@ -143,4 +98,4 @@ def deviation(factors: Factors) -> Array:
     return spread
 
 
-__all__ = ["VBPR", "blend", "part", "whole"]
+__all__ = ["blend", "part", "whole"]

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from ..base.errors import VbprError
-from ..data.split import Split
-from ..recommender import ItemFeatures, factors_of
-from ..stores.model.factors import Factors
-from ..stores.model.head import Head
-from .config import TrainConfig
+from ...base.errors import VbprError
+from ...data.split import Split
+from ...stores.model.factors import Factors
+from ...stores.model.head import Head
+from ..config import TrainConfig
+from ..item_features import ItemFeatures
+from ..model import factors_of
 
 
 class Popularity:

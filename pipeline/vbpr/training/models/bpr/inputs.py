@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base.arrays import Array
-from ..base.errors import VbprError
-from ..base.progress import console
-from ..compute.memory import available_memory, memory_on_disk, read_ahead
-from ..data.split import Split
-from ..recommender import ROWS, ItemFeatures
-from ..stores.model.head import Head
+from ....base.arrays import Array
+from ....base.errors import VbprError
+from ....base.progress import console
+from ....compute.memory import available_memory, memory_on_disk, read_ahead
+from ....data.split import Split
+from ....stores.model.head import Head
+from ...config import TrainConfig
+from ...item_features import ROWS, ItemFeatures
 from .batches import Batch
-from .config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.split import Split
-from ..recommender import ItemFeatures
-from ..stores.model.factors import Factors
-from .bpr import BPRMF
-from .collaborative import ease, spectral
-from .config import TrainConfig
-from .vbpr import blend, part, whole
+from ...data.split import Split
+from ...stores.model.factors import Factors
+from ..config import TrainConfig
+from ..item_features import ItemFeatures
+from .blend import blend, part, whole
+from .bpr.bpr import BPRMF
+from .ease import ease
+from .spectral import spectral
 
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged

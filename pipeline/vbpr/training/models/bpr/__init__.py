@@ -1,0 +1,1 @@
+"""Bayesian personalised ranking: the engine of `visual`, `vbpr` and `bprmf`."""

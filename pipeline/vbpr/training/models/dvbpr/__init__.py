@@ -1,0 +1,1 @@
+"""DVBPR (Kang et al. 2017): the image network learns end to end."""

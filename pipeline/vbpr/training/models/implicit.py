@@ -1,0 +1,49 @@
+"""The models of the implicit library."""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+from ...base.progress import Progress
+from ...data.split import Split
+from ...stores.model.factors import Factors
+from ..config import TrainConfig
+from ..item_features import ItemFeatures
+from ..model import HISTORY_ONLY, factors_of, some_factors
+
+
+@dataclasses.dataclass(frozen=True)
+class Implicit:
+    """A model of the implicit library; its BPR draws negatives by popularity and keeps the bias in a last column.
+
+    One thread each: with more, its results depend on which comes first."""
+
+    config: TrainConfig
+    checkpoint: Path | None = None
+
+    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+        """See `Recommender.fit`."""
+        from implicit.cpu.als import AlternatingLeastSquares
+        from implicit.cpu.bpr import BayesianPersonalizedRanking
+
+        c = self.config
+        some_factors(c)
+        common = {
+            "factors": c.factors,
+            "iterations": c.epochs,
+            "random_state": c.seed,
+            "regularization": c.reg_items,
+            "num_threads": 1,
+        }
+        count = split.train.nnz
+        with warnings.catch_warnings(), Progress(f"train {c.model}", count * c.epochs, "positives") as bar:
+            warnings.simplefilter("ignore")
+            if c.model == "als":
+                model = AlternatingLeastSquares(alpha=c.alpha, **common)
+            else:
+                model = BayesianPersonalizedRanking(learning_rate=c.lr, **common)
+            model.fit(split.train, show_progress=False, callback=lambda *_: bar.advance(count))
+        return factors_of(split, model.user_factors, model.item_factors, about=HISTORY_ONLY)
+
+
+__all__ = ["Implicit"]
