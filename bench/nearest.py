@@ -21,7 +21,8 @@ import faiss
 import numpy as np
 from common import PeakMemory, machine, resident, table
 
-from vbpr.nearest import Nearest, among, build, contents
+from vbpr.answers.index_kinds import among, build
+from vbpr.answers.nearest import Nearest, contents
 from vbpr.stores.model.head import unit_rows
 
 

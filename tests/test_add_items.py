@@ -7,8 +7,8 @@ import vbpr.stores.model.factors
 from small import draw, made
 from test_recommend import run
 from vbpr import Factors, Nearest, VbprError, add_items
+from vbpr.answers.index_file import index_path
 from vbpr.extraction.photos import encode_photo
-from vbpr.nearest import index_path
 
 
 @pytest.fixture

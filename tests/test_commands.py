@@ -166,7 +166,7 @@ def test_the_same_features_twice_are_refused(refused, board_features, tmp_path):
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(refused, board_model, tmp_path, monkeypatch):
-    for module in ("vbpr.nearest.Nearest.open", "vbpr.stores.model.factors.Factors.load"):
+    for module in ("vbpr.answers.nearest.Nearest.open", "vbpr.stores.model.factors.Factors.load"):
         monkeypatch.setattr(module, lambda *_: pytest.fail("work was done"))
     (tmp_path / "ids.txt").write_text("red-00")
     listed = ("similar", board_model, "--items", tmp_path / "ids.txt")

@@ -5,14 +5,16 @@ import h5py
 import numpy as np
 import pytest
 
+import vbpr.answers.nearest
 import vbpr.base.progress
-import vbpr.nearest
 from conftest import PROVENANCE
 from small import made
 from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
+from vbpr.answers import index_kinds
+from vbpr.answers.index_file import digest_of, index_path
+from vbpr.answers.index_kinds import among, build, choose
 from vbpr.base.hdf5 import read_strings, read_text, write_text
-from vbpr.nearest import among, build, choose, digest_of, index_path
 from vbpr.stores.model.head import unit_rows
 
 
@@ -39,12 +41,12 @@ def test_every_kind_finds_what_a_plain_sort_finds_and_states_its_recall(kind):
 
 
 def test_two_builds_of_faiss_are_refused(tmp_path, monkeypatch):
-    assert vbpr.nearest.one_faiss() is None
+    assert vbpr.answers.index_kinds.one_faiss() is None
     for name in ("faiss_cpu", "faiss_gpu_cu12", "faiss_notes"):
         (tmp_path / f"{name}-1.0.dist-info").mkdir()
         (tmp_path / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Name: {name.replace('_', '-')}\nVersion: 1.0\n")
     monkeypatch.setattr("sys.path", [str(tmp_path)])
-    vbpr.nearest.one_faiss.cache_clear()
+    vbpr.answers.index_kinds.one_faiss.cache_clear()
     with pytest.raises(VbprError, match=r"faiss-cpu and faiss-gpu-cu12 are both installed.*pip uninstall"):
         build(clustered(20), "flat")
 
@@ -52,7 +54,7 @@ def test_two_builds_of_faiss_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfpq"])
 @pytest.mark.parametrize("subset", [0, 10**9])
 def test_filters_let_nothing_else_through_and_lose_nothing(kind, subset, monkeypatch):
-    monkeypatch.setattr(vbpr.nearest, "SUBSET", subset)  # both roads: FAISS's selector, and one by one
+    monkeypatch.setattr(vbpr.answers.nearest, "SUBSET", subset)  # both roads: FAISS's selector, and one by one
     vectors = clustered()
     near, allowed = near_of(vectors, kind), np.random.default_rng(1).random(4000) < 0.3
     found = near.search_many(vectors[:50], 10, allowed)[0]
@@ -81,7 +83,7 @@ def test_too_few_items_for_the_codes_of_ivfpq_are_searched_exactly(n):
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq", "flat"])
 def test_building_shows_progress_unless_it_is_a_copy(kind, monkeypatch, capsys):
-    monkeypatch.setattr(vbpr.nearest, "BLOCK", 512)
+    monkeypatch.setattr(index_kinds, "BLOCK", 512)
     monkeypatch.setattr(vbpr.base.progress, "LINE_EVERY", 0)
     about = build(clustered(2000), kind)[1]
     said = capsys.readouterr().err
@@ -96,7 +98,7 @@ def test_blocks_change_nothing_of_lists(monkeypatch):
 
     vectors, made = clustered(2000), []
     for block in (10**9, 512):
-        monkeypatch.setattr(vbpr.nearest, "BLOCK", block)
+        monkeypatch.setattr(index_kinds, "BLOCK", block)
         made.append(faiss.serialize_index(build(vectors, "ivfpq")[0]))
     np.testing.assert_array_equal(*made)
 
@@ -164,7 +166,7 @@ def test_the_commands_index_and_ask_by_item_items_photo_and_file(model, tmp_path
 
 
 def test_vectors_wider_than_the_axes_lose_nothing_that_matters(monkeypatch):
-    monkeypatch.setattr(vbpr.nearest, "AXES", 32)
+    monkeypatch.setattr(index_kinds, "AXES", 32)
     rng = np.random.default_rng(3)
     size = np.arange(1, 101) ** -0.6
     vectors = unit_rows(
@@ -195,7 +197,7 @@ def test_many_queries_go_to_the_gpu_and_few_do_not(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda resources, device, index: Elsewhere(), raising=False)
-    monkeypatch.setattr(vbpr.nearest, "GPU_WORK", 100 * vectors.size)
+    monkeypatch.setattr(vbpr.answers.nearest, "GPU_WORK", 100 * vectors.size)
     few, many = near.search_many(vectors[:1], 5)[0], near.search_many(vectors[:100], 5)[0]
     assert asked == [100]
     np.testing.assert_array_equal(many[:1], few)
@@ -222,7 +224,7 @@ def test_a_full_gpu_leaves_the_work_to_the_processor(monkeypatch, when):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
     monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
     monkeypatch.setattr(faiss, "index_cpu_to_gpu", copy, raising=False)
-    monkeypatch.setattr(vbpr.nearest, "GPU_WORK", 100 * vectors.size)
+    monkeypatch.setattr(vbpr.answers.nearest, "GPU_WORK", 100 * vectors.size)
     assert near.search_many(vectors[:100], 1)[0].ravel().tolist() == list(range(100))
 
 
@@ -329,7 +331,7 @@ def test_a_model_without_item_vectors_has_no_neighbours(tmp_path):
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
 def test_few_allowed_items_and_few_answers_are_searched_for_as_hard_as_need_be(kind, monkeypatch):
-    monkeypatch.setattr(vbpr.nearest, "SUBSET", 0)
+    monkeypatch.setattr(vbpr.answers.nearest, "SUBSET", 0)
     vectors = clustered()
     near, allowed = near_of(vectors, kind), np.arange(4000) % 100 == 7
     found = near.search_many(vectors[:100], 10, allowed)[0]

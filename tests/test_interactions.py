@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vbpr import Dataset, Interactions, Split, SplitConfig, VbprError
-from vbpr.asking import allowed
+from vbpr.answers.filters import allowed
 
 ODD_IDS = ["007", "7", "NaN", "nan", "1.0", "1", "None", "true", "1e5", "ütf-8", "a b", "-"]
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.sparse as sp
 
 from small import made
-from vbpr.asking import groups_of
+from vbpr.answers.filters import groups_of
 from vbpr.base.errors import VbprError
 from vbpr.commands import app
 from vbpr.evaluation.evaluate import evaluate

@@ -288,9 +288,9 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Stage two: learn tastes on cached features, into a model file."""
+    from .answers.index_file import index_path
     from .data.dataset import Dataset
     from .data.split import SplitConfig
-    from .nearest import index_path
     from .stores.features.store import stores_of
     from .stores.model.about import first_curve
     from .training.configure import configure, refuse_idle
@@ -497,8 +497,8 @@ def recommend(
     """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
     import time
 
-    from .asking import allowed as allow
-    from .asking import groups_of, read_known
+    from .answers.filters import allowed as allow
+    from .answers.filters import groups_of, read_known
     from .base.targets import check_table
     from .data.dataset import Dataset
     from .pictures import Photos, Row, check_grid, save_grid
@@ -584,8 +584,9 @@ def index(
     """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
     import time
 
+    from .answers.index_file import index_path
+    from .answers.nearest import Nearest
     from .base.targets import check_target
-    from .nearest import Nearest, index_path
 
     path = out or index_path(file)
     check_target(path, "index")
@@ -622,12 +623,13 @@ def similar(
     grid: Grid = None,
 ) -> Any:
     """The items nearest to items or photos."""
-    from .asking import allowed as allow
-    from .asking import read_known, write_answers
+    from .answers.everyone import write_answers
+    from .answers.filters import allowed as allow
+    from .answers.filters import read_known
+    from .answers.nearest import Nearest
     from .base.targets import check_table
     from .data.dataset import Dataset
     from .extraction.photos import encode_photos
-    from .nearest import Nearest
     from .pictures import Photos, Row, check_grid, save_grid
     from .tables import print_items
 
@@ -675,7 +677,7 @@ def add_items(
     device: Device = "auto",
 ) -> None:
     """New items from their images alone, ranked for every user at once, without retraining."""
-    from .add_items import add_items as run
+    from .answers.add_items import add_items as run
     from .extraction.extract import summary
 
     done = run(model, images, weights=weights, duplicates=duplicates, device=device)
@@ -787,7 +789,7 @@ def info(
     elif failures or verify:
         raise VbprError(f"--failures and --verify are for feature files; {file} is another kind ({kind or 'unknown'})")
     elif kind == "index":
-        from .nearest import read_index
+        from .answers.index_file import read_index
 
         data, ids, about = read_index(file)
         print(f"{file}: index, {len(ids):,} items, {data.nbytes / 2**20:,.1f} MB")

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from . import sample
+from .answers.nearest import Nearest
 from .base.files import replace_text, replacing
 from .base.hdf5 import read_strings
 from .base.stopping import Stopped, stop_signals
@@ -22,7 +23,6 @@ from .data.dataset import Dataset
 from .data.split import Split
 from .evaluation.evaluate import evaluate
 from .extraction.extract import extract
-from .nearest import Nearest
 from .pictures import Photos, Row, grid
 from .stores.features.store import FeatureStore
 from .stores.model.factors import Factors

@@ -25,15 +25,16 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from .asking import allowed as allow
-from .asking import groups_of, read_known
+from .answers.filters import allowed as allow
+from .answers.filters import groups_of, read_known
+from .answers.index_file import index_path
+from .answers.nearest import UNKNOWN, Nearest
 from .base.arrays import Array
 from .base.errors import VbprError
 from .base.files import digest
 from .data.dataset import Dataset
 from .data.images.source import BadImage, stamp
 from .extraction.photos import PhotoEncoder
-from .nearest import UNKNOWN, Nearest, index_path
 from .pictures import Photos
 from .stores.model.factors import BLIND, Factors
 from .stores.model.topk import first_of_groups

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from .base.arrays import Array
-from .base.errors import VbprError, some
-from .base.files import digest
-from .base.locks import locked
-from .base.progress import Progress
-from .base.stopping import Stopped, stop_signals
-from .data.images import open_images
-from .data.images.source import BadImage, ImageSource, Pixels
-from .extraction.photos import PhotoEncoder
-from .nearest import Nearest, index_path
-from .stores.model.factors import BLIND, Factors
+from ..base.arrays import Array
+from ..base.errors import VbprError, some
+from ..base.files import digest
+from ..base.locks import locked
+from ..base.progress import Progress
+from ..base.stopping import Stopped, stop_signals
+from ..data.images import open_images
+from ..data.images.source import BadImage, ImageSource, Pixels
+from ..extraction.photos import PhotoEncoder
+from ..stores.model.factors import BLIND, Factors
+from .index_file import index_path
+from .nearest import Nearest
 
 BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .base.arrays import Array, Strings, composed
-from .base.errors import VbprError, near, some
-from .base.files import read_bytes, replacing_table
-from .base.progress import console
+from ..base.arrays import Array, Strings, composed
+from ..base.errors import VbprError, near, some
+from ..base.files import read_bytes
+from ..base.progress import console
 
 LONGEST_LIST = 2**31  # bytes of a file of ids
 
@@ -104,21 +104,4 @@ def groups_of(item_ids: Strings, items: Mapping[str, dict[str, str]], column: st
     return np.array(own, np.int64)
 
 
-def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple[str, float]]], what: str) -> int:
-    """Write the answers to many queries as Parquet or CSV: query, rank, item_id and `what`. Returns the rows.
-
-    Raises:
-        VbprError: a name that ends otherwise, or a place that cannot be written.
-    """
-    import pyarrow as pa
-
-    rows = [(q, n, i, s) for q, found in zip(queries, answers, strict=True) for n, (i, s) in enumerate(found, 1)]
-    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
-    types = {"query": pa.string(), "rank": pa.int32(), "item_id": pa.string(), what: pa.float32()}
-    table = pa.table({name: pa.array(values, types[name]) for name, values in zip(types, columns, strict=True)})
-    with replacing_table(path, table.schema) as writer:
-        writer.write_table(table)
-    return len(rows)
-
-
-__all__ = ["allowed", "groups_of", "read_known", "write_answers"]
+__all__ = ["allowed", "groups_of", "read_known"]
