@@ -28,12 +28,13 @@ from common import machine, table, write_page
 import vbpr
 from vbpr.base.errors import VbprError
 from vbpr.base.files import replace_text
-from vbpr.compare import holm, paired_tests, shown_p
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluation import metrics
 from vbpr.evaluation.evaluate import PARTS, evaluate
 from vbpr.stores.features.store import FeatureStore
+from vbpr.studies.compare.table import shown_p
+from vbpr.studies.compare.tests import holm, paired_tests
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.config import TrainConfig
 from vbpr.training.configure import configure

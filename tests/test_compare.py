@@ -18,31 +18,24 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy import stats
 
-import vbpr.compare
+import vbpr.studies.compare.cells
+import vbpr.studies.compare.compare
 from conftest import TINY
 from vbpr.base.errors import VbprError
 from vbpr.base.locks import locked
 from vbpr.base.stopping import Stopped
-from vbpr.compare import (
-    USERS,
-    Options,
-    compare,
-    differences,
-    draw,
-    holm,
-    markdown,
-    methods_of,
-    paired_tests,
-    sampled_auc,
-    spending,
-    told_apart,
-)
 from vbpr.data.converters import convert
 from vbpr.data.converters.published import PUBLISHED
 from vbpr.data.dataset import Dataset
 from vbpr.data.split import SplitConfig
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.stores.model.factors import Factors
+from vbpr.studies.compare.cells import USERS, sampled_auc, spending
+from vbpr.studies.compare.compare import compare
+from vbpr.studies.compare.methods import Options, methods_of
+from vbpr.studies.compare.plot import draw
+from vbpr.studies.compare.table import differences, markdown
+from vbpr.studies.compare.tests import holm, paired_tests, told_apart
 from vbpr.tables import print_comparison
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
@@ -109,7 +102,7 @@ def test_from_the_original_file_to_the_table_and_again_for_nothing(converted, sm
     def never(*_a, **_k):
         raise AssertionError("a finished cell was computed again")
 
-    monkeypatch.setattr("vbpr.compare.fit", never)
+    monkeypatch.setattr("vbpr.studies.compare.cells.fit", never)
     assert compare([converted], names, tmp_path, small) == result
 
 
@@ -132,13 +125,13 @@ def test_what_a_later_method_lacks_is_said_before_the_first_is_trained(converted
 def test_published_protocols_are_added_to_finished_cells(converted, small, tmp_path, monkeypatch):
     names, fitted = ["cae", "knn"], []
     compare([converted], names, tmp_path, dataclasses.replace(small, published=False))
-    fit = vbpr.compare.fit
+    fit = vbpr.studies.compare.cells.fit
 
     def counted(split, matrix, config, *rest):
         fitted.append(config)
         return fit(split, matrix, config, *rest)
 
-    monkeypatch.setattr("vbpr.compare.fit", counted)
+    monkeypatch.setattr("vbpr.studies.compare.cells.fit", counted)
     rows = compare([converted], names, tmp_path, small)["data"][0]["methods"]
     assert [config.identity.endswith(" oracle") for config in fitted] == [True]  # whose epoch the test items choose
     assert set(rows[0]["published_protocols"]) == {"sampled-100", "sampled-1", "best-epoch-on-test"}
@@ -341,8 +334,12 @@ def test_other_test_items_or_photographs_are_measured_anew(tmp_path, monkeypatch
 
 
 def test_what_stopped_runs_took_is_counted(board, tmp_path, monkeypatch):
-    clock, fit, options = [0.0], vbpr.compare.fit, Options(random_weights=True, published=False, device="cpu")
-    monkeypatch.setattr(vbpr.compare.time, "monotonic", lambda: clock[0])
+    clock, fit, options = (
+        [0.0],
+        vbpr.studies.compare.cells.fit,
+        Options(random_weights=True, published=False, device="cpu"),
+    )
+    monkeypatch.setattr(vbpr.studies.compare.cells.time, "monotonic", lambda: clock[0])
 
     def row():
         return compare([Dataset.resolve(str(board))], ["bprmf"], tmp_path / "out", options)["data"][0]["methods"][0]
@@ -356,7 +353,7 @@ def test_what_stopped_runs_took_is_counted(board, tmp_path, monkeypatch):
         return fit(*given)
 
     for training in (stopped, stopped, slow):
-        monkeypatch.setattr(vbpr.compare, "fit", training)
+        monkeypatch.setattr(vbpr.studies.compare.cells, "fit", training)
         if training is slow:
             assert row()["seconds"] == row()["seconds"] == 210
         else:
@@ -367,7 +364,7 @@ def test_what_stopped_runs_took_is_counted(board, tmp_path, monkeypatch):
 
 def test_an_extractions_time_is_that_of_all_its_runs_with_work(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(vbpr.compare.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(vbpr.studies.compare.cells.time, "monotonic", lambda: clock[0])
     note, known = tmp_path / "a.spent.json", []
     for seconds, worked, kind in ((5, True, "a"), (7, False, "a"), (2, True, "a"), (1, True, "b")):
         with spending(note, {"identity": kind}) as spent:
@@ -458,7 +455,7 @@ def test_cells_are_of_their_features_and_the_oracle_chooses_on_test(board, tmp_p
         fitted.append((split.validation.indices.tolist(), split.test.indices.tolist()))
         return fit(split, *rest)
 
-    monkeypatch.setattr("vbpr.compare.fit", spy)
+    monkeypatch.setattr("vbpr.studies.compare.cells.fit", spy)
     data, out = [Dataset.resolve(str(board))], tmp_path / "out"
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -511,7 +508,7 @@ def test_another_split_leaves_finished_cells_alone(board, tmp_path, monkeypatch)
         return compare([Dataset.resolve(str(board))], ["bprmf"], tmp_path / "out", options)["data"][0]["methods"]
 
     first, other = run(0), run(1)
-    monkeypatch.setattr(vbpr.compare, "fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(vbpr.studies.compare.cells, "fit", lambda *_: pytest.fail("trained again"))
     assert run(0) == first != other == run(1)
 
 

@@ -22,9 +22,10 @@ from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, e
 from vbpr.base.locks import locked
 from vbpr.base.progress import listening, report
 from vbpr.base.stopping import Stopped, stop_signals
+from vbpr.studies.tune.spaces import SPACES, defaults
+from vbpr.studies.tune.tune import OBJECTIVES
 from vbpr.training import models as registry
 from vbpr.training.model import factors_of
-from vbpr.tune import OBJECTIVES, SPACES, defaults
 
 QUICK = {"device": "cpu", "trials": 2}
 SMALL = {"epochs": (2, 4), "factors": (1, 4)}
@@ -119,7 +120,7 @@ def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, t
 CHILD = f"""
 import sys
 from vbpr import Dataset, Stopped, tune
-from vbpr.tune import SPACES
+from vbpr.studies.tune.spaces import SPACES
 SPACES["bprmf"] = SPACES["bprmf"] | {{k: v for k, v in {SMALL}.items() if k in SPACES["bprmf"]}}
 try:
     tune(Dataset.resolve(sys.argv[1]), [], "bprmf", sys.argv[2], device="cpu", trials=400)
@@ -215,7 +216,7 @@ def test_a_study_in_use_or_on_a_full_disk_is_not_called_damaged(board, tmp_path,
     def full(*_):
         raise sqlite3.OperationalError("database or disk is full")
 
-    for target, name in ((sys.modules["vbpr.tune"], "fit"), (optuna.Study, "set_user_attr")):
+    for target, name in ((sys.modules["vbpr.studies.tune.tune"], "fit"), (optuna.Study, "set_user_attr")):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, lambda *_: sqlite_fails(full))
             with pytest.raises(VbprError, match=r"b\.db could not be written \(database or disk is full\); make room"):
@@ -362,7 +363,7 @@ def test_a_study_stopped_within_a_trial_says_how_to_go_on(board, board_features,
     def stop(*_):
         raise Stopped("stopped after epoch 1 of 5")
 
-    monkeypatch.setattr(sys.modules["vbpr.tune"], "run_trial", stop)
+    monkeypatch.setattr(sys.modules["vbpr.studies.tune.tune"], "run_trial", stop)
     with pytest.raises(Stopped, match="stopped in trial 1; run the same command again to resume"):
         run(board, board_features, "visual", tmp_path / "b.json")
 

@@ -35,7 +35,7 @@ PUBLIC = {
     "load_backbone": "networks.registry",
     "open_images": "data.images",
     "train": "training.train",
-    "tune": "tune",
+    "tune": "studies.tune.tune",
 }
 
 __all__ = sorted(PUBLIC)

@@ -404,8 +404,8 @@ def tune(
     from .data.dataset import Dataset
     from .data.split import SplitConfig
     from .stores.features.store import stores_of
+    from .studies.tune.tune import tune as run
     from .tables import print_trials
-    from .tune import tune as run
 
     files = features or []
     stores = stores_of(files)
@@ -862,10 +862,10 @@ def compare(
     device: Device = "auto",
 ) -> Any:
     """Several methods under one protocol: the table of the 2021 report, with intervals, paired tests, and costs."""
-    from .compare import Options, methods_of
-    from .compare import compare as run
     from .data.dataset import Dataset
     from .data.split import SplitConfig
+    from .studies.compare.compare import compare as run
+    from .studies.compare.methods import Options, methods_of
     from .tables import print_comparison
     from .training.configure import refuse_idle
 

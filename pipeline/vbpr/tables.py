@@ -60,7 +60,7 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
 
 def print_comparison(result: dict[str, Any]) -> None:
     """A table of each data set, and what its paired tests say."""
-    from .compare import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
+    from .studies.compare.table import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
 
     for told in result["data"]:
         tables = {heading(told): table_of(told)} | ({LEGEND: differences(told)} if told["tests"] else {})

@@ -1,0 +1,137 @@
+"""The table of a comparison, for a terminal, as Markdown and for a page."""
+
+from typing import Any
+
+import numpy as np
+
+from ...base.arrays import Array
+from ...data.converters.published import PUBLISHED
+from ...evaluation.evaluate import PARTS
+from ...evaluation.intervals import interval
+from ...stores.features.store import FeatureStore
+from .cells import USERS
+from .methods import Method
+from .tests import MEANS
+
+PUBLISHED_PROTOCOLS = {
+    "sampled-100": "share of 100 random items not taken that score strictly lower (DVBPR's code)",
+    "sampled-1": "one random item not taken, strictly lower (the report); standard error about .4 / sqrt(users)",
+    "best-epoch-on-test": "exact AUC of the epoch that the test items themselves chose (the report): too high",
+}
+
+
+def row_of(
+    method: Method,
+    cells: list[dict[str, Any]],
+    users: dict[str, Array],
+    spent: dict[str, Any],
+    known: str | None,
+    features: FeatureStore | None,
+    untrained: bool,
+) -> dict[str, Any]:
+    """A method's line: means over seeds, the interval of the users' mean AUC."""
+    row: dict[str, Any] = {"method": method.name, "model": method.model, "seeds": len(cells)}
+    if features is not None:
+        row["backbone"], row["weights"] = method.backbone, features.provenance["weights"]
+    row["random_weights"] = untrained or row.get("weights") == "random"
+    for part in PARTS:
+        summaries = [c["summary"][part] for c in cells]
+        row[part] = {"users": summaries[0]["users"]}
+        if "auc" in summaries[0]:
+            row[part] |= {key: float(np.mean([s[key] for s in summaries])) for key in MEANS if key in summaries[0]}
+            row[part]["auc_interval"] = interval(users[part])
+    row["auc_by_seed"] = [c["summary"]["all"]["auc"] for c in cells]
+    row["seconds_once"] = spent["seconds"]
+    row["seconds"] = None if cells[0]["seconds"] is None else float(np.mean([c["seconds"] for c in cells]))
+    row["images_encoded"] = spent["images"] or cells[0]["encoded"]
+    names = cells[0]["published"]
+    row["published_protocols"] = {name: float(np.mean([c["published"][name] for c in cells])) for name in names}
+    row["report"] = PUBLISHED[known].auc.get(method.name) if known else None
+    return row
+
+
+def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of one data set's table."""
+    header = [
+        "method",
+        "AUC",
+        "95% interval",
+        "cold",
+        "unseen",
+        "NDCG@10",
+        "HR@10",
+        "coverage@10",
+        "once, s",
+        "train, s",
+        "images encoded",
+    ]
+    names = list(PUBLISHED_PROTOCOLS) if told["published_protocols"] else []
+    header += names + (["report"] if told["recognised"] else [])
+    rows = []
+    for row in told["methods"]:
+        low, high = row["all"]["auc_interval"]
+        cells = [
+            row["method"] + (" (RANDOM weights)" if row.get("random_weights") else ""),
+            f"{row['all']['auc']:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            *(f"{row[part]['auc']:.4f}" if "auc" in row[part] else "-" for part in ("cold", "unseen")),
+            f"{row['all']['ndcg@10']:.4f}",
+            f"{row['all']['hr@10']:.4f}",
+            f"{row['all']['coverage@10']:.4f}",
+            f"{row['seconds_once']:,.0f}",
+            "-" if row["seconds"] is None else f"{row['seconds']:,.1f}",
+            f"{row['images_encoded']:,}",
+        ]
+        cells += [f"{row['published_protocols'][n]:.4f}" if n in row["published_protocols"] else "-" for n in names]
+        if told["recognised"]:
+            cells.append(f"{row['report']:.3f}" if row["report"] is not None else "-")
+        rows.append(cells)
+    return header, rows
+
+
+def heading(told: dict[str, Any]) -> str:
+    known = f", the published {told['recognised']}" if told["recognised"] else ""
+    counts = ", ".join(f"{told[name]:,} {name}" for name in ("users", "items", "interactions"))
+    return f"{told['title']}{known}: {counts}"
+
+
+def differences(told: dict[str, Any], intervals: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the paired tests: a line a pair of methods, a column a measure."""
+    cells: dict[str, dict[str, str]] = {}
+    for t in told["tests"]:
+        between = f" ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f})" if intervals else ""
+        apart = " *" if t["p_holm"] < 0.05 else ""
+        pair = cells.setdefault(f"{t['a']} - {t['b']}", {})
+        pair[t["measure"]] = f"{t['difference']:+.4f}{between}, {shown_p(t['p_holm'])}{apart}"
+    names = [name for name in USERS if any(name in of for of in cells.values())]
+    rows = [[pair, *(of.get(name, "-") for name in names)] for pair, of in cells.items()]
+    return ["difference of means", *(USERS[name] for name in names)], rows
+
+
+LEGEND = "*: told apart (p < 0.05 by a paired t-test, with Holm's correction over the pairs of a column)"
+
+
+def shown_p(p: float) -> str:
+    return f"p {p:.2g}" if p >= 1e-9 else "p under 1e-9"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The tables and tests as a page."""
+    lines = ["# Comparison", "", result["protocol"], f"Seeds: {result['seeds']}.", ""]
+    for told in result["data"]:
+        header, rows = table_of(told)
+        lines += [f"## {heading(told)}", "", f"Split: {told['split']}.", ""]
+        lines += page_table(header, rows)
+        if told["published_protocols"]:
+            lines += ["", *(f"- {name}: {about}." for name, about in PUBLISHED_PROTOCOLS.items())]
+        if told["tests"]:
+            lines += ["", *page_table(*differences(told, intervals=True)), "", LEGEND]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def page_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
+
+
+__all__ = ["LEGEND", "PUBLISHED_PROTOCOLS", "differences", "heading", "markdown", "row_of", "table_of"]
