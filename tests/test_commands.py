@@ -117,7 +117,7 @@ def test_the_sample_is_known_under_any_path(monkeypatch):
 
 
 def test_titles_alone_list_no_images(cli, board_model, monkeypatch):
-    monkeypatch.setattr("vbpr.pictures.open_images", lambda _: pytest.fail("the images were listed"))
+    monkeypatch.setattr("vbpr.pages.photos.open_images", lambda _: pytest.fail("the images were listed"))
     assert cli("recommend", board_model, "--user", "A00")[0] == 0
     assert cli("similar", board_model, "--item", "red-00")[0] == 0
 

@@ -36,7 +36,7 @@ from vbpr.studies.compare.methods import Options, methods_of
 from vbpr.studies.compare.plot import draw
 from vbpr.studies.compare.table import differences, markdown
 from vbpr.studies.compare.tests import holm, paired_tests, told_apart
-from vbpr.tables import print_comparison
+from vbpr.study_tables import print_comparison
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
 from vbpr.training.train import train

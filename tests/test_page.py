@@ -19,7 +19,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address():
-    from vbpr.serve import Answers, create_app
+    from vbpr.pages.serve.serve import Answers, create_app
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -88,7 +88,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(address, where):
 
 @pytest.mark.skipif(not AXE.exists(), reason="no axe-core here: npm install --no-save axe-core runs this")
 def test_no_serious_finding_of_axe(address, tmp_path):
-    from vbpr.report import report
+    from vbpr.pages.report.report import report
 
     path = report(made() / "small.model.h5", tmp_path / "r.html", users=2, map_items=20)
     with Browser() as page:
@@ -100,7 +100,7 @@ def test_no_serious_finding_of_axe(address, tmp_path):
 
 
 def test_the_report_draws_its_map_and_zooms_by_keyboard(tmp_path):
-    from vbpr.report import report
+    from vbpr.pages.report.report import report
 
     path = report(made() / "small.model.h5", tmp_path / "r.html", users=2)
     with Browser() as page:

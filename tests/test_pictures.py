@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from vbpr import Dataset, VbprError
-from vbpr.pictures import CELL, GAP, LINE, Photos, Row, font, grid, save_grid, wrapped
+from vbpr.pages.grid import Row, grid, save_grid
+from vbpr.pages.lettering import CELL, GAP, LINE, font, wrapped
+from vbpr.pages.photos import Photos
 
 
 def test_each_item_is_in_its_cell(board):

@@ -7,11 +7,11 @@ import types
 import numpy as np
 import pytest
 
-import vbpr.report as module
+import vbpr.pages.report.report as module
 from small import made
 from vbpr import Dataset, Factors, evaluate, extract
-from vbpr.pictures import Photos
-from vbpr.report import plane, report
+from vbpr.pages.photos import Photos
+from vbpr.pages.report.report import plane, report
 from vbpr.stores.model.head import unit_rows
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vbpr import Dataset, FeatureStore, configure, evaluate, extract, sample
-from vbpr.demo import oracle
+from vbpr.pages.demo import oracle
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.fit import fit
 

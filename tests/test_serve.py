@@ -19,7 +19,7 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.base.errors import VbprError  # noqa: E402
-from vbpr.serve import Answers, Newest, create_app, find, serve  # noqa: E402
+from vbpr.pages.serve.serve import Answers, Newest, create_app, find, serve  # noqa: E402
 from vbpr.stores.model.factors import Factors  # noqa: E402
 
 
@@ -152,7 +152,7 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_cap(client):
 
 
 def test_a_body_that_comes_drop_by_drop_is_given_up(client, monkeypatch):
-    monkeypatch.setattr("vbpr.serve.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("vbpr.pages.serve.serve.BODY_SECONDS", 0.3)
     sent = []
 
     async def drops():
@@ -339,7 +339,7 @@ def test_the_page_shows_names_and_runs_none(tmp_path):
 def test_a_proxy_may_pass_a_name_on(monkeypatch, host, names, allowed):
     asked = {}
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
-    monkeypatch.setattr("vbpr.serve.create_app", lambda answers, **given: asked.update(given))
+    monkeypatch.setattr("vbpr.pages.serve.serve.create_app", lambda answers, **given: asked.update(given))
     serve(made() / "small.model.h5", host=host, port=0, names=names)
     assert asked["hosts"] == allowed
 
@@ -432,8 +432,8 @@ def test_a_model_that_is_replaced_answers_and_one_that_cannot_be_read_does_not(t
 
 def test_the_server_looks_by_itself(tmp_path, monkeypatch):
     looked = threading.Event()
-    monkeypatch.setattr("vbpr.serve.WATCH_SECONDS", 0.01)
-    monkeypatch.setattr("vbpr.serve.Newest.look", lambda self: looked.set())
+    monkeypatch.setattr("vbpr.pages.serve.serve.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("vbpr.pages.serve.serve.Newest.look", lambda self: looked.set())
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: looked.wait(10))
     serve(made() / "small.model.h5", port=0)
     assert looked.is_set()
@@ -449,7 +449,7 @@ def test_thumbnails_are_drawn_a_few_at_a_time(client, monkeypatch):
         time.sleep(0.05)
         running -= 1
 
-    monkeypatch.setattr("vbpr.pictures.Photos.thumbnail", slow)
+    monkeypatch.setattr("vbpr.pages.photos.Photos.thumbnail", slow)
     app = create_app(Answers(made() / "small.model.h5"), hosts=["testserver"])
     with fastapi.TestClient(app) as asking, concurrent.futures.ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda n: asking.get(f"/items/item-{n:02}/photo").status_code, range(8)))
@@ -500,7 +500,7 @@ def test_without_photos_no_backbone_is_loaded(monkeypatch):
     def absent(*_):
         raise ImportError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr("vbpr.serve.PhotoEncoder", absent)
+    monkeypatch.setattr("vbpr.pages.serve.serve.PhotoEncoder", absent)
     for answers, why in (
         (Answers(made() / "small.model.h5", by_photo=False), "started without"),
         (Answers(made() / "small.model.h5"), "that needs torch, which is not installed here"),

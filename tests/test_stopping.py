@@ -98,8 +98,8 @@ def test_closed_descriptors_are_no_place_for_the_feature_file(board, tmp_path):
 
 
 def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, tmp_path):
-    from vbpr import demo
     from vbpr.base.stopping import Stopped, interruptible
+    from vbpr.pages import demo
 
     monkeypatch.setattr(demo, "extract", lambda *_: os.kill(os.getpid(), signal.SIGINT))  # in its last batch
     with pytest.raises(Stopped):

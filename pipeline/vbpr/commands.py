@@ -405,7 +405,7 @@ def tune(
     from .data.split import SplitConfig
     from .stores.features.store import stores_of
     from .studies.tune.tune import tune as run
-    from .tables import print_trials
+    from .study_tables import print_trials
 
     files = features or []
     stores = stores_of(files)
@@ -440,8 +440,8 @@ def evaluate(
 ) -> Any:
     """Exact metrics over every item that a user has not seen: all, cold (under 5 train interactions), unseen (none)."""
     from .evaluation.evaluate import evaluate as run
+    from .pages.terminal import print_metrics
     from .stores.model.factors import Factors
-    from .tables import print_metrics
 
     summaries, grounds = [], []
     for path in model:
@@ -501,9 +501,10 @@ def recommend(
     from .answers.filters import groups_of, read_known
     from .base.targets import check_table
     from .data.dataset import Dataset
-    from .pictures import Photos, Row, check_grid, save_grid
+    from .pages.grid import Row, check_grid, save_grid
+    from .pages.photos import Photos
+    from .pages.terminal import print_items
     from .stores.model.factors import Factors
-    from .tables import print_items
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
@@ -630,8 +631,9 @@ def similar(
     from .base.targets import check_table
     from .data.dataset import Dataset
     from .extraction.photos import encode_photos
-    from .pictures import Photos, Row, check_grid, save_grid
-    from .tables import print_items
+    from .pages.grid import Row, check_grid, save_grid
+    from .pages.photos import Photos
+    from .pages.terminal import print_items
 
     if sum([bool(item), bool(image), items is not None]) != 1:
         raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
@@ -707,7 +709,7 @@ def report(
     device: Device = "auto",
 ) -> None:
     """One HTML page to judge a model by: metrics, people, neighbours, tastes, a map of styles. Needs no network."""
-    from .report import report as run
+    from .pages.report.report import report as run
 
     path = run(model, out, users=users, map_items=map_items, rank_users=rank_users, seed=seed, data=data, device=device)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")
@@ -738,7 +740,7 @@ def serve(
     if weights and not photos:
         raise VbprError("--weights are for the backbone that encodes photos; leave them out, or --no-photos")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read by NumPy at import; a user's scores are no work for two
-    from .serve import serve as run
+    from .pages.serve.serve import serve as run
 
     run(
         model,
@@ -866,7 +868,7 @@ def compare(
     from .data.split import SplitConfig
     from .studies.compare.compare import compare as run
     from .studies.compare.methods import Options, methods_of
-    from .tables import print_comparison
+    from .study_tables import print_comparison
     from .training.configure import refuse_idle
 
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
@@ -922,7 +924,7 @@ def named_files(pairs: list[str] | None, option: str, wanted: str) -> dict[str, 
 @app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo")) -> None:
     """The whole job on the embedded sample, on a CPU and without a model hub: features, ranker, metrics, pictures."""
-    from .demo import run
+    from .pages.demo import run
 
     run(out)
 

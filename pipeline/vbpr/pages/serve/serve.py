@@ -25,19 +25,19 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from .answers.filters import allowed as allow
-from .answers.filters import groups_of, read_known
-from .answers.index_file import index_path
-from .answers.nearest import UNKNOWN, Nearest
-from .base.arrays import Array
-from .base.errors import VbprError
-from .base.files import digest
-from .data.dataset import Dataset
-from .data.images.source import BadImage, stamp
-from .extraction.photos import PhotoEncoder
-from .pictures import Photos
-from .stores.model.factors import BLIND, Factors
-from .stores.model.topk import first_of_groups
+from ...answers.filters import allowed as allow
+from ...answers.filters import groups_of, read_known
+from ...answers.index_file import index_path
+from ...answers.nearest import UNKNOWN, Nearest
+from ...base.arrays import Array
+from ...base.errors import VbprError
+from ...base.files import digest
+from ...data.dataset import Dataset
+from ...data.images.source import BadImage, stamp
+from ...extraction.photos import PhotoEncoder
+from ...stores.model.factors import BLIND, Factors
+from ...stores.model.topk import first_of_groups
+from ..photos import Photos
 
 try:
     import uvicorn
@@ -50,7 +50,6 @@ try:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise VbprError(f"vbpr serve needs {error.name}: pip install 'vbpr[serve]'") from error
-
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
@@ -489,9 +488,6 @@ def page_html(answers: Answers) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------- guard and counts
-
-
 class Counts:
     """Requests by route and status, and how long they took."""
 
@@ -582,9 +578,6 @@ class Guard:
 
 
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-
-
-# ---------------------------------------------------------------------------------------------- serving
 
 
 class Newest:

@@ -20,27 +20,27 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .base.arrays import Array
-from .base.errors import VbprError
-from .base.files import replace_text
-from .base.progress import Progress
-from .base.targets import check_target
-from .data.dataset import Dataset
-from .data.parts import MATRICES
-from .data.split import Split
-from .evaluation import metrics
-from .evaluation.evaluate import COLD, Metrics, evaluate
-from .evaluation.ranks import Ranks
-from .pictures import Photos
-from .stores.features.store import FeatureStore
-from .stores.model.about import first_curve
-from .stores.model.factors import Factors
-from .stores.model.head import unit_rows
-from .stores.model.topk import best
-from .training.catalogue import align
-from .training.configure import configure
-from .training.fit import fit
-from .training.models import MODELS
+from ...base.arrays import Array
+from ...base.errors import VbprError
+from ...base.files import replace_text
+from ...base.progress import Progress
+from ...base.targets import check_target
+from ...data.dataset import Dataset
+from ...data.parts import MATRICES
+from ...data.split import Split
+from ...evaluation import metrics
+from ...evaluation.evaluate import COLD, Metrics, evaluate
+from ...evaluation.ranks import Ranks
+from ...stores.features.store import FeatureStore
+from ...stores.model.about import first_curve
+from ...stores.model.factors import Factors
+from ...stores.model.head import unit_rows
+from ...stores.model.topk import best
+from ...training.catalogue import align
+from ...training.configure import configure
+from ...training.fit import fit
+from ...training.models import MODELS
+from ..photos import Photos
 
 SIDE, CELL = 200, 72  # pixels of a thumbnail in the rows, and of one on the map
 MADE_BY = ("backbone", "weights_digest", "preprocessing", "precision")  # of features, what makes them comparable

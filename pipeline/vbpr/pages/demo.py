@@ -14,24 +14,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from . import sample
-from .answers.nearest import Nearest
-from .base.files import replace_text, replacing
-from .base.hdf5 import read_strings
-from .base.stopping import Stopped, stop_signals
-from .data.dataset import Dataset
-from .data.split import Split
-from .evaluation.evaluate import evaluate
-from .extraction.extract import extract
-from .pictures import Photos, Row, grid
-from .stores.features.store import FeatureStore
-from .stores.model.factors import Factors
-from .stores.model.lookup import indices_of
-from .tables import print_metrics
-from .training.catalogue import align, prepare
-from .training.configure import configure
-from .training.fit import fit
-from .training.train import train
+from .. import sample
+from ..answers.nearest import Nearest
+from ..base.files import replace_text, replacing
+from ..base.hdf5 import read_strings
+from ..base.stopping import Stopped, stop_signals
+from ..data.dataset import Dataset
+from ..data.split import Split
+from ..evaluation.evaluate import evaluate
+from ..extraction.extract import extract
+from ..stores.features.store import FeatureStore
+from ..stores.model.factors import Factors
+from ..stores.model.lookup import indices_of
+from ..training.catalogue import align, prepare
+from ..training.configure import configure
+from ..training.fit import fit
+from ..training.train import train
+from .grid import Row, grid
+from .photos import Photos
+from .terminal import print_metrics
 
 
 def oracle(split: Split) -> Factors:
