@@ -140,7 +140,7 @@ def board_model(board, board_features) -> Path:
 @pytest.fixture
 def cli(capsys):
     """Runs a command in this process: cli("info", path) -> (exit code, standard output, standard error)."""
-    from vbpr.commands import app
+    from vbpr.cli import app
 
     def run(*args):
         capsys.readouterr()

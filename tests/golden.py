@@ -103,7 +103,7 @@ def seeded(name: str) -> dict[str, object]:
 
 def help_of() -> dict[str, list[str]]:
     """What `--help` says, of the program and of every command, 100 columns wide."""
-    from vbpr.commands import app
+    from vbpr.cli import app
 
     group = typer.main.get_command(app)
     top = group.make_context("vbpr", [], resilient_parsing=True, max_content_width=100, terminal_width=100)

@@ -17,7 +17,7 @@ import vbpr.sample
 from conftest import ROOT, TINY, board_items, board_pairs, environment, run_python, write_catalogue
 from vbpr import Factors, FeatureStore, VbprError
 from vbpr.base.files import read_bytes
-from vbpr.commands import train
+from vbpr.cli.stages import train
 from vbpr.data.dataset import Dataset
 from vbpr.training.config import FILE_ONLY, called
 
@@ -25,7 +25,7 @@ from vbpr.training.config import FILE_ONLY, called
 @pytest.mark.slow
 def test_the_whole_job_from_a_shell(board, tmp_path):
     """Both of the user's commands and those after them, each in a process of its own; three ways to start the app."""
-    starts = [["-m", "vbpr"], [ROOT / "cli.py"], ["-c", "from vbpr.commands import app; app()"]]
+    starts = [["-m", "vbpr"], [ROOT / "cli.py"], ["-c", "from vbpr.cli import app; app()"]]
     commands = [
         ["extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--data", board],
         ["train", "--features", f"artifacts/{TINY}.h5", "--dim", "8"],
@@ -335,9 +335,7 @@ def test_where_it_cannot_speak(board_features, tmp_path):
     assert done.returncode == 0 and r"\xe9.h5: features" in done.stdout
     with Path("/dev/full").open("w") as full:
         assert run_python("-m", "vbpr", "info", "none", capture_output=False, stderr=full).returncode == 2
-    code = (
-        "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\nfrom vbpr.commands import app; app()"
-    )
+    code = "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\nfrom vbpr.cli import app; app()"
     done = run_python("-c", code, "info", path, cwd=tmp_path)
     assert done.returncode == 2 and "is gone" in done.stderr
 

@@ -24,6 +24,7 @@ from conftest import TINY
 from vbpr.base.errors import VbprError
 from vbpr.base.locks import locked
 from vbpr.base.stopping import Stopped
+from vbpr.cli.study_tables import print_comparison
 from vbpr.data.converters import convert
 from vbpr.data.converters.published import PUBLISHED
 from vbpr.data.dataset import Dataset
@@ -36,7 +37,6 @@ from vbpr.studies.compare.methods import Options, methods_of
 from vbpr.studies.compare.plot import draw
 from vbpr.studies.compare.table import differences, markdown
 from vbpr.studies.compare.tests import holm, paired_tests, told_apart
-from vbpr.study_tables import print_comparison
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
 from vbpr.training.train import train

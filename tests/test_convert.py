@@ -477,7 +477,7 @@ def test_the_command_says_what_is_wrong_and_exits_with_2(original, cli, tmp_path
 
 LIMITED = """
 import resource, sys
-from vbpr.commands import app
+from vbpr.cli import app
 import vbpr.data.converters
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[2]) * 2**20,) * 2)

@@ -7,7 +7,7 @@ import pytest
 import typer.main
 
 from conftest import ROOT
-from vbpr.commands import app
+from vbpr.cli import app
 from vbpr.training.configure import configure
 from vbpr.training.models import MODELS
 

@@ -104,7 +104,7 @@ KILLS = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 from vbpr import Dataset, extract, FeatureStore
-import vbpr.networks.registry, vbpr.commands
+import vbpr.networks.registry, vbpr.cli
 data, out, how, kills = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 random.seed(0)
 
@@ -113,7 +113,7 @@ def child(path):
     if not pid:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         try:
-            vbpr.commands.app(["extract", "--backbone", "BACKBONE", "--random-weights", "--engine", "torch",
+            vbpr.cli.app(["extract", "--backbone", "BACKBONE", "--random-weights", "--engine", "torch",
                                "--device", "cpu", "--batch", "2", "--data", data, "--out", str(path)])
         except SystemExit as left:
             sys.stdout.flush()

@@ -28,7 +28,7 @@ from conftest import PROVENANCE, run_python
 from vbpr import VbprError
 from vbpr.base.files import replacing
 from vbpr.base.locks import locked
-from vbpr.commands import app
+from vbpr.cli import app
 from vbpr.data.dataset import Dataset
 from vbpr.data.images import open_images
 from vbpr.data.images.source import BadImage
@@ -975,7 +975,7 @@ def failing(*arguments):
         raise OSError({number}, os.strerror({number}))
     return real(*arguments)
 os.{call} = failing
-from vbpr.commands import app
+from vbpr.cli import app
 app(sys.argv[1:])
 """
     out = tmp_path / "f.h5"
@@ -997,7 +997,7 @@ app(sys.argv[1:])
 def test_a_failing_disk_ends_in_one_sentence_and_resumes(tmp_path, fault):
     code = f"""
 import numpy as np
-from vbpr.commands import fail
+from vbpr.cli.faults import fail
 from vbpr.base.errors import VbprError
 from vbpr.stores.features.store import FeatureStore
 ids, signatures = np.array([f"i{{k}}" for k in range(6)]), np.arange(6, dtype=np.uint64)

@@ -83,7 +83,7 @@ def test_every_module_pins_its_names():
 
 
 def test_help_starts_at_once_and_without_torch():
-    code = "import sys, vbpr.commands\ntry: vbpr.commands.app(['--help'])\nexcept SystemExit: pass\n" + (
+    code = "import sys, vbpr.cli\ntry: vbpr.cli.app(['--help'])\nexcept SystemExit: pass\n" + (
         "print('HEAVY', [m for m in ('torch', 'timm', 'faiss', 'h5py', 'scipy', 'pyarrow') if m in sys.modules])"
     )
     started = time.monotonic()
@@ -95,7 +95,7 @@ def test_help_starts_at_once_and_without_torch():
 def test_recommend_needs_no_torch(board_model):
     code = f"""
 import sys
-from vbpr.commands import app
+from vbpr.cli import app
 try: app(["recommend", {str(board_model)!r}, "--user", "A00"])
 except SystemExit as left: assert not left.code
 print("TORCH", "torch" in sys.modules)

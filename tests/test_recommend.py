@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from small import made
 from vbpr.answers.filters import groups_of
 from vbpr.base.errors import VbprError
-from vbpr.commands import app
+from vbpr.cli import app
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.stores.model.factors import Factors
 from vbpr.stores.model.topk import diversified

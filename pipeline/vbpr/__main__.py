@@ -38,7 +38,7 @@ def main() -> None:
     os.environ.pop("HDF5_DRIVER", None)  # our files are read and written in place: another driver's are not ours
     try:
         with interruptible():
-            from .commands import app
+            from .cli import app
 
             app()
     finally:

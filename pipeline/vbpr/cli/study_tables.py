@@ -1,16 +1,16 @@
-"""TODO tables of studies"""
+"""Tables of studies on a terminal."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
-from .pages.terminal import terminal
+from ..pages.terminal import terminal
 
 
 def print_comparison(result: dict[str, Any]) -> None:
     """A table of each data set, and what its paired tests say."""
-    from .studies.compare.table import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
+    from ..studies.compare.table import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
 
     for told in result["data"]:
         tables = {heading(told): table_of(told)} | ({LEGEND: differences(told)} if told["tests"] else {})

@@ -1,0 +1,243 @@
+"""`vbpr recommend`, `similar`, `index` and `add-items`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..base.errors import VbprError, counted, some
+from .options import Allowed, Category, Data, Device, Grid, Json, OnePer, Weights
+from .output import tell_next, tell_others, tells_json
+
+
+@tells_json
+def recommend(
+    model: Annotated[Path, typer.Argument(help="Model file")],
+    user: Annotated[str | None, typer.Option(help="User id")] = None,
+    users: Annotated[Path | None, typer.Option(help="File of user ids, one a line; needs --out")] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Every user; needs --out")] = False,
+    liked: Annotated[
+        list[str] | None, typer.Option(help="Instead of a user: an item that someone unknown likes; may repeat")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="Instead of a user: a photo of what someone unknown likes; may repeat")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
+    category: Category = None,
+    allowed: Allowed = None,
+    one_per: OnePer = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Allow test and validation items, as for a list to be measured elsewhere")
+    ] = False,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
+    out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --users and --all")] = None,
+    data: Data = None,
+    weights: Weights = None,
+    json_out: Json = None,
+    grid: Grid = None,
+) -> Any:
+    """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
+    import time
+
+    from ..answers.filters import allowed as allow
+    from ..answers.filters import groups_of, read_known
+    from ..base.targets import check_table
+    from ..data.dataset import Dataset
+    from ..pages.grid import Row, check_grid, save_grid
+    from ..pages.photos import Photos
+    from ..pages.terminal import print_items
+    from ..stores.model.factors import Factors
+
+    if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
+        raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
+    refuse_weights(weights, image)
+    if held_out and (seen or liked or image):
+        raise VbprError("--held-out is for a known user's list without what the user has; leave it out, or the others")
+    check_grid(grid)
+    factors = Factors.load(model)
+    dataset = Dataset.behind(factors.about, data)
+    columns = dataset.items() if category is not None or one_per is not None else {}
+    groups = None if one_per is None else groups_of(factors.item_ids, columns, one_per)
+    mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
+    if held_out:
+        factors = factors.before_holding_out()
+    if users is not None or everyone:
+        if out is None:
+            raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
+        check_table(out)
+        if diversity or grid or json_out:
+            idle = "--diversity" if diversity else "--grid" if grid else "--json"
+            raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
+        many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
+        started = time.monotonic()
+        rows = factors.write_recommendations(out, k, many, seen, mask, groups)
+        count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
+        print(f"{out}: {counted(rows, 'row')} for {counted(count, 'user')}, {count / max(seconds, 1e-9):,.0f} users/s")
+        return None
+    if out is not None:
+        raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
+    photos = Photos(dataset, factors.about.get("added", []))
+    if user is not None:
+        at = factors.user_index(user)
+        took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
+        who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
+        items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity, groups=groups)
+    else:
+        took = factors.item_indices(list(dict.fromkeys(liked or [])))
+        parts = [factors.items[took]]
+        if image:
+            from ..extraction.photos import encode_photos
+
+            parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
+        who, heading = "someone who likes these", "liked"
+        items, scores = factors.choose(
+            factors.fold_in(*parts),
+            k,
+            exclude=None if seen else took,
+            allowed=mask,
+            diversity=diversity,
+            groups=groups,
+        )
+    ids = factors.item_ids[items].tolist()
+    names = photos.titles(ids)
+    print_items(f"for {who}", ids, scores.tolist(), names, "score")
+    if grid:
+        for path in image or []:
+            photos.add(path)
+        old = factors.item_ids[took].tolist() + [str(path) for path in image or []]
+        save_grid(
+            grid,
+            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.about.get('title')}", ids)],
+            photos,
+        )
+        print(f"pictures: {grid}")
+    asked = (
+        {"user": user} if user is not None else {"liked": liked or [], "images": [str(path) for path in image or []]}
+    )
+    return {**asked, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]}
+
+
+def index(
+    file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
+    kind: Annotated[str, typer.Option(help="auto (by size), flat (exact), hnsw or ivfpq")] = "auto",
+    metric: Annotated[str, typer.Option(help="cosine or inner (product)")] = "cosine",
+    out: Annotated[Path | None, typer.Option(help="Index file [default: the file's name with .index]")] = None,
+) -> None:
+    """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
+    import time
+
+    from ..answers.index_file import index_path
+    from ..answers.nearest import Nearest
+    from ..base.targets import check_target
+
+    path = out or index_path(file)
+    check_target(path, "index")
+    started = time.monotonic()
+    near = Nearest.of(file, kind, metric)
+    near.save(path)
+    seconds, effort = time.monotonic() - started, {"hnsw": "efSearch", "ivfpq": "nprobe"}
+    print(f"{path}: {near.kind} ({near.reason}), {len(near.item_ids):,} items by {metric}, {seconds:.1f} s")
+    if near.kind in effort:
+        print(f"recall@10 {near.recall:.3f} against exact search at {effort[near.kind]} {near.effort}")
+    tell_next("similar", file, "--item", "ID", *(["--index", str(path)] if out else []))
+
+
+@tells_json
+def similar(
+    file: Annotated[Path, typer.Argument(help="Model file (its item vectors) or feature file (raw features)")],
+    item: Annotated[list[str] | None, typer.Option(help="Item id to start from; may repeat: what they share")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="Photo to start from; may repeat: what they share")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="File of item ids, one a line, each asked for; needs --out")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
+    category: Category = None,
+    allowed: Allowed = None,
+    unseen_by: Annotated[
+        str | None, typer.Option(help="Only items that this user has not taken (needs a model file)")
+    ] = None,
+    index: Annotated[Path | None, typer.Option(help="Index file [default: the one beside FILE, else exact]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --items")] = None,
+    data: Data = None,
+    weights: Weights = None,
+    json_out: Json = None,
+    grid: Grid = None,
+) -> Any:
+    """The items nearest to items or photos."""
+    from ..answers.everyone import write_answers
+    from ..answers.filters import allowed as allow
+    from ..answers.filters import read_known
+    from ..answers.nearest import Nearest
+    from ..base.targets import check_table
+    from ..data.dataset import Dataset
+    from ..extraction.photos import encode_photos
+    from ..pages.grid import Row, check_grid, save_grid
+    from ..pages.photos import Photos
+    from ..pages.terminal import print_items
+
+    if sum([bool(item), bool(image), items is not None]) != 1:
+        raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
+    refuse_weights(weights, image)
+    check_grid(grid)
+    if items is not None:
+        if out is None or grid or json_out:
+            raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
+        check_table(out)
+    elif out is not None:
+        raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
+    near = Nearest.open(file, index)
+    photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
+    mask = allow(near.item_ids, photos.data.items(), category, read_known(allowed, near.item_ids) if allowed else None)
+    if unseen_by is not None:
+        mask = near.not_taken(file, unseen_by, mask)
+    if items is not None and out is not None:
+        asked = read_known(items, near.item_ids)
+        rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
+        print(f"{out}: {counted(rows, 'row')} for {counted(len(asked), 'item')}")
+        return None
+    queries = item or [str(path) for path in image or []]
+    query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
+    found = near.search(query, k, leave_out=item, allowed=mask)
+    ids, scores = [i for i, _ in found], [s for _, s in found]
+    names = photos.titles(ids)
+    print_items(f"like {', '.join(queries)}", ids, scores, names, near.metric)
+    if grid:
+        for path in image or []:
+            photos.add(path)
+        save_grid(grid, [Row("query", queries), Row("nearest", ids)], photos)
+        print(f"pictures: {grid}")
+    query_of = queries[0] if len(queries) == 1 else queries
+    return {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]}
+
+
+def add_items(
+    model: Annotated[Path, typer.Argument(help="Model file; it is replaced in one step")],
+    images: Annotated[Path, typer.Argument(help="Folder, tar or zip of new images; a file's stem is the item's id")],
+    duplicates: Annotated[str, typer.Option(help="Items that the model has already: skip or refuse")] = "skip",
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """New items from their images alone, ranked for every user at once, without retraining."""
+    from ..answers.add_items import add_items as run
+    from ..extraction.extract import summary
+
+    done = run(model, images, weights=weights, duplicates=duplicates, device=device)
+    names = f" ({some(done.item_ids)})" if done.item_ids else ""
+    print(f"{model}: {counted(len(done.item_ids), 'item')} added{names}")
+    if done.skipped:
+        print(f"in the model already, left as they were: {len(done.skipped):,} ({some(done.skipped)})")
+    if done.failures:
+        first = some(i for i, _ in done.failures)
+        print(f"skipped {counted(len(done.failures), 'image')}: {summary(done.failures)} ({first})")
+    tell_others(done.others)
+    if done.index:
+        print(f"index: {done.index} has them too")
+
+
+def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
+    if weights and not image:
+        raise VbprError("--weights are for the backbone that encodes --image; leave them out")
+
+
+__all__ = ["add_items", "index", "recommend", "similar"]

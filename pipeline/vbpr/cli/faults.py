@@ -1,0 +1,73 @@
+"""Faults end in a sentence and an exit code, not in a traceback."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..base.errors import VbprError, errno_in
+from ..base.stopping import INTERRUPTED, STOPPED, Stopped
+
+OUT_OF_MEMORY = (
+    "out of memory (or of threads); extract: lower --batch or --threads; train: --memory-limit GB keeps prepared "
+    "features on the disk, a lower --dim or --batch needs less, --device cpu has more than a GPU; or give fewer or "
+    "narrower feature files"
+)
+NO_MEMORY = ("out of memory", "allocate memory", "start new thread", "bad_alloc", "alloc_failed", "allocation_failed")
+NO_ROOM_TO_LOAD = "failed to map segment from shared object"  # of a library; any other cause follows a colon
+
+
+class App(typer.Typer):
+    """A Typer app whose faults end in one or two sentences and an exit code, not in a traceback."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs.setdefault("prog_name", "vbpr")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # an id that the terminal cannot show is no reason to end
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            Path.cwd()
+        except OSError:  # MKL would end the process
+            fail("the folder that this was started in is gone; start it in another", 2)
+        try:
+            return super().__call__(*args, **kwargs)
+        except Stopped as stopped:
+            end(str(stopped), STOPPED)
+        except VbprError as error:
+            fail(str(error), 2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except MemoryError:
+            fail(OUT_OF_MEMORY, 2)
+        except Exception as error:
+            if INTERRUPTED or os.environ.get("VBPR_TRACEBACK"):  # what was interrupted may raise anything
+                raise
+            no_room = str(error).endswith(NO_ROOM_TO_LOAD)
+            if no_room or any(words in str(error).lower() for words in NO_MEMORY):
+                fail(OUT_OF_MEMORY, 2)
+            if number := errno_in(error):
+                where, why = getattr(error, "filename", None), os.strerror(number)
+                if number in (errno.ENOSPC, errno.EDQUOT):
+                    fail(f"{where or 'the output'} cannot be written ({why}); make room, or write elsewhere", 2)
+                fail(f"{where or 'a file'} cannot be used ({why}); give another, or mend its disk or permissions", 2)
+            fail(
+                f"internal failure: {type(error).__name__}: {error} (VBPR_TRACEBACK=1 shows where; please report it)", 1
+            )
+
+
+def fail(message: str, code: int) -> None:
+    end(f"error: {message}", code)
+
+
+def end(words: str, code: int) -> None:
+    with contextlib.suppress(OSError):  # standard error may be full, or closed
+        print(words, file=sys.stderr)
+    raise SystemExit(code)
+
+
+__all__ = ["App"]

@@ -1,0 +1,81 @@
+"""`vbpr info` and `convert`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..base.errors import VbprError
+from .output import tell_next
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="Feature file, model file or index")],
+    failures: Annotated[bool, typer.Option("--failures", help="List the images that could not be used")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
+    ] = False,
+) -> None:
+    """What a file is, what made it, and how complete it is."""
+    from ..base.hdf5 import kind_of
+
+    kind = kind_of(file)
+    if kind == "features":
+        from ..extraction.extract import summary
+        from ..stores.features.store import FeatureStore
+
+        store = FeatureStore(file)
+        failed = store.failures()
+        print(
+            f"{file}: features, {len(store):,} items x {store.dim}, {len(store.done):,} done, {len(store.pending):,} "
+            f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
+        )
+        for key in ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions"):
+            if key in store.provenance:
+                print(f"  {key}: {store.provenance[key]}")
+        if failures:
+            for item_id, reason in failed:
+                print(f"{item_id!r}: {reason}")
+        if verify:
+            store.check(store.verify())
+            print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
+    elif failures or verify:
+        raise VbprError(f"--failures and --verify are for feature files; {file} is another kind ({kind or 'unknown'})")
+    elif kind == "index":
+        from ..answers.index_file import read_index
+
+        data, ids, about = read_index(file)
+        print(f"{file}: index, {len(ids):,} items, {data.nbytes / 2**20:,.1f} MB")
+        for key, value in about.items():
+            print(f"  {key}: {value}")
+    elif kind == "model":
+        from ..data.parts import MATRICES
+        from ..stores.model.factors import Factors
+
+        factors = Factors.load(file)
+        print(f"{file}: {factors}")
+        parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
+        print(f"  interactions: {parts}")
+        for key, value in factors.about.items():
+            print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
+    else:
+        raise VbprError(f"{file} is no feature file, model file or index of vbpr's")
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz, tradesy.json.gz, or Parquet files of images")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder to make")],
+) -> None:
+    """A foreign data set into the folder that every other command reads. Run again to resume."""
+    from ..data.converters import convert as run
+
+    done = run(source, out)
+    print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
+    for note in done.notes:
+        print(f"note: {note}")
+    tell_next("extract", "--backbone", "inception", "--data", done.path)
+
+
+__all__ = ["convert", "info"]
