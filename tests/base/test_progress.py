@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
+from test_evaluate import several
 
 import vbpr.base.progress
 from conftest import PROVENANCE
-from test_evaluate import several
 from vbpr import FeatureStore, evaluate
 from vbpr.base.progress import Progress
 from vbpr.stores.features.layout import BLOCK

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from test_metrics import brute_auc, case, ranks_of, scores_of
 
 from conftest import TINY
-from test_metrics import brute_auc, case, ranks_of, scores_of
 from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract
 from vbpr.compute.device import fault, multiplies_bfloat16, pick_device
 from vbpr.evaluation import metrics

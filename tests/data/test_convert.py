@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from conftest import run_python
+from conftest import ROOT, run_python
 from vbpr.base.errors import VbprError
 from vbpr.data.converters import CONVERTERS, canonical, convert
 from vbpr.data.converters.canonical import PARTIAL, write_table, write_tar
@@ -26,7 +26,7 @@ from vbpr.data.converters.pickles import Span, read_pickle
 from vbpr.data.converters.published import PUBLISHED, recognise
 from vbpr.data.dataset import Dataset
 
-TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
+TOOL = ROOT / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
 assert spec is not None and spec.loader is not None
 make_original = importlib.util.module_from_spec(spec)

@@ -2,10 +2,10 @@ import shutil
 
 import numpy as np
 import pytest
+from test_recommend import run
 
 import vbpr.stores.model.factors
 from small import draw, made
-from test_recommend import run
 from vbpr import Factors, Nearest, VbprError, add_items
 from vbpr.answers.index_file import index_path
 from vbpr.extraction.photos import encode_photo

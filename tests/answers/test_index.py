@@ -4,12 +4,12 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from test_recommend import run
 
 import vbpr.answers.nearest
 import vbpr.base.progress
 from conftest import PROVENANCE
 from small import made
-from test_recommend import run
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
 from vbpr.answers import index_kinds
 from vbpr.answers.index_file import digest_of, index_path

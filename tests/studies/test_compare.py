@@ -20,7 +20,7 @@ from scipy import stats
 
 import vbpr.studies.compare.cells
 import vbpr.studies.compare.compare
-from conftest import TINY
+from conftest import ROOT, TINY
 from vbpr.base.errors import VbprError
 from vbpr.base.locks import locked
 from vbpr.base.stopping import Stopped
@@ -41,7 +41,7 @@ from vbpr.training.configure import configure
 from vbpr.training.fit import fit
 from vbpr.training.train import train
 
-TOOL = Path(__file__).parents[1] / "tools" / "make_original.py"
+TOOL = ROOT / "tools" / "make_original.py"
 spec = importlib.util.spec_from_file_location("make_original", TOOL)
 assert spec is not None and spec.loader is not None
 make_original = importlib.util.module_from_spec(spec)
