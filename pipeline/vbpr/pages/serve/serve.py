@@ -9,243 +9,46 @@ replaced is taken up.
 
 import asyncio
 import contextlib
-import datetime
-import functools
-import gc
-import importlib.resources
-import math
 import re
 import threading
-import time
-import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import uvicorn
+from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from ...answers.filters import allowed as allow
-from ...answers.filters import groups_of, read_known
 from ...answers.index_file import index_path
 from ...answers.nearest import UNKNOWN, Nearest
-from ...base.arrays import Array
 from ...base.errors import VbprError
-from ...base.files import digest
-from ...data.dataset import Dataset
-from ...data.images.source import BadImage, stamp
-from ...extraction.photos import PhotoEncoder
-from ...stores.model.factors import BLIND, Factors
-from ...stores.model.topk import first_of_groups
-from ..photos import Photos
+from ...data.images.source import BadImage
+from .answers import Answers, find
+from .guard import Counts, Guard, known_parameters
+from .newest import Newest
+from .schemas import (
+    MAX_ID,
+    Answer,
+    Category,
+    Exclude,
+    Fault,
+    ForLiked,
+    Found,
+    Health,
+    Id,
+    Item,
+    K,
+    Liked,
+    User,
+)
 
-try:
-    import uvicorn
-    from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, Response, UploadFile
-    from fastapi import Path as InPath
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
-    from pydantic import BaseModel, ConfigDict, Field
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-except ImportError as error:
-    raise VbprError(f"vbpr serve needs {error.name}: pip install 'vbpr[serve]'") from error
-MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
-BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
-WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
-WIDEST = 4096  # nearest items that are gone through for some of different groups
-RETRY_SECONDS = 30.0  # after which what could not be loaded is tried again
-SETTLING = 3  # times that files are read which change meanwhile, as a list of what is in stock may all day
+MAX_PHOTOS = 8
 DECODERS = 2  # photos in work at a time, and as many thumbnails: each may hold a few hundred MB
 LONGEST_FAULT = 1000  # characters of a sentence about a request, which may quote it
-BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 SIDES = (96, 192, 384)
-
-
-class Item(BaseModel):
-    """An item of the catalogue."""
-
-    item_id: str
-    title: str
-    category: str
-    photo: bool = Field(description="whether /items/{item_id}/photo has one")
-
-
-class Scored(Item):
-    """An item as an answer."""
-
-    score: float = Field(description="the model's score, or the cosine to the query")
-
-
-class Answer(BaseModel):
-    """Items, best first."""
-
-    items: list[Scored]
-
-
-class ForLiked(Answer):
-    """Items, best first, and what was liked that the model does not know."""
-
-    unknown: list[str]
-
-
-class User(BaseModel):
-    """A user and what they took, held-out items included."""
-
-    user_id: str
-    simulated: bool
-    history: list[Item]
-
-
-class Found(BaseModel):
-    """Ids that contain what was asked for."""
-
-    total: int
-    ids: list[str]
-
-
-class Liked(BaseModel):
-    """What someone unknown to the model likes, and items that shall not come back beside those."""
-
-    model_config = ConfigDict(extra="forbid")
-    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
-    exclude: list[Annotated[str, Field(max_length=MAX_ID)]] = Field([], max_length=MAX_LIKED)
-    k: int = Field(10, ge=1, le=MAX_K)
-    category: str | None = Field(None, max_length=MAX_ID)
-    diversity: float = Field(0.0, ge=0, le=1)
-
-
-class Fault(BaseModel):
-    """What is wrong with a request, in a sentence."""
-
-    detail: str
-
-
-class Health(BaseModel):
-    """That the server is up, and with what."""
-
-    status: str
-    file: str = Field(description="name of the model file")
-    digest: str = Field(description="of its bytes")
-    loaded: datetime.datetime = Field(description="when it was read")
-    model: str
-    data: str
-    users: int
-    items: int
-    photos: bool
-    simulated: bool
-
-
-class Answers:
-    """The model, its index and its pictures, loaded once; every method is safe to call from several threads."""
-
-    def __init__(
-        self,
-        model: Path | str,
-        data: str | None = None,
-        weights: Path | str | None = None,
-        allowed: Path | str | None = None,
-        by_photo: bool = True,
-        one_per: str | None = None,
-    ) -> None:
-        """
-        Args:
-            allowed: file of ids; only these items are ever an answer.
-            one_per: column of the data set's items; answers hold one item of each value.
-            by_photo: whether photos can be asked with, for which the backbone is loaded, and torch.
-        """
-        self.path = Path(model)
-        self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
-        self.factors = Factors.load(model)
-        about = self.factors.about
-        self.title = str(about.get("title", about.get("model", "model")))
-        dataset = Dataset.behind(about, data)
-        self.photos = Photos(dataset, about.get("added", []))
-        self.meta = dataset.items()
-        self.groups = None if one_per is None else groups_of(self.factors.item_ids, self.meta, one_per)
-        self.near = Nearest.open(model) if self.factors.items.shape[1] else None
-        self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
-        self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
-        offered = None if allowed is None else read_known(allowed, self.factors.item_ids)
-        self.of_category = functools.lru_cache(maxsize=64)(
-            lambda name: allow(self.factors.item_ids, self.meta, name or None, offered)
-        )
-        self.of_category(None)
-        self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
-        self.encoder: PhotoEncoder | None = None
-        self.no_photos = "" if by_photo else "this server was started without"
-        try:
-            if self.factors.head is None:
-                raise VbprError(BLIND)
-            if by_photo:
-                self.encoder = PhotoEncoder(about.get("features", []), weights)
-        except ImportError as error:
-            self.no_photos = f"that needs {error.name}, which is not installed here"
-        except VbprError as error:
-            if weights is not None:
-                raise
-            self.no_photos = str(error)
-        self.page = page_html(self)
-        self.drawn = functools.lru_cache(maxsize=4096)(self.draw)
-
-    def item(self, at: int) -> dict[str, Any]:
-        item_id = str(self.factors.item_ids[at])
-        title = self.meta.get("title", {}).get(item_id, "")
-        category = self.meta.get("category", {}).get(item_id, "")
-        return {"item_id": item_id, "title": title, "category": category, "photo": item_id in self.photos.at}
-
-    def scored(self, at: Array, scores: Array) -> dict[str, Any]:
-        pairs = zip(at.tolist(), scores.tolist(), strict=True)
-        return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
-
-    def draw(self, item_id: str, side: int) -> bytes:
-        """
-        Raises:
-            VbprError: there is no photograph of it, or none that can be drawn, now.
-        """
-        image = self.photos.thumbnail(item_id, side, quality=80)
-        if image is None:
-            raise VbprError("this item has no photo")
-        return image
-
-    def those(self, item_ids: Sequence[str]) -> Array:
-        """The positions of items, without ids that the model does not know."""
-        return np.array([self.item_at[name] for name in dict.fromkeys(item_ids) if name in self.item_at], np.int64)
-
-    def nearest(self, near: Nearest, query: Array, k: int, category: str | None, left_out: Array) -> dict[str, Any]:
-        wide, groups = k + len(left_out), self.groups
-        while True:
-            found, scores = near.search_many(query, wide, self.of_category(category))
-            if groups is None:
-                good = ~np.isin(found[0], left_out)
-            else:
-                good = first_of_groups(found, groups)[0] & ~np.isin(groups[found[0]], groups[left_out])
-            if groups is None or good.sum() >= k or wide >= min(len(near.item_ids), WIDEST) or found[0][-1] < 0:
-                return self.scored(found[0][good][:k], scores[0][good][:k])
-            wide *= 4
-
-
-Id = Annotated[str, InPath(max_length=MAX_ID)]
-K = Annotated[int, Query(ge=1, le=MAX_K, description="how many")]
-Category = Annotated[str | None, Query(max_length=MAX_ID, description="only items of this category")]
-Exclude = Annotated[
-    list[Annotated[str, Field(max_length=MAX_ID)]],
-    Query(max_length=MAX_LIKED, description="item that shall not come back, as one in the basket; may repeat"),
-]
-
-
-async def known_parameters(request: Request) -> None:
-    """A filter whose name is mistyped must not answer as if there were none."""
-    route = request.scope["route"]
-    known = [parameter.alias for parameter in route.dependant.query_params]
-    given = Counter(name for name, _ in request.query_params.multi_items())
-    strange = next((name for name in given if name not in known), None)
-    if strange is not None and route.include_in_schema:
-        raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
-    lists = [p.alias for p in route.dependant.query_params if isinstance(p.field_info.default, list)]
-    twice = next((name for name, times in given.items() if times > 1 and name not in lists), None)
-    if twice is not None:
-        raise HTTPException(422, f"the parameter {twice[:MAX_ID]!r} is given {given[twice]} times; give it once")
 
 
 def create_app(
@@ -457,182 +260,6 @@ POLICY = (
 )
 
 
-def find(places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
-    """Ids that contain a text, the id itself first."""
-    if not search:
-        return {"total": len(places), "ids": list(places)[:limit]}
-    wanted = search.casefold()
-    hits = [name for name in places if wanted in name.casefold()]
-    if search in places:
-        hits.sort(key=lambda name: name != search)
-    return {"total": len(hits), "ids": hits[:limit]}
-
-
-def page_html(answers: Answers) -> str:
-    """The people's page, with what it must know of the model."""
-    import jinja2
-
-    text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")
-    about = answers.factors.about
-    categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
-    environment = jinja2.Environment(autoescape=True)
-    return environment.from_string(text).render(
-        title=answers.title,
-        data=about.get("data_title", ""),
-        simulated=bool(about.get("simulated")),
-        users=len(answers.factors.user_ids),
-        items=len(answers.factors.item_ids),
-        photos=answers.encoder is not None,
-        no_photos=answers.no_photos,
-        categories=categories,
-    )
-
-
-class Counts:
-    """Requests by route and status, and how long they took."""
-
-    def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.buckets: Counter[tuple[str, float]] = Counter()
-        self.seconds: Counter[str] = Counter()
-        self.started = time.time()
-
-    def take(self, route: str, status: int, seconds: float) -> None:
-        self.requests[route, status] += 1
-        self.seconds[route] += seconds  # type: ignore[assignment]
-        for bucket in BUCKETS:
-            if seconds <= bucket:
-                self.buckets[route, bucket] += 1
-
-    def text(self) -> str:
-        lines = ["# TYPE vbpr_requests_total counter"]
-        for (route, status), count in sorted(self.requests.items()):
-            lines.append(f'vbpr_requests_total{{route="{route}",status="{status}"}} {count}')
-        lines.append("# TYPE vbpr_request_seconds histogram")
-        for route in sorted(self.seconds):
-            total = sum(count for (r, _), count in self.requests.items() if r == route)
-            for bucket in BUCKETS:
-                lines.append(
-                    f'vbpr_request_seconds_bucket{{route="{route}",le="{bucket}"}} {self.buckets[route, bucket]}'
-                )
-            lines.append(f'vbpr_request_seconds_bucket{{route="{route}",le="+Inf"}} {total}')
-            lines.append(f'vbpr_request_seconds_sum{{route="{route}"}} {self.seconds[route]:.6f}')
-            lines.append(f'vbpr_request_seconds_count{{route="{route}"}} {total}')
-        lines += ["# TYPE vbpr_start_time_seconds gauge", f"vbpr_start_time_seconds {self.started:.0f}"]
-        return "\n".join(lines) + "\n"
-
-
-class Guard:
-    """Counts requests, refuses bodies over the limit or too slow, and turns what is left into a plain 500."""
-
-    def __init__(self, app: ASGIApp, counts: Counts, limit: int) -> None:
-        self.app, self.counts, self.limit = app, counts, limit
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        begun, status, taken = time.perf_counter(), 0, 0
-        too_large = f"the body is larger than {self.limit:,} bytes"
-        deadline = asyncio.get_running_loop().time() + BODY_SECONDS  # of the whole body, not of each part
-
-        async def watched() -> Message:
-            nonlocal taken
-            if status:  # the answer is on its way: what comes now is a disconnect
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError as error:
-                detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
-                raise HTTPException(408, detail, {"Connection": "close"}) from error
-            taken += len(message.get("body", b""))
-            if taken > self.limit:
-                raise HTTPException(413, too_large, {"Connection": "close"})
-            return message
-
-        async def answered(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", []), *HEADERS]
-            await send(message)
-
-        async def refuse(code: int, detail: str) -> None:
-            if not status:
-                response = JSONResponse({"detail": detail}, code, headers={"Connection": "close"})
-                await response(scope, receive, answered)
-
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        try:
-            if declared.isdigit() and (len(declared) > 18 or int(declared) > self.limit):
-                await refuse(413, too_large)
-            else:
-                await self.app(scope, watched, answered)
-        except Exception as error:
-            print(f"internal failure: {scope['method']} {scope['path'][:MAX_ID]!r}", flush=True)
-            traceback.print_exception(error)
-            await refuse(500, "internal failure; the server's log says more")
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            self.counts.take(route, status, time.perf_counter() - begun)
-
-
-HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-
-
-class Newest:
-    """What answers: what the files hold now. When one is replaced, what was loaded answers until all is loaded anew,
-    and goes on answering where that fails.
-
-    Args:
-        load: makes the answers. files: that it reads, there or not.
-    """
-
-    def __init__(self, load: Callable[[], Answers], files: Sequence[Path]) -> None:
-        self.load, self.files, self.fault, self.due = load, files, "", math.inf
-        self.answers = self.settled()
-
-    def look(self) -> None:
-        """Load anew if a file has changed since it was last looked at, or could not be loaded a while ago."""
-        if stamps(self.files) == self.known and time.monotonic() < self.due:
-            return
-        try:
-            self.answers, self.fault, self.due = self.settled(), "", math.inf
-        except Exception as error:
-            if str(error) != self.fault:
-                print(f"not loaded anew, and the model of before goes on: {error}", flush=True)
-            self.fault, self.due = str(error), time.monotonic() + RETRY_SECONDS
-        gc.collect()  # answers hold themselves
-
-    def settled(self) -> Answers:
-        """What `load` makes of files that were not replaced while it read them, if it ever finds them so."""
-        for _ in range(SETTLING - 1):
-            self.known = stamps(self.files)
-            answers = self.load()
-            if stamps(self.files) == self.known:
-                return answers
-            del answers
-            gc.collect()
-        self.known = stamps(self.files)
-        return self.load()
-
-    def watch(self) -> None:
-        while True:
-            time.sleep(WATCH_SECONDS)
-            self.look()
-
-
-def stamps(files: Sequence[Path]) -> list[tuple[int, ...] | None]:
-    """What changes when a file is replaced or written; None where there is none."""
-    out: list[tuple[int, ...] | None] = []
-    for path in files:
-        try:
-            out.append(stamp(path.stat()))
-        except OSError:
-            out.append(None)
-    return out
-
-
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -701,4 +328,4 @@ def serve(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-__all__ = ["Answers", "create_app", "serve"]
+__all__ = ["create_app", "serve"]
