@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...answers.filters import allowed as allow
-from ...answers.filters import groups_of, read_known
+from ...answers import filters
 from ...answers.nearest import Nearest
 from ...base.arrays import Array
 from ...base.errors import VbprError
@@ -21,7 +20,7 @@ from ...stores.model.factors import BLIND, Factors
 from ...stores.model.topk import first_of_groups
 from ..photos import Photos
 
-WIDEST = 4096  # nearest items that are gone through for some of different groups
+WIDEST = 4096  # nearest items that are searched at most for k of different groups
 
 
 class Answers:
@@ -50,15 +49,15 @@ class Answers:
         dataset = Dataset.behind(about, data)
         self.photos = Photos(dataset, about.get("added", []))
         self.meta = dataset.items()
-        self.groups = None if one_per is None else groups_of(self.factors.item_ids, self.meta, one_per)
-        self.near = Nearest.open(model) if self.factors.items.shape[1] else None
+        self.groups = None if one_per is None else filters.groups_of(self.factors.item_ids, self.meta, one_per)
+        self.index = Nearest.open(model) if self.factors.items.shape[1] else None
         self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
         self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
-        offered = None if allowed is None else read_known(allowed, self.factors.item_ids)
-        self.of_category = functools.lru_cache(maxsize=64)(
-            lambda name: allow(self.factors.item_ids, self.meta, name or None, offered)
+        in_stock = None if allowed is None else filters.read_known(allowed, self.factors.item_ids)
+        self.allowed_in = functools.lru_cache(maxsize=64)(  # by category: (n items,) bool, or None for all
+            lambda name: filters.allowed(self.factors.item_ids, self.meta, name or None, in_stock)
         )
-        self.of_category(None)
+        self.allowed_in(None)
         self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
         self.encoder: PhotoEncoder | None = None
         self.no_photos = "" if by_photo else "this server was started without"
@@ -74,58 +73,63 @@ class Answers:
                 raise
             self.no_photos = str(error)
         self.page = page_html(self)
-        self.drawn = functools.lru_cache(maxsize=4096)(self.draw)
+        self.thumbnail = functools.lru_cache(maxsize=4096)(self.draw_thumbnail)
 
     def item(self, at: int) -> dict[str, Any]:
+        """The fields of `schemas.Item` of the item at a position."""
         item_id = str(self.factors.item_ids[at])
         title = self.meta.get("title", {}).get(item_id, "")
         category = self.meta.get("category", {}).get(item_id, "")
         return {"item_id": item_id, "title": title, "category": category, "photo": item_id in self.photos.at}
 
     def scored(self, at: Array, scores: Array) -> dict[str, Any]:
+        """The fields of `schemas.Answer`: items by position, -1 for none, and their scores."""
         pairs = zip(at.tolist(), scores.tolist(), strict=True)
         return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
 
-    def draw(self, item_id: str, side: int) -> bytes:
-        """
+    def draw_thumbnail(self, item_id: str, side: int) -> bytes:
+        """A WebP of an item's photograph that fits a square of `side` pixels.
+
         Raises:
-            VbprError: there is no photograph of it, or none that can be drawn, now.
+            VbprError: at present there is no photograph of it, or none that can be drawn.
         """
         image = self.photos.thumbnail(item_id, side, quality=80)
         if image is None:
             raise VbprError("this item has no photo")
         return image
 
-    def those(self, item_ids: Sequence[str]) -> Array:
-        """The positions of items, without ids that the model does not know."""
+    def positions(self, item_ids: Sequence[str]) -> Array:
+        """int64 positions of items, each once; ids that the model does not know are left out."""
         return np.array([self.item_at[name] for name in dict.fromkeys(item_ids) if name in self.item_at], np.int64)
 
-    def nearest(self, near: Nearest, query: Array, k: int, category: str | None, left_out: Array) -> dict[str, Any]:
-        wide, groups = k + len(left_out), self.groups
+    def nearest(self, index: Nearest, query: Array, k: int, category: str | None, excluded: Array) -> dict[str, Any]:
+        """The fields of `schemas.Answer`: the k items nearest to a query, (1, K); with groups, one of each, and none of
+        the groups of `excluded`."""
+        wide, groups = k + len(excluded), self.groups
         while True:
-            found, scores = near.search_many(query, wide, self.of_category(category))
+            items, scores = index.search_many(query, wide, self.allowed_in(category))
             if groups is None:
-                good = ~np.isin(found[0], left_out)
+                good = ~np.isin(items[0], excluded)
             else:
-                good = first_of_groups(found, groups)[0] & ~np.isin(groups[found[0]], groups[left_out])
-            if groups is None or good.sum() >= k or wide >= min(len(near.item_ids), WIDEST) or found[0][-1] < 0:
-                return self.scored(found[0][good][:k], scores[0][good][:k])
+                good = first_of_groups(items, groups)[0] & ~np.isin(groups[items[0]], groups[excluded])
+            if groups is None or good.sum() >= k or wide >= min(len(index.item_ids), WIDEST) or items[0][-1] < 0:
+                return self.scored(items[0][good][:k], scores[0][good][:k])
             wide *= 4
 
 
-def find(places: dict[str, int], search: str, limit: int) -> dict[str, Any]:
-    """Ids that contain a text, the id itself first."""
+def find(positions: dict[str, int], search: str, limit: int) -> dict[str, Any]:
+    """The fields of `schemas.Found`: ids that contain a text in any case, the id itself first."""
     if not search:
-        return {"total": len(places), "ids": list(places)[:limit]}
+        return {"total": len(positions), "ids": list(positions)[:limit]}
     wanted = search.casefold()
-    hits = [name for name in places if wanted in name.casefold()]
-    if search in places:
+    hits = [name for name in positions if wanted in name.casefold()]
+    if search in positions:
         hits.sort(key=lambda name: name != search)
     return {"total": len(hits), "ids": hits[:limit]}
 
 
 def page_html(answers: Answers) -> str:
-    """The people's page, with what it must know of the model."""
+    """The page for people: templates/page.html with the names and figures of the model."""
     import jinja2
 
     text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")

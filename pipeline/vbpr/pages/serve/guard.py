@@ -1,4 +1,4 @@
-"""What stands before the routes: it counts requests, and refuses what is too large, too slow or not asked for."""
+"""What stands before the routes: it counts requests, and turns bad ones away with a 4xx and a sentence."""
 
 import asyncio
 import time
@@ -6,13 +6,15 @@ import traceback
 from collections import Counter
 
 from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .schemas import MAX_ID
 
-BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
-BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+BODY_SECONDS = 30.0  # after which a body that is not complete is given up, and its connection with it
+LONGEST_DETAIL = 1000  # characters of a sentence about a request, which may quote it
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
@@ -25,7 +27,7 @@ class Counts:
         self.seconds: Counter[str] = Counter()
         self.started = time.time()
 
-    def take(self, route: str, status: int, seconds: float) -> None:
+    def add(self, route: str, status: int, seconds: float) -> None:
         self.requests[route, status] += 1
         self.seconds[route] += seconds  # type: ignore[assignment]
         for bucket in BUCKETS:
@@ -33,6 +35,7 @@ class Counts:
                 self.buckets[route, bucket] += 1
 
     def text(self) -> str:
+        """All of it, in Prometheus's text format."""
         lines = ["# TYPE vbpr_requests_total counter"]
         for (route, status), count in sorted(self.requests.items()):
             lines.append(f'vbpr_requests_total{{route="{route}",status="{status}"}} {count}')
@@ -51,7 +54,12 @@ class Counts:
 
 
 class Guard:
-    """Counts requests, refuses bodies over the limit or too slow, and turns what is left into a plain 500."""
+    """ASGI middleware: counts requests, refuses bodies that are too large or too slow, and answers an unexpected error
+    with a plain 500.
+
+    Args:
+        limit: of a body, in bytes.
+    """
 
     def __init__(self, app: ASGIApp, counts: Counts, limit: int) -> None:
         self.app, self.counts, self.limit = app, counts, limit
@@ -59,13 +67,13 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begun, status, taken = time.perf_counter(), 0, 0
+        started, status, received = time.perf_counter(), 0, 0
         too_large = f"the body is larger than {self.limit:,} bytes"
-        deadline = asyncio.get_running_loop().time() + BODY_SECONDS  # of the whole body, not of each part
+        deadline = asyncio.get_running_loop().time() + BODY_SECONDS  # for all parts together
 
-        async def watched() -> Message:
-            nonlocal taken
-            if status:  # the answer is on its way: what comes now is a disconnect
+        async def limited_receive() -> Message:
+            nonlocal received
+            if status:  # the answer has begun: all that can still come is a disconnect
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline):
@@ -73,12 +81,12 @@ class Guard:
             except TimeoutError as error:
                 detail = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
                 raise HTTPException(408, detail, {"Connection": "close"}) from error
-            taken += len(message.get("body", b""))
-            if taken > self.limit:
+            received += len(message.get("body", b""))
+            if received > self.limit:
                 raise HTTPException(413, too_large, {"Connection": "close"})
             return message
 
-        async def answered(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -88,35 +96,48 @@ class Guard:
         async def refuse(code: int, detail: str) -> None:
             if not status:
                 response = JSONResponse({"detail": detail}, code, headers={"Connection": "close"})
-                await response(scope, receive, answered)
+                await response(scope, receive, send_with_headers)
 
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         try:
             if declared.isdigit() and (len(declared) > 18 or int(declared) > self.limit):
                 await refuse(413, too_large)
             else:
-                await self.app(scope, watched, answered)
+                await self.app(scope, limited_receive, send_with_headers)
         except Exception as error:
             print(f"internal failure: {scope['method']} {scope['path'][:MAX_ID]!r}", flush=True)
             traceback.print_exception(error)
             await refuse(500, "internal failure; the server's log says more")
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.counts.take(route, status, time.perf_counter() - begun)
+            self.counts.add(route, status, time.perf_counter() - started)
 
 
-async def known_parameters(request: Request) -> None:
-    """A filter whose name is mistyped must not answer as if there were none."""
+async def only_declared_parameters(request: Request) -> None:
+    """Refuse parameters that a route lacks, and those given twice that take one value: a filter whose name is mistyped
+    must not answer as if there were none."""
     route = request.scope["route"]
-    known = [parameter.alias for parameter in route.dependant.query_params]
+    declared = [parameter.alias for parameter in route.dependant.query_params]
     given = Counter(name for name, _ in request.query_params.multi_items())
-    strange = next((name for name in given if name not in known), None)
-    if strange is not None and route.include_in_schema:
-        raise HTTPException(422, f"no parameter {strange[:MAX_ID]!r}; there is {', '.join(known) or 'none'}")
+    unknown = next((name for name in given if name not in declared), None)
+    if unknown is not None and route.include_in_schema:
+        raise HTTPException(422, f"no parameter {unknown[:MAX_ID]!r}; there is {', '.join(declared) or 'none'}")
     lists = [p.alias for p in route.dependant.query_params if isinstance(p.field_info.default, list)]
     twice = next((name for name, times in given.items() if times > 1 and name not in lists), None)
     if twice is not None:
         raise HTTPException(422, f"the parameter {twice[:MAX_ID]!r} is given {given[twice]} times; give it once")
 
 
-__all__ = ["Counts", "Guard", "known_parameters"]
+async def refused(request: Request, error: Exception) -> JSONResponse:
+    """A `VbprError` as an answer."""
+    return JSONResponse({"detail": str(error)}, 400)
+
+
+async def malformed(request: Request, error: Exception) -> JSONResponse:
+    """What FastAPI has to say of a request that fits no schema, in one sentence."""
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+    return JSONResponse({"detail": "; ".join(faults)[:LONGEST_DETAIL]}, 422)
+
+
+__all__ = ["Counts", "Guard", "malformed", "only_declared_parameters", "refused"]

@@ -90,6 +90,8 @@ Exclude = Annotated[
     list[Annotated[str, Field(max_length=MAX_ID)]],
     Query(max_length=MAX_LIKED, description="item that shall not come back, as one in the basket; may repeat"),
 ]
+Search = Annotated[str, Query(max_length=MAX_ID)]
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 __all__ = [
     "MAX_ID",
@@ -104,5 +106,7 @@ __all__ = [
     "Item",
     "K",
     "Liked",
+    "Limit",
+    "Search",
     "User",
 ]
