@@ -80,7 +80,7 @@ def report(
         html = render(factors, dataset, gallery, sections)
         replace_text(path, html, "a page", "backslashreplace")
         bar.advance(1, "page")
-    gallery.photos.tell_absent(factors.item_ids[list(gallery.number)])
+    gallery.photos.warn_if_none(factors.item_ids[list(gallery.number)])
     return path
 
 

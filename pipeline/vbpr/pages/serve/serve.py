@@ -100,7 +100,7 @@ def serve(
         print(f"{when}: loaded {model} ({answers.title}, {counts[0]:,} users, {counts[1]:,} items)", flush=True)
         if answers.no_photos:
             print(f"photos are not taken: {answers.no_photos}", flush=True)
-        answers.photos.tell_absent(answers.factors.item_ids)
+        answers.photos.warn_if_none(answers.factors.item_ids)
         return answers
 
     newest = Newest(load, [Path(file) for file in (model, index_path(model), allowed) if file is not None])
