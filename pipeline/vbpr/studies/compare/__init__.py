@@ -1,1 +1,1 @@
-"""`vbpr compare`."""
+"""`vbpr compare`: several methods under one protocol. Uses training, extraction, evaluation and what these stand on."""

@@ -1,4 +1,8 @@
-"""One method on one data set: trained, measured and kept, so that a stopped comparison goes on."""
+"""A cell of a comparison: one method on one data set with one seed, trained, measured and kept as a JSON file.
+
+Every cell file has the identity of its computation, so that a stopped comparison goes on with the missing cells, and a
+cell of other data, options or weights is computed again.
+"""
 
 import contextlib
 import dataclasses
@@ -43,15 +47,15 @@ PROTOCOL = (
 
 
 def users_of(cells: list[dict[str, Any]]) -> dict[str, Array]:
-    """Of each measure, every user's figure: the mean over the seeds."""
+    """Of each measure, (n users,) figures: the means over the seeds."""
     return {name: np.mean([cell["users"][name] for cell in cells], axis=0) for name in USERS}
 
 
 def fitted_on(split: Split, name: str, path: Path) -> Factors:
-    """A model file, which must be of this split.
+    """Load a model file, which must be of this split.
 
     Raises:
-        VbprError: it is of another, or no model file.
+        VbprError: it is no model file, or of another split.
     """
     factors = Factors.load(path)
     if factors.split_digest() != digest_of(split).hexdigest():
@@ -63,23 +67,23 @@ def fitted_on(split: Split, name: str, path: Path) -> Factors:
 
 
 def fitted_cell(name: str, factors: Factors, folder: Path, device: str, published: bool) -> dict[str, Any]:
-    """What a fitted model is measured to be: from its file if that is of this very model."""
+    """The cell of a model made elsewhere; read from its file where that is of the same model."""
     identity, path = factors.digest(), folder / f"{artifact_name(name)}.fitted.json"
     check_target(path)
     with locked(path):
-        told = read_json(path)
-        if not is_whole(told, identity) or (published and not told["published"]):
+        record = read_json(path)
+        if not is_complete(record, identity) or (published and not record["published"]):
             console.print(f"measuring {name}")
-            told = measured(factors, device) | {"identity": identity, "seconds": factors.about.get("seconds")}
-            told["published"] = sampled(factors) if published else {}
-            replace_text(path, json.dumps(told))
-    return told
+            record = measure(factors, device) | {"identity": identity, "seconds": factors.about.get("seconds")}
+            record["published"] = sampled(factors) if published else {}
+            replace_text(path, json.dumps(record))
+    return record
 
 
 def features_of(
     method: Method, data: Dataset, folder: Path, options: Options
 ) -> tuple[FeatureStore | None, dict[str, Any]]:
-    """The method's feature file, extracted if it is not there, and what that took: seconds, images encoded."""
+    """The method's feature file, extracted if it is missing, and what that cost: seconds, images encoded."""
     if not method.backbone:
         return None, {"seconds": 0.0, "images": 0}
     name = method.backbone
@@ -97,21 +101,21 @@ def features_of(
 
 @contextlib.contextmanager
 def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a step has taken: `seconds` of this run, and of those before it that were stopped, are in `note`.
+    """The cost of a step over all its runs: `seconds`, and what the caller adds, kept in the file `note`.
 
     Args:
-        new: what it starts from if there is no note, or one of another `identity`. Of a run that sets `worked` to
-            False nothing is kept.
+        new: the cost at the start, where there is no note or one of another `identity`. A run that sets `worked` to
+            False leaves the note as it was.
     """
-    known = read_json(note)
-    spent = {"seconds": 0.0} | new | (known if known.get("identity") == new.get("identity") else {})
+    before = read_json(note)
+    spent = {"seconds": 0.0} | new | (before if before.get("identity") == new.get("identity") else {})
     started = time.monotonic()
     try:
         yield spent
     finally:
         if spent.pop("worked", True):
             spent["seconds"] += time.monotonic() - started
-            with contextlib.suppress(VbprError):  # a full disk has been told, or will be
+            with contextlib.suppress(VbprError):  # the step itself reports a full disk
                 replace_text(note, json.dumps(spent))
 
 
@@ -132,19 +136,19 @@ def cell(
     folder: Path,
     published: bool,
 ) -> dict[str, Any]:
-    """One method, one data set, one seed: from its file if that is of this very computation."""
+    """The cell of a method: read from its file where that is of the same computation, else trained and measured."""
     images = data.images() if MODELS[config.model].images else None
     stores = [] if features is None else [features]
     digests, named = [store.digest() for store in stores], config.changed(identity=method.name)
     identity = identity_of(split, [*digests, *pictures_in(images)], named, tested=True)
-    mark = hashlib.blake2b(split.rule.encode(), digest_size=3).hexdigest()  # another split has files of its own
+    mark = hashlib.blake2b(split.rule.encode(), digest_size=3).hexdigest()  # so that another split has other files
     path = folder / f"{artifact_name(method.name)}.{config.seed}.{mark}.json"
     check_target(path)
     with locked(path):
-        told, model = read_json(path), path.with_suffix(".model.h5")
-        done = is_whole(told, identity)
-        if done and (told["published"] or not published):
-            return told
+        record, model = read_json(path), path.with_suffix(".model.h5")
+        done = is_complete(record, identity)
+        if done and (record["published"] or not published):
+            return record
         console.print(f"{data.title}: {method.name}, seed {config.seed}")
         matrix = align(stores, split.item_ids) if stores else None
         if done and model.is_file():
@@ -154,37 +158,37 @@ def cell(
             with spending(note, {"identity": identity}) as spent:
                 factors = fit(split, matrix, config.changed(identity=identity), checkpoint, images)
                 factors = made_from(factors, data, stores, digests)
-            told = {"identity": identity, "seconds": spent["seconds"], "published": {}}
-            told |= measured(factors, config.device)
-            path.unlink(missing_ok=True)  # a cell that is there is of the model beside it
+            record = {"identity": identity, "seconds": spent["seconds"], "published": {}}
+            record |= measure(factors, config.device)
+            path.unlink(missing_ok=True)  # a cell file never lies beside another cell's model
             factors.save(model)
-            replace_text(path, json.dumps(told))
+            replace_text(path, json.dumps(record))
             discard(checkpoint)
             note.unlink(missing_ok=True)
         if published:
-            told["published"] = sampled(factors)
+            record["published"] = sampled(factors)
             if factors.about.get("curve"):
                 swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
                 config, oracle = config.changed(identity=identity + " oracle"), path.with_suffix(".checkpoint-oracle")
                 best = fit(swapped, matrix, config, oracle, images)
                 value = evaluate(best, "validation", config.device).summary()["all"]["auc"]
-                told["published"]["best-epoch-on-test"] = value
+                record["published"]["best-epoch-on-test"] = value
                 discard(oracle)
-            replace_text(path, json.dumps(told))
-        return told
+            replace_text(path, json.dumps(record))
+        return record
 
 
-CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}
-USERS = {**{part: f"AUC, {part}" for part in PARTS}, "ndcg@10": "NDCG@10"}  # what methods are told apart by
+CELL = {"identity", "seconds", "encoded", "summary", "users", "scores_unseen", "published"}  # keys of a cell file
+USERS = {**{part: f"AUC, {part}" for part in PARTS}, "ndcg@10": "NDCG@10"}  # measures by which methods are tested
 
 
-def is_whole(told: dict[str, Any], identity: str) -> bool:
-    """Whether what was written down is a cell of this very computation."""
-    return told.get("identity") == identity and told.keys() >= CELL and told["users"].keys() >= USERS.keys()
+def is_complete(record: dict[str, Any], identity: str) -> bool:
+    """Whether a file's content is a finished cell of this computation."""
+    return record.get("identity") == identity and record.keys() >= CELL and record["users"].keys() >= USERS.keys()
 
 
-def measured(factors: Factors, device: str) -> dict[str, Any]:
-    """What a cell tells of its model."""
+def measure(factors: Factors, device: str) -> dict[str, Any]:
+    """The figures of a cell: the summary, and every user's figure by each of USERS."""
     metrics = evaluate(factors, device=device)
     users = {part: mean_auc(metrics.ranks[part]) for part in PARTS} | {"ndcg@10": ndcg(metrics.ranks["all"], 10)}
     return {
@@ -196,12 +200,13 @@ def measured(factors: Factors, device: str) -> dict[str, Any]:
 
 
 def sampled(factors: Factors) -> dict[str, float]:
+    """The published estimates by 100 and by one sampled item."""
     return {f"sampled-{n}": sampled_auc(factors, n) for n in (100, 1)}
 
 
 def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -> float:
-    """The published estimates: the share of `count` random items not taken that is strictly below the held-out one,
-    averaged over the held-out items of a user, then over users."""
+    """A published estimate of AUC: the share of `count` random items not taken that score strictly lower than the
+    held-out one, averaged over the held-out items of a user, then over users."""
     rng = np.random.default_rng(seed)
     held, seen = factors.test.tocoo(), factors.seen
     n_items, below = len(factors.item_ids), np.zeros(factors.test.nnz)
@@ -210,13 +215,13 @@ def sampled_auc(factors: Factors, count: int, seed: int = 0, block: int = 512) -
         u, i = held.row[a : a + block].astype(np.int64), held.col[a : a + block]
         j = rng.integers(n_items, size=(len(u), count))
         full = np.diff(seen.indptr)[u] >= n_items
-        while True:  # draw again what the user has seen
+        while True:  # replace samples that the user has taken
             pair = u[:, None] * n_items + j
             bad = (keys[np.minimum(np.searchsorted(keys, pair), len(keys) - 1)] == pair) & ~full[:, None]
             if not bad.any():
                 break
             j[bad] = rng.integers(n_items, size=int(bad.sum()))
-        both = np.concatenate([i[:, None], j], 1)  # by one sum, so that equal items tie
+        both = np.concatenate([i[:, None], j], 1)  # summed alike, so that equal items tie
         scores = np.einsum("nk,nck->nc", factors.users[u], factors.items[both]) + factors.bias[both]
         below[a : a + block] = (scores[:, :1] > scores[:, 1:]).mean(1)
     counts = np.bincount(held.row)

@@ -27,7 +27,7 @@ from ...training.fit import versions
 from ...training.models import MODELS
 from .cells import PROTOCOL, cell, features_of, fitted_cell, fitted_on, users_of
 from .methods import Method, Options, check_methods, config_of, methods_of, slug
-from .plot import draw
+from .plot import draw_bars
 from .table import markdown, row_of
 from .tests import told_apart
 
@@ -38,7 +38,8 @@ def compare(
     """Run every cell that is not yet there and write compare.json, compare.md and compare.png into `out`.
 
     Raises:
-        VbprError: an unknown method, data without interactions or images to look at; or whatever a stage raises.
+        VbprError: an unknown method, data without interactions, or without images that a method needs; or whatever a
+            stage raises.
         Stopped: Ctrl-C or SIGTERM; run again to resume.
     """
     options, folder = options or Options(), Path(out)
@@ -50,31 +51,31 @@ def compare(
             raise VbprError(f"--fitted {name}={options.fitted[name]}: give it a name that no method has")
     if options.fitted and len(data_sets) > 1:
         raise VbprError("--fitted is for one --data: a model file is of one data set; leave one of them out")
-    device = pick_device(options.device)  # a GPU that is not there is said before the first method runs
+    device = pick_device(options.device)  # a missing GPU is reported before the first method runs
     check_methods(data_sets, methods, folder, options)
     result: dict[str, Any] = {"protocol": PROTOCOL, "seeds": options.seeds}
     result |= {"versions": versions(), "device": str(device), "threads": torch.get_num_threads(), "data": []}
-    with stop_signals() as stopping:  # the flag of all that runs inside: none of it goes on when one was stopped
+    with stop_signals() as stopping:  # one flag for every step within: a signal ends them all
         for data in data_sets:
             result["data"].append(compare_on(data, methods, folder / slug(data), options, stopping))
     for name, text in (("compare.json", json.dumps(result, indent=1) + "\n"), ("compare.md", markdown(result))):
         replace_text(folder / name, text)
-    draw(result, folder / "compare.png")
+    draw_bars(result, folder / "compare.png")
     return result
 
 
 def compare_on(
     data: Dataset, methods: list[Method], folder: Path, options: Options, stopping: Callable[[], bool]
 ) -> dict[str, Any]:
-    """All methods on one data set."""
-    looked_at = any(method.backbone or MODELS[method.model].images for method in methods)
-    pictured = data.images().item_ids if looked_at or holdings(data.path) else None
-    split = Split.make(data.interactions(), options.split, catalogue=pictured)
+    """All methods on one data set: its part of compare.json."""
+    visual = any(method.backbone or MODELS[method.model].images for method in methods)
+    catalogue = data.images().item_ids if visual or holdings(data.path) else None
+    split = Split.make(data.interactions(), options.split, catalogue=catalogue)
     if not split.test.nnz:
         raise VbprError("--split none holds nothing out to compare methods by; choose another --split")
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
-    known = recognise(*counts)
-    published = known is not None if options.published is None else options.published
+    recognised = recognise(*counts)
+    published = recognised is not None if options.published is None else options.published
     fitted = {name: fitted_on(split, name, path) for name, path in options.fitted.items()}
     rows, users = [], {}
     for method in methods:
@@ -87,18 +88,19 @@ def compare_on(
                 raise Stopped(f"stopped after {method.name}; run the same command again to resume")
         users[method.name] = users_of(cells)
         untrained = config.network_weights == "random"
-        row = row_of(method, cells, users[method.name], spent, known, features, untrained)
+        row = row_of(method, cells, users[method.name], spent, recognised, features, untrained)
         rows.append(row | {"config": config.to_json()})
     for name, factors in fitted.items():
         about, nothing = factors.about, {"seconds": 0.0, "images": 0}
-        told = fitted_cell(name, factors, folder, options.device, published)
-        users[name] = users_of([told])
-        row = row_of(Method(name, str(about.get("model", "")), ""), [told], users[name], nothing, known, None, False)
+        record = fitted_cell(name, factors, folder, options.device, published)
+        users[name] = users_of([record])
+        method = Method(name, str(about.get("model", "")), "")
+        row = row_of(method, [record], users[name], nothing, recognised, None, False)
         rows.append(row | {"config": about.get("config", {}), "file": str(options.fitted[name])})
     return {
         "data": data.name,
         "title": data.title,
-        "recognised": known,
+        "recognised": recognised,
         "users": counts[0],
         "items": counts[1],
         "interactions": counts[2],

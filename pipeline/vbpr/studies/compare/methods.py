@@ -1,4 +1,4 @@
-"""What is compared: models, backbones and model files, by name."""
+"""The methods of a comparison, by name, and the options that it is run with."""
 
 import dataclasses
 import hashlib
@@ -24,11 +24,15 @@ class Options:
     """How a comparison is run.
 
     Attributes:
-        seeds: runs of each trained method, whose users' AUCs are averaged.
-        weights: of a backbone, by name: a file. random_weights: backbones without a file are untrained, and called so.
-        dvbpr: TrainConfig fields for dvbpr and dvbpr-efficient. cae: see `train_autoencoder`.
-        published: the published protocols too (None: where the data set is recognised).
-        fitted: by name, model files of the very same split to measure beside the methods: tuned, or made elsewhere.
+        seeds: runs of each trained method; the figures of each user are averaged over them.
+        weights: weights files by name of the backbone.
+        random_weights: whether backbones without a file are untrained; the table says so.
+        dvbpr: fields of TrainConfig for dvbpr and dvbpr-efficient.
+        cae: arguments of `train_autoencoder`.
+        published: whether to use the published protocols, too; None: where the data set is recognised.
+        split: how interactions are held out.
+        device: as in `vbpr train --device`.
+        fitted: model files of the same split by the name of their row: tuned, or made elsewhere.
     """
 
     seeds: int = 1
@@ -61,18 +65,18 @@ def methods_of(names: Sequence[str]) -> list[Method]:
     names = [name.strip() for name in names if name.strip()]
     if not names or len(set(names)) < len(names):
         raise VbprError("--models takes distinct names, as in --models dvbpr,cae,inception,popularity")
-    known = {**{name: name for name in MODELS}, "dvbpr-efficient": "dvbpr"}
-    backbones = [name for name in names if name not in known]
+    models = {**{name: name for name in MODELS}, "dvbpr-efficient": "dvbpr"}
+    backbones = [name for name in names if name not in models]
     out = []
     for name in names:
-        if name not in known:
+        if name not in models:
             out.append(Method(name, "visual", name))
             continue
-        visual = MODELS[known[name]].visual
+        visual = MODELS[models[name]].visual
         if visual and not backbones:
             raise VbprError(f"--models {name} reads features; name a backbone too, as in --models lite0,{name}")
         preset = "efficient" if name == "dvbpr-efficient" else "default"
-        out.append(Method(name, known[name], backbones[0] if visual else "", preset))
+        out.append(Method(name, models[name], backbones[0] if visual else "", preset))
     for one, other in itertools.combinations(out, 2):
         if dataclasses.replace(one, name=other.name) == other:
             raise VbprError(f"--models {one.name} and {other.name} are one method; leave one out")
@@ -80,25 +84,25 @@ def methods_of(names: Sequence[str]) -> list[Method]:
 
 
 def check_methods(data_sets: Sequence[Dataset], methods: list[Method], folder: Path, options: Options) -> None:
-    """Have a wrong name or weights that are not there said now, and not after the methods before have trained.
+    """Refuse wrong names and missing weights before the first method is trained. Finished cells need none.
 
     Raises:
-        VbprError: what a method needs and has not used yet cannot be had.
+        VbprError: a backbone, its weights or a network that a method still needs cannot be had.
     """
     from ...networks.cae_training import identity_for
     from ...networks.registry import load_backbone
 
-    def lacks(files: str) -> bool:
+    def missing(files: str) -> bool:
         return not all(any((folder / slug(data)).glob(files)) for data in data_sets)
 
     for name in dict.fromkeys(method.backbone for method in methods if method.backbone):
         weights, untrained = weights_of(name, options)
         if name == "cae" and weights is None:
             identity_for(**options.cae)
-        elif lacks(f"{artifact_name(name)}.h5"):
+        elif missing(f"{artifact_name(name)}.h5"):
             load_backbone(name, weights, untrained)
     for method in methods:
-        if MODELS[method.model].images and lacks(f"{artifact_name(method.name)}.0.??????.json"):
+        if MODELS[method.model].images and missing(f"{artifact_name(method.name)}.0.??????.json"):
             build(config_of(method, options, None))
 
 
@@ -109,11 +113,13 @@ def weights_of(backbone: str, options: Options) -> tuple[Path | None, bool]:
 
 
 def slug(data: Dataset) -> str:
+    """The name of a data set's folder of cells."""
     name = re.sub(r"[^a-z0-9]+", "-", data.title.lower()).strip("-")
     return f"{name}-{hashlib.blake2b(data.name.encode(), digest_size=3).hexdigest()}"
 
 
 def config_of(method: Method, options: Options, features: FeatureStore | None) -> TrainConfig:
+    """A method's training options: its preset, no wider than the features, and what is given for dvbpr."""
     given = options.dvbpr if method.model == "dvbpr" else {}
     widest = None if features is None else features.dim
     return configure(method.model, method.preset, widest=widest, device=options.device, **given)

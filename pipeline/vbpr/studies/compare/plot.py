@@ -1,4 +1,4 @@
-"""The picture of a comparison."""
+"""compare.png: bars of AUC with their intervals."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ from ...evaluation.evaluate import PARTS
 COLOURS = {"all": "#2b5c8a", "cold": "#e08a2e", "unseen": "#7a7a7a"}
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Bars of AUC with intervals: a panel a data set, a group a method. Drawn with Pillow: nothing more to install."""
+def draw_bars(result: dict[str, Any], path: Path) -> None:
+    """Draw a panel for each data set, and in it for each method a bar for all, cold and unseen items.
+
+    Pillow draws it, so that nothing more needs to be installed.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     bar, gap, top, height, left = 26, 26, 40, 300, 60
-    widths = [left + len(told["methods"]) * (3 * bar + gap) + gap for told in result["data"]]
+    widths = [left + len(data["methods"]) * (3 * bar + gap) + gap for data in result["data"]]
     canvas = Image.new("RGB", (max(360, sum(widths)), top + height + 90), "white")
     pen, small, large = ImageDraw.Draw(canvas), ImageFont.load_default(12), ImageFont.load_default(15)
 
@@ -24,13 +27,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
         return top + height * (1 - value)
 
     x0 = 0
-    for told, width in zip(result["data"], widths, strict=True):
-        pen.text((x0 + left, 10), f"AUC on {told['title']}", "black", large)
+    for data, width in zip(result["data"], widths, strict=True):
+        pen.text((x0 + left, 10), f"AUC on {data['title']}", "black", large)
         for tick in np.arange(0, 1.01, 0.1):
             pen.line((x0 + left, y(tick), x0 + width, y(tick)), "#dddddd")
             pen.text((x0 + left - 30, y(tick) - 7), f"{tick:.1f}", "#444444", small)
         pen.line((x0 + left, y(0.5), x0 + width, y(0.5)), "#aa0000")
-        for n, row in enumerate(told["methods"]):
+        for n, row in enumerate(data["methods"]):
             x = x0 + left + gap + n * (3 * bar + gap)
             for k, part in enumerate(PARTS):
                 if "auc" not in row[part]:
@@ -50,4 +53,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
         canvas.save(temporary, "PNG")
 
 
-__all__ = ["draw"]
+__all__ = ["draw_bars"]

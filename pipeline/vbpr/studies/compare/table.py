@@ -1,4 +1,4 @@
-"""The table of a comparison, for a terminal, as Markdown and for a page."""
+"""The tables of a comparison: its rows in compare.json, and their text for a terminal and for compare.md."""
 
 from typing import Any
 
@@ -25,11 +25,18 @@ def row_of(
     cells: list[dict[str, Any]],
     users: dict[str, Array],
     spent: dict[str, Any],
-    known: str | None,
+    recognised: str | None,
     features: FeatureStore | None,
     untrained: bool,
 ) -> dict[str, Any]:
-    """A method's line: means over seeds, the interval of the users' mean AUC."""
+    """A method's row of compare.json: means over its cells, one a seed, and intervals of the users' mean AUC.
+
+    Args:
+        users: of each measure, every user's figure.
+        spent: what the features cost: seconds, images.
+        recognised: the published data set that this is, whose report has figures of its own.
+        untrained: whether the model's network has random weights.
+    """
     row: dict[str, Any] = {"method": method.name, "model": method.model, "seeds": len(cells)}
     if features is not None:
         row["backbone"], row["weights"] = method.backbone, features.provenance["weights"]
@@ -46,11 +53,11 @@ def row_of(
     row["images_encoded"] = spent["images"] or cells[0]["encoded"]
     names = cells[0]["published"]
     row["published_protocols"] = {name: float(np.mean([c["published"][name] for c in cells])) for name in names}
-    row["report"] = PUBLISHED[known].auc.get(method.name) if known else None
+    row["report"] = PUBLISHED[recognised].auc.get(method.name) if recognised else None
     return row
 
 
-def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+def table_of(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of one data set's table."""
     header = [
         "method",
@@ -65,10 +72,10 @@ def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         "train, s",
         "images encoded",
     ]
-    names = list(PUBLISHED_PROTOCOLS) if told["published_protocols"] else []
-    header += names + (["report"] if told["recognised"] else [])
+    names = list(PUBLISHED_PROTOCOLS) if data["published_protocols"] else []
+    header += names + (["report"] if data["recognised"] else [])
     rows = []
-    for row in told["methods"]:
+    for row in data["methods"]:
         low, high = row["all"]["auc_interval"]
         cells = [
             row["method"] + (" (RANDOM weights)" if row.get("random_weights") else ""),
@@ -83,26 +90,27 @@ def table_of(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             f"{row['images_encoded']:,}",
         ]
         cells += [f"{row['published_protocols'][n]:.4f}" if n in row["published_protocols"] else "-" for n in names]
-        if told["recognised"]:
+        if data["recognised"]:
             cells.append(f"{row['report']:.3f}" if row["report"] is not None else "-")
         rows.append(cells)
     return header, rows
 
 
-def heading(told: dict[str, Any]) -> str:
-    known = f", the published {told['recognised']}" if told["recognised"] else ""
-    counts = ", ".join(f"{told[name]:,} {name}" for name in ("users", "items", "interactions"))
-    return f"{told['title']}{known}: {counts}"
+def heading(data: dict[str, Any]) -> str:
+    """The title of one data set's table."""
+    published = f", the published {data['recognised']}" if data["recognised"] else ""
+    counts = ", ".join(f"{data[name]:,} {name}" for name in ("users", "items", "interactions"))
+    return f"{data['title']}{published}: {counts}"
 
 
-def differences(told: dict[str, Any], intervals: bool = False) -> tuple[list[str], list[list[str]]]:
+def differences(data: dict[str, Any], intervals: bool = False) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the paired tests: a line a pair of methods, a column a measure."""
     cells: dict[str, dict[str, str]] = {}
-    for t in told["tests"]:
-        between = f" ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f})" if intervals else ""
-        apart = " *" if t["p_holm"] < 0.05 else ""
+    for t in data["tests"]:
+        interval_text = f" ({t['interval'][0]:+.4f} to {t['interval'][1]:+.4f})" if intervals else ""
+        star = " *" if t["p_holm"] < 0.05 else ""
         pair = cells.setdefault(f"{t['a']} - {t['b']}", {})
-        pair[t["measure"]] = f"{t['difference']:+.4f}{between}, {shown_p(t['p_holm'])}{apart}"
+        pair[t["measure"]] = f"{t['difference']:+.4f}{interval_text}, {shown_p(t['p_holm'])}{star}"
     names = [name for name in USERS if any(name in of for of in cells.values())]
     rows = [[pair, *(of.get(name, "-") for name in names)] for pair, of in cells.items()]
     return ["difference of means", *(USERS[name] for name in names)], rows
@@ -112,25 +120,27 @@ LEGEND = "*: told apart (p < 0.05 by a paired t-test, with Holm's correction ove
 
 
 def shown_p(p: float) -> str:
+    """A p-value as text."""
     return f"p {p:.2g}" if p >= 1e-9 else "p under 1e-9"
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables and tests as a page."""
+    """compare.md: the tables and the tests."""
     lines = ["# Comparison", "", result["protocol"], f"Seeds: {result['seeds']}.", ""]
-    for told in result["data"]:
-        header, rows = table_of(told)
-        lines += [f"## {heading(told)}", "", f"Split: {told['split']}.", ""]
+    for data in result["data"]:
+        header, rows = table_of(data)
+        lines += [f"## {heading(data)}", "", f"Split: {data['split']}.", ""]
         lines += page_table(header, rows)
-        if told["published_protocols"]:
+        if data["published_protocols"]:
             lines += ["", *(f"- {name}: {about}." for name, about in PUBLISHED_PROTOCOLS.items())]
-        if told["tests"]:
-            lines += ["", *page_table(*differences(told, intervals=True)), "", LEGEND]
+        if data["tests"]:
+            lines += ["", *page_table(*differences(data, intervals=True)), "", LEGEND]
         lines.append("")
     return "\n".join(lines)
 
 
 def page_table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
 
 

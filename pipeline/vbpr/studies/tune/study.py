@@ -1,4 +1,4 @@
-"""A study of optuna's that survives a kill."""
+"""The study that `vbpr tune` keeps: a SQLite file of optuna's, which survives a kill."""
 
 import contextlib
 import dataclasses
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A configuration that was tried. value: of the objective; None where it was pruned, for the reason in `why`."""
+    """A configuration that was tried.
+
+    Attributes:
+        value: of the objective; None where the trial was pruned, for the reason in `why`.
+    """
 
     number: int
     value: float | None
@@ -26,10 +30,10 @@ class Trial:
 
 
 def open_study(path: Path, identity: str) -> "optuna.Study":
-    """Open or begin a study; a trial that a killed run left half done is struck out.
+    """Open or create a study; a trial that a killed run left unfinished is marked as failed.
 
     Raises:
-        VbprError: optuna is missing, or the file is damaged or of another question.
+        VbprError: optuna is missing, or the file is damaged or of another study.
     """
     try:
         import optuna
@@ -39,7 +43,7 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(  # opened here, for an address takes some names apart
+            storage=optuna.storages.RDBStorage(  # connected here: in a URL, a ? in the path would be read as syntax
                 "sqlite:///study", {"creator": lambda: sqlite3.connect(path, check_same_thread=False)}
             ),
             study_name="vbpr",
@@ -47,14 +51,14 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
             pruner=optuna.pruners.MedianPruner(n_warmup_steps=1),
             load_if_exists=True,
         )
-        known = study.user_attrs.get("identity", identity if not study.trials else "")
+        recorded = study.user_attrs.get("identity", identity if not study.trials else "")
     except sqlalchemy.exc.OperationalError as error:
         raise VbprError(f"{path} cannot be used ({error.orig}); wait for what uses it, or mend its disk") from error
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ValueError) as error:
         raise VbprError(
             f"{path} is not a study of vbpr tune, or is damaged; delete it or choose another --out"
         ) from error
-    if known != identity:
+    if recorded != identity:
         raise VbprError(
             f"{path} is a study of other features, interactions, objective or seed, or of another version's search "
             "space; choose another --out or delete it"
@@ -68,9 +72,10 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """
+    """Turn failures of the study's database into a sentence; finished trials are safe in any case.
+
     Raises:
-        VbprError: the study's database cannot be written: a full disk, say; its finished trials are safe.
+        VbprError: the database cannot be written, as on a full disk.
     """
     import optuna
     import sqlalchemy.exc
@@ -85,22 +90,23 @@ def storing(path: Path) -> Iterator[None]:
 
 
 def finished(study: "optuna.Study") -> "list[optuna.trial.FrozenTrial]":
+    """The trials that were completed or pruned, in order."""
     from optuna.trial import TrialState
 
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def say(study: "optuna.Study", trials: int) -> None:
-    """A line on standard error for the trial that has just ended, with the time left."""
-    done = told(study)
-    now = done[-1]
+def print_progress(study: "optuna.Study", trials: int) -> None:
+    """Print a line about the trial that has just ended, and the time left, on standard error."""
+    done = trials_of(study)
+    last = done[-1]
     left = sum(t.seconds for t in done) / len(done) * (trials - len(done))
-    outcome = f"pruned ({now.why})" if now.value is None else f"{now.value:.4f}"
+    outcome = f"pruned ({last.why})" if last.value is None else f"{last.value:.4f}"
     console.print(f"trial {len(done)} of {trials}: {outcome}; best {study.best_value:.4f}, {left:,.0f} s left")
 
 
-def told(study: "optuna.Study") -> list[Trial]:
-    """The trials that have ended, in order."""
+def trials_of(study: "optuna.Study") -> list[Trial]:
+    """The finished trials, in order."""
     return [
         Trial(
             number,
@@ -113,4 +119,4 @@ def told(study: "optuna.Study") -> list[Trial]:
     ]
 
 
-__all__ = ["Trial", "finished", "open_study", "say", "storing", "told"]
+__all__ = ["Trial", "finished", "open_study", "print_progress", "storing", "trials_of"]

@@ -2,9 +2,9 @@
 
     done = tune(Dataset.resolve("data"), ["artifacts/inc.h5"], "visual", "artifacts/inc.visual.json", trials=40)
 
-The first trial is the model's defaults; the rest are drawn by TPE (Bergstra et al. 2011). A trial whose learning curve
-lies below the median of the earlier ones is pruned. The study is a SQLite file beside the best configuration, and each
-draw depends on the finished trials and the seed alone, so a killed study goes on as if nothing had happened.
+The first trial is the model's defaults; the rest are suggested by TPE (Bergstra et al. 2011). A trial whose learning
+curve lies below the median of the earlier ones is pruned. The study is a SQLite file beside the best configuration. A
+suggestion depends on the finished trials and the seed alone, so a killed study goes on as if nothing had happened.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from ...training.identity import identity_of
 from ...training.item_features import ItemFeatures
 from ...training.models import MODELS
 from .spaces import SPACES, Space, defaults, draw
-from .study import Trial, finished, open_study, say, storing, told
+from .study import Trial, finished, open_study, print_progress, storing, trials_of
 
 if TYPE_CHECKING:
     import optuna
@@ -53,7 +53,13 @@ OBJECTIVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """A study: where its best configuration lies, and its trials in the order in which they ran."""
+    """A finished study.
+
+    Attributes:
+        path: of the best configuration, as JSON.
+        best: that configuration.
+        trials: in the order in which they ran.
+    """
 
     path: Path
     objective: str
@@ -62,7 +68,7 @@ class Tuning:
 
     @property
     def ranked(self) -> list[Trial]:
-        """The trials that came to an end, best first."""
+        """The completed trials, best first."""
         return sorted((t for t in self.trials if t.value is not None), key=lambda t: (-(t.value or 0), t.number))
 
 
@@ -85,8 +91,8 @@ def tune(
         objective: of OBJECTIVES, on the validation items, exact over all users.
 
     Raises:
-        VbprError: a model without a search space, an unknown objective, optuna is not installed, the study in the way
-            is another one, or whatever `train` raises for the defaults.
+        VbprError: a model without a search space, an unknown objective, optuna is not installed, the file is of another
+            study, or whatever `train` raises for the defaults.
         Stopped: Ctrl-C or SIGTERM; the same call goes on from the last finished trial.
     """
     if trials < 1:
@@ -116,7 +122,7 @@ def tune(
     asked = [identity_of(parts, [s.digest() for s in stores], base.changed(device="")), objective, space]
     identity = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
     database = path.with_suffix(".db")
-    # A signal between trainings must not tear the study's database.
+    # A signal between trainings must not interrupt a write to the study's database.
     with locked(path), locked(database), stop_signals() as stopping:
         study = open_study(database, identity)
         with storing(database):
@@ -128,11 +134,11 @@ def tune(
                         f"stopped in trial {len(finished(study)) + 1}; run the same command again to resume"
                     ) from error
                 write_best(path, study, base)
-                say(study, trials)
+                print_progress(study, trials)
                 if stopping():
                     raise Stopped(f"stopped after {len(finished(study))} trials; run the same command again to resume")
             best = write_best(path, study, base)
-    return Tuning(path, objective, best, told(study))
+    return Tuning(path, objective, best, trials_of(study))
 
 
 def fitting(space: Space, matrix: ItemFeatures | None) -> Space:
@@ -152,17 +158,18 @@ def run_trial(
     space: Space,
     objective: str,
 ) -> None:
-    """Draw a configuration, fit it, and note its validation figure; a poor or diverging one is pruned."""
+    """Fit a suggested configuration and record its validation figure; a poor or diverging one is pruned."""
     import optuna
 
     count = len(finished(study))
-    drawn = int(np.random.SeedSequence([base.seed, count]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=drawn)  # so that a resumed study draws the same
+    seed = int(np.random.SeedSequence([base.seed, count]).generate_state(1)[0])
+    study.sampler = optuna.samplers.TPESampler(seed=seed)  # so that a resumed study suggests the same
     if not count and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
         study.enqueue_trial(defaults(space, base))
     trial = study.ask()
     started = time.monotonic()
-    # The curve is of AUC over all items, and of the first part of a model whose parts are trained one after another.
+    # The curve is of AUC over all items, so for other objectives nothing is pruned by it. Of a model whose parts are
+    # trained one after another, the first part's curve counts alone.
     last, first_part = 0, True
 
     def listen(epoch: int, auc: float) -> None:
@@ -181,10 +188,11 @@ def run_trial(
         value = evaluate(factors, "validation", base.device).summary()[part][metric]
     except BaseException as error:
         trial.set_user_attr("seconds", time.monotonic() - started)
-        drawn = isinstance(error, VbprError | RuntimeError | MemoryError)
-        drawn = drawn and not isinstance(error, torch.AcceleratorError)  # after which a GPU answers nothing
-        poor = isinstance(error, optuna.TrialPruned) or (count and drawn)
-        if poor:  # an error of the defaults is the user's; a later one (not finite, too large) the draw's
+        unfit = isinstance(error, VbprError | RuntimeError | MemoryError)
+        unfit = unfit and not isinstance(error, torch.AcceleratorError)  # after which the GPU is of no use
+        # The defaults must work: an error of theirs is raised. Later ones (not finite, too large) are the suggestion's.
+        poor = isinstance(error, optuna.TrialPruned) or (count and unfit)
+        if poor:
             trial.set_user_attr("why", str(error))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED if poor else optuna.trial.TrialState.FAIL)
         if not poor:
@@ -195,7 +203,7 @@ def run_trial(
 
 
 def write_best(path: Path, study: "optuna.Study", base: TrainConfig) -> dict[str, Any]:
-    """Write the best configuration so far."""
+    """Write the best configuration so far, and return it."""
     best = {"model": base.model, "seed": base.seed, **study.best_params}
     replace_text(path, json.dumps(best, indent=1) + "\n", "JSON")
     return best
