@@ -53,10 +53,12 @@ def test_public_names_are_pinned():
         _ = vbpr.nothing
 
 
-@pytest.mark.parametrize("name", ["train", "extract", "evaluate", "tune"])
-def test_functions_stay_functions_after_their_modules_are_imported(name):
+@pytest.mark.parametrize("name", NAMES)
+def test_public_names_are_the_objects_of_their_modules(name):
+    """Importing a module puts it into its package under its own name, which must be no public one of vbpr."""
     module = importlib.import_module(f"vbpr.{vbpr.PUBLIC[name]}")
-    assert getattr(vbpr, name) is getattr(module, name) and callable(getattr(vbpr, name))
+    assert getattr(vbpr, name) is getattr(module, name)
+    assert not any((ROOT / "pipeline" / "vbpr" / place).exists() for place in (name, f"{name}.py"))
 
 
 def test_every_module_pins_its_names():
@@ -92,16 +94,40 @@ def test_help_starts_at_once_and_without_torch():
     assert time.monotonic() - started < 5  # a generous bound: machines are busy
 
 
-def test_recommend_needs_no_torch(board_model):
-    code = f"""
+WITHOUT_TORCH = """
 import sys
-from vbpr.cli import app
-try: app(["recommend", {str(board_model)!r}, "--user", "A00"])
-except SystemExit as left: assert not left.code
-print("TORCH", "torch" in sys.modules)
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
+            raise ImportError(f"{name} is blocked", name=name)
+
+sys.meta_path.insert(0, Blocked())
 """
-    done = run_python("-c", code)
-    assert "TORCH False" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["info", "MODEL"],
+        ["info", "FEATURES"],
+        ["recommend", "MODEL", "--user", "A00"],
+        ["recommend", "MODEL", "--liked", "red-00", "-k", "3", "--diversity", "0.3"],
+        ["recommend", "MODEL", "--all", "--out", "OUT"],
+        ["similar", "MODEL", "--item", "red-00"],
+        ["index", "MODEL"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_what_answers_needs_no_torch(words, board_model, board_features, tmp_path):
+    """As where torch is not installed."""
+    model = shutil.copy(board_model, tmp_path / "m.model.h5")
+    places = {"MODEL": str(model), "FEATURES": str(board_features), "OUT": str(tmp_path / "all.csv")}
+    words = [places.get(word, word) for word in words]
+    code = f"import vbpr\nfrom vbpr.cli import app\nvbpr.Factors, vbpr.Dataset, vbpr.Nearest\napp({words!r})"
+    done = run_python("-c", WITHOUT_TORCH + code)
+    assert done.returncode == 0 and done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.slow

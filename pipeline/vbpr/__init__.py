@@ -4,8 +4,6 @@ The names below are the public ones; each is imported on first use, so that `imp
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 PUBLIC = {
@@ -49,14 +47,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class Package(ModuleType):
-    """Keeps `vbpr.training.train` the function: importing the file train.py must not put the module in its place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = Package

@@ -34,7 +34,7 @@ from vbpr.stores.model.factors import Factors
 from vbpr.studies.compare.cells import USERS, sampled_auc, spending
 from vbpr.studies.compare.compare import compare
 from vbpr.studies.compare.methods import Options, methods_of
-from vbpr.studies.compare.plot import draw
+from vbpr.studies.compare.plot import draw_bars
 from vbpr.studies.compare.table import differences, markdown
 from vbpr.studies.compare.tests import holm, paired_tests, told_apart
 from vbpr.training.configure import configure
@@ -270,7 +270,7 @@ def test_a_recognised_data_set_has_the_reports_figures_beside_ours(tmp_path):
     }  # fmt: skip
     page = markdown({"protocol": "p", "seeds": 1, "data": [told]})
     assert "| 0.764 |" in page and "inception (RANDOM weights)" in page and "the published Amazon Fashion" in page
-    draw({"data": [told]}, tmp_path / "bars.png")
+    draw_bars({"data": [told]}, tmp_path / "bars.png")
     pixels = np.asarray(Image.open(tmp_path / "bars.png"))
     assert (pixels == [0x2B, 0x5C, 0x8A]).all(-1).sum() > 1000
     assert all(p.auc["inception"] > p.auc["cae"] for p in PUBLISHED.values())
@@ -396,7 +396,7 @@ def test_bars_of_one_are_labelled(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("PIL.ImageDraw.Draw", lambda *_: Pen())
-        draw({"data": [told]}, tmp_path / "bars.png")
+        draw_bars({"data": [told]}, tmp_path / "bars.png")
     assert "1.00" in written
 
 
