@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ..base.arrays import Array, Strings
+from ..base.arrays import Array, Strings, update_with_ids
 from ..base.errors import VbprError
 
 
@@ -68,7 +68,7 @@ def digest_of(parted: Any) -> hashlib.blake2b:
     """Of the ids and the three parts of a `Split` or `Factors`: what is measured on the same has the same."""
     total = hashlib.blake2b(digest_size=16)
     for ids in (parted.user_ids, parted.item_ids):
-        total.update("\0".join(ids.tolist()).encode())
+        update_with_ids(total, ids)
     for name in MATRICES:
         part = getattr(parted, name)
         total.update(np.ascontiguousarray(part.indptr, "<i8").data)
