@@ -2,9 +2,9 @@ import shutil
 
 import numpy as np
 import pytest
-from test_recommend import run
 
 import vbpr.stores.model.factors
+from commands import run
 from small import draw, made
 from vbpr import Factors, Nearest, VbprError, add_items
 from vbpr.answers.index_file import index_path

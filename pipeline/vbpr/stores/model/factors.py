@@ -20,7 +20,7 @@ from ...base.errors import VbprError
 from ...base.files import replacing, replacing_h5, replacing_table
 from ...base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
 from ...base.progress import Progress
-from ...data.parts import MATRICES, digest_of, settle
+from ...data.parts import MATRICES, Parts, digest_of
 from .about import check_about
 from .head import HEAD_ARRAYS, Head
 from .lookup import at_least_one, index_of, indices_of, mask_of, positions
@@ -35,7 +35,7 @@ class Factors:
         users: (U, K) float32. items: (I, K) float32. bias: (I,) float32.
         user_ids, item_ids: (U,), (I,) strings.
         train, validation, test: (U, I) CSR, the split that it was fitted under; together, what each user has seen. See
-            `Split` for what they may be given as.
+            `Parts` for what they may be given as.
         head: how a new item's features become its vector; None for models that cannot score an unseen item.
         about: JSON values: model, config, data, features (path, digest, backbone), split, learning curve.
     """
@@ -52,7 +52,10 @@ class Factors:
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        shape = settle(self)
+        parts = Parts(self.user_ids, self.item_ids, self.train, self.validation, self.test)
+        for name, value in vars(parts).items():  # in the form in which they are kept
+            object.__setattr__(self, name, value)
+        shape = parts.train.shape
         for name in ("users", "items", "bias"):
             object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         if (
