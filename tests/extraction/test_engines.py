@@ -234,7 +234,7 @@ def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, f
     backbone = load_backbone("test_efficientnet", random_weights=True)
     pixels = np.random.default_rng(0).integers(0, 256, (11, 160, 160, 3), dtype=np.uint8)
     expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
-    runner = cuda.CudaRunner(backbone, cuda_on_cpu, fast, 2, 0)
+    runner = cuda.CudaRunner(backbone, fast, 2, cuda_on_cpu, 0)
     waits = [runner.start(pixels[a : a + 2]) for a in range(0, 11, 2)]  # six batches through three pairs of buffers
     found = np.concatenate([wait() for wait in reversed(waits)][::-1])
     assert np.linalg.norm(found - expected) <= (0.05 if fast else 1e-3) * np.linalg.norm(expected)
@@ -244,9 +244,9 @@ def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, f
 def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_on_cpu, monkeypatch):
     backbone = load_backbone("test_efficientnet", random_weights=True)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 160, 160, 3), dtype=np.uint8)
-    runner = cuda.CudaRunner(backbone, cuda_on_cpu, False, None, 0)
+    runner = cuda.CudaRunner(backbone, False, None, cuda_on_cpu, 0)
     assert runner.batch in (16, 32)
-    runner = cuda.CudaRunner(backbone, cuda_on_cpu, False, 8, 0)
+    runner = cuda.CudaRunner(backbone, False, 8, cuda_on_cpu, 0)
     first = runner.start(pixels[:8])
     model = runner.model
 
@@ -272,7 +272,7 @@ def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_
 
 def test_the_gpu_runner_frees_its_buffers_when_it_steps_down(cuda_on_cpu, monkeypatch):
     backbone = load_backbone(TINY, random_weights=True)
-    runner = cuda.CudaRunner(backbone, cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(backbone, False, 4, cuda_on_cpu, 0)
     pixels = np.zeros((4, runner.size, runner.size, 3), np.uint8)
     fetched, waiting = runner.start(pixels), runner.start(pixels)
     expected = fetched()
@@ -308,7 +308,7 @@ def test_a_gpu_says_in_many_ways_that_its_memory_is_full(words):
 
 
 def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu, monkeypatch):
-    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
 
     def some(images):
         if len(images) > 16:
@@ -326,7 +326,7 @@ def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu
 
 
 def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_bytes(cuda_on_cpu, monkeypatch):
-    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     clock = [0.0]
 
     def model(images):  # as long for many as for one: any batch gains
@@ -342,7 +342,7 @@ def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_by
 
 
 def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_cpu, monkeypatch):
-    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     wait = runner.start(np.zeros((4, runner.size, runner.size, 3), np.uint8))
 
     def lost():
@@ -358,7 +358,7 @@ def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_c
 
 @pytest.mark.parametrize("set_before", ["conv", "all", "matmul"])
 def test_the_gpu_runner_keeps_float32_whole_whatever_a_program_has_set(cuda_on_cpu, monkeypatch, set_before):
-    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     conv, matmul, seen = torch.backends.cudnn.conv, torch.backends.cuda.matmul, []
     place = {"conv": conv, "all": torch.backends, "matmul": matmul}[set_before]
     before = place.fp32_precision, torch.backends.cudnn.benchmark
@@ -400,7 +400,7 @@ def test_the_gpu_runner_compiles_for_many_images_where_it_can(cuda_on_cpu, monke
             if times and compiler == "missing"
             else contextlib.nullcontext()
         ):
-            runner = cuda.CudaRunner(backbone, cuda_on_cpu, False, 4, images)
+            runner = cuda.CudaRunner(backbone, False, 4, cuda_on_cpu, images)
         assert len(called) == times
         found = runner.start(pixels)()
         assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)
