@@ -22,15 +22,15 @@ def own_gpu(device: str, rank: int) -> str:
 
     from ..compute.device import fault
 
-    there = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
-    if not there:
+    count = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
+    if not count:
         return device
-    return "cpu" if device == "auto" and fault(rank % there) else f"cuda:{rank % there}"
+    return "cpu" if device == "auto" and fault(rank % count) else f"cuda:{rank % count}"
 
 
 @contextlib.contextmanager
 def heeding(stopping: Callable[[], bool]) -> Iterator[None]:
-    """For a process that was told to stop, it is no fault that the others have ended before it."""
+    """In a process that is to stop, swallow the error that the others have ended before it."""
     try:
         yield
     except VbprError:

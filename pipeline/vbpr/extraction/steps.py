@@ -47,8 +47,12 @@ def encoded(
     """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
 
     Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
-    thread writes the one that is ready. Told to stop, it finishes the batches that the encoder has. `odd`: see
-    `Extraction`.
+    thread writes the one that is ready. When `stopping`, it finishes the batches that the encoder has.
+
+    Args:
+        how: what the backbone wants its images to be.
+        pending: rows to encode.
+        odd: takes (item id, "W x H") of images that are tiny or slivers.
     """
 
     def decode(batch: Batch, part: Array) -> None:

@@ -20,7 +20,7 @@ from ..base.targets import check_target
 from ..compute.checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
 from ..compute.device import multiplies_bfloat16, seeded
 from ..data.images.source import ImageSource
-from .cae import RECIPES, identity_of, preprocessing_of, recipe_of, told_by
+from .cae import RECIPES, identity_of, metadata_of, preprocessing_of, recipe_of
 from .pixel_cache import PixelCache
 
 HELD_OUT = 0.05  # share of the images that only measure the reconstruction
@@ -52,7 +52,7 @@ def train_autoencoder(
     path, made = Path(out), identity_for(recipe, epochs, image_size, seed) | {"data": data or source.name}
     check_target(path)
     check_target(checkpoint_of(path))
-    if path.exists() and made.items() <= told_by(path).items():
+    if path.exists() and made.items() <= metadata_of(path).items():
         return path
     with locked(path):
         cache_path = path.with_name(f".{path.stem}.{made['size']}.pixels")
@@ -90,9 +90,9 @@ def check_training(path: Path, used_by: Path, **how: Any) -> None:
     Raises:
         VbprError: the autoencoder that a feature file was made with was trained otherwise.
     """
-    there, wanted = identity_of(path), identity_for(**how)
-    if there != wanted:
-        old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
+    made, wanted = identity_of(path), identity_for(**how)
+    if made != wanted:
+        old, new = (", ".join(f"{name} {value}" for name, value in identity.items()) for identity in (made, wanted))
         raise VbprError(
             f"{used_by} was made with {path} ({old or 'no autoencoder of ours'}), not with one of {new}; give the same "
             "--recipe, --epochs (compare: --cae-epochs) and --image-size, or another --out"
