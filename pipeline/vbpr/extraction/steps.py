@@ -12,7 +12,7 @@ import numpy as np
 from ..base.arrays import Array
 from ..data.images.source import BadImage, ImageSource, Pixels
 from ..networks.prepare import Preprocessing, prepare
-from ..stores.features.store import FeatureStore
+from ..stores.features.writer import Writer
 
 WINDOW = 64  # full steps that are dealt out at a time
 
@@ -35,7 +35,7 @@ class Batch:
 
 
 def encoded(
-    store: FeatureStore,
+    store: Writer,
     source: ImageSource,
     encoder: Any,
     how: Preprocessing,

@@ -29,6 +29,7 @@ from ...answers.filters import allowed as allow
 from ...answers.filters import groups_of, read_known
 from ...answers.index_file import index_path
 from ...answers.nearest import UNKNOWN, Nearest
+from ...answers.similar import nearest_but
 from ...base.arrays import Array
 from ...base.errors import VbprError
 from ...base.files import digest
@@ -36,7 +37,6 @@ from ...data.dataset import Dataset
 from ...data.images.source import BadImage, stamp
 from ...extraction.photos import PhotoEncoder
 from ...stores.model.factors import BLIND, Factors
-from ...stores.model.topk import first_of_groups
 from ..photos import Photos
 
 try:
@@ -53,7 +53,6 @@ except ImportError as error:
 MAX_K, MAX_LIKED, MAX_PHOTOS, MAX_ID = 200, 200, 8, 512
 BODY_SECONDS = 30.0  # a body that dribbles in for longer is given up, and its connection with it
 WATCH_SECONDS = 2.0  # between looks at whether the files were replaced
-WIDEST = 4096  # nearest items that are gone through for some of different groups
 RETRY_SECONDS = 30.0  # after which what could not be loaded is tried again
 SETTLING = 3  # times that files are read which change meanwhile, as a list of what is in stock may all day
 DECODERS = 2  # photos in work at a time, and as many thumbnails: each may hold a few hundred MB
@@ -213,16 +212,7 @@ class Answers:
         return np.array([self.item_at[name] for name in dict.fromkeys(item_ids) if name in self.item_at], np.int64)
 
     def nearest(self, near: Nearest, query: Array, k: int, category: str | None, left_out: Array) -> dict[str, Any]:
-        wide, groups = k + len(left_out), self.groups
-        while True:
-            found, scores = near.search_many(query, wide, self.of_category(category))
-            if groups is None:
-                good = ~np.isin(found[0], left_out)
-            else:
-                good = first_of_groups(found, groups)[0] & ~np.isin(groups[found[0]], groups[left_out])
-            if groups is None or good.sum() >= k or wide >= min(len(near.item_ids), WIDEST) or found[0][-1] < 0:
-                return self.scored(found[0][good][:k], scores[0][good][:k])
-            wide *= 4
+        return self.scored(*nearest_but(near, query, k, left_out, self.of_category(category), self.groups))
 
 
 Id = Annotated[str, InPath(max_length=MAX_ID)]
