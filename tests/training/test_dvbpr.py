@@ -16,7 +16,7 @@ from vbpr.data.interactions import Interactions
 from vbpr.data.split import Split
 from vbpr.networks.pixel_cache import PixelCache
 from vbpr.training.configure import configure
-from vbpr.training.models.bpr.bpr import Diverged
+from vbpr.training.model import Diverged
 from vbpr.training.models.dvbpr import dvbpr
 from vbpr.training.models.dvbpr.dvbpr import DVBPR
 from vbpr.training.models.dvbpr.network import CNNF, build, dropped, penalised, penalty

@@ -18,6 +18,7 @@ from conftest import TINY, board_items, board_pairs
 from vbpr import BPRMF, MODELS, Factors, Interactions, Split, SplitConfig, VbprError, Visual, configure, evaluate
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
+from vbpr.training.model import Diverged
 from vbpr.training.models.bpr import bpr, progress
 from vbpr.training.models.bpr import inputs as prepared
 from vbpr.training.models.bpr.adam import Adam
@@ -531,7 +532,7 @@ def test_nothing_to_train_is_refused(split, features):
 
 @pytest.mark.parametrize("name", ["visual", "vbpr"])
 def test_what_diverges_in_the_first_epoch_says_what_to_do_and_leaves_no_model(split, features, name):
-    with pytest.raises(bpr.Diverged, match=r"not finite in epoch 1; lower --lr") as caught:
+    with pytest.raises(Diverged, match=r"not finite in epoch 1; lower --lr") as caught:
         fit(split, features, small(name, lr=1e30))
     assert caught.value.factors is None
 

@@ -18,7 +18,8 @@ from vbpr.base.stopping import Stopped
 from vbpr.stores.model.about import first_curve
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.item_features import ItemFeatures
-from vbpr.training.models.bpr.bpr import BPR, Diverged
+from vbpr.training.model import Diverged
+from vbpr.training.models.bpr.bpr import BPR
 from vbpr.training.models.bpr.gradients import gradients as real_gradients
 from vbpr.training.models.bpr.progress import State
 from vbpr.training.models.hybrid import Hybrid

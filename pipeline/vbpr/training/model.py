@@ -48,6 +48,14 @@ class Recommender(Protocol):
         ...
 
 
+class Diverged(VbprError):
+    """Training went to infinity. `factors`: the model of the best epoch before, or None."""
+
+    def __init__(self, message: str, factors: Factors | None) -> None:
+        super().__init__(message)
+        self.factors = factors
+
+
 HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone
 
 
@@ -57,4 +65,4 @@ def some_factors(c: TrainConfig) -> None:
         raise VbprError(f"--factors is 0: --model {c.model} has nothing else; give it a size")
 
 
-__all__ = ["HISTORY_ONLY", "Recommender", "factors_of", "some_factors"]
+__all__ = ["HISTORY_ONLY", "Diverged", "Recommender", "factors_of", "some_factors"]

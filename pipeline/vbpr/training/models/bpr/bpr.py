@@ -27,7 +27,7 @@ from ....data.split import Split
 from ....stores.model.factors import Factors
 from ...config import TrainConfig
 from ...item_features import ROWS, ItemFeatures
-from ...model import factors_of
+from ...model import Diverged, factors_of
 from .adam import Adam
 from .batches import draw
 from .gradients import gradients
@@ -54,14 +54,6 @@ BPRMF: dict[str, Any] = {
     "reg_items": 0.03,
     "reg_bias": 0.02,
 }
-
-
-class Diverged(VbprError):
-    """Training went to infinity. `factors`: the model of the best epoch before, or None."""
-
-    def __init__(self, message: str, factors: Factors | None) -> None:
-        super().__init__(message)
-        self.factors = factors
 
 
 class BPR:
@@ -178,4 +170,4 @@ class BPR:
 
 CHUNK = 64  # batches drawn at a time
 
-__all__ = ["BPR", "BPRMF", "Diverged"]
+__all__ = ["BPR", "BPRMF"]

@@ -28,8 +28,7 @@ from ....networks.prepare import Preprocessing
 from ....stores.model.factors import Factors
 from ...config import TrainConfig
 from ...item_features import ItemFeatures
-from ...model import factors_of
-from ..bpr.bpr import Diverged
+from ...model import Diverged, factors_of
 from ..bpr.progress import CurveSample
 from ..bpr.sampling import TripletSampler
 from .network import build, penalised, penalty

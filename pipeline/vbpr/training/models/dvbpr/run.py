@@ -11,7 +11,7 @@ from torch import nn
 from ....base.progress import Progress
 from ....compute.checkpoint import read_checkpoint, write_checkpoint
 from ...config import TrainConfig
-from ..bpr.bpr import Diverged
+from ...model import Diverged
 from ..bpr.progress import CurveSample
 from .steps import Pictures
 
