@@ -16,12 +16,14 @@ import torch
 
 from conftest import TINY, board_items, board_pairs
 from vbpr import BPRMF, MODELS, Factors, Interactions, Split, SplitConfig, VbprError, Visual, configure, evaluate
+from vbpr.compute import keeper
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
 from vbpr.training.model import Diverged
-from vbpr.training.models.bpr import bpr, progress
+from vbpr.training.models.bpr import bpr
 from vbpr.training.models.bpr import inputs as prepared
 from vbpr.training.models.bpr.adam import Adam
+from vbpr.training.models.bpr.progress import State
 
 LEARNS = [name for name in MODELS if name not in ("popularity", "random")]
 TRAINED = ["visual", "vbpr", "bprmf"]
@@ -328,11 +330,11 @@ def test_validation_chooses_the_epoch_and_ends_training(split, features, monkeyp
 
 def test_checkpoints_are_minutes_apart(split, features, tmp_path, monkeypatch):
     clock, saved = [0.0], []
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(progress, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
-    take = progress.State.take
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(keeper, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
+    record = State.record
     monkeypatch.setattr(
-        progress.State, "take", lambda self, *told: (clock.__setitem__(0, clock[0] + 50), take(self, *told))
+        State, "record", lambda self, *given: (clock.__setitem__(0, clock[0] + 50), record(self, *given))
     )
     config = small("visual", epochs=6, checkpoint_minutes=1.5, patience=0)
     fit(split, features, config, tmp_path / "c")
