@@ -6,6 +6,7 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
+from ..data.images.source import ImageSource
 from ..data.split import Split
 from ..stores.model.factors import Factors
 from ..stores.model.head import Head
@@ -39,11 +40,12 @@ def factors_of(
 class Recommender(Protocol):
     """A model that can be fitted."""
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """Fit to `split.train`; `split.validation` may choose the epoch, whose candidates `split.test` is left out of.
 
         Args:
             features: None for models that use none.
+            images: the catalogue's pictures, for models that learn from them.
         """
         ...
 

@@ -24,6 +24,7 @@ from ....base.errors import VbprError
 from ....base.progress import Progress
 from ....base.stopping import Stopped, stop_signals
 from ....compute.device import full_float32
+from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....stores.model.factors import Factors
 from ...config import TrainConfig
@@ -67,7 +68,7 @@ class BPR:
         self.config, self.checkpoint, self.part = config, checkpoint, part
 
     @full_float32()
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
