@@ -22,6 +22,7 @@ from ..data.images.source import ImageSource
 from ..executors.world import World
 from ..stores.features.layout import DONE
 from ..stores.features.store import FeatureStore
+from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
 from .processes import heeding, opened, others, own_gpu
 from .provenance import provenance_of
@@ -82,7 +83,7 @@ def extract(
         cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
-        VbprError: see `load_backbone`, `FeatureStore.create`; or too many bad images.
+        VbprError: see `load_backbone`, `Writer.create`; or too many bad images.
         Stopped: Ctrl-C or SIGTERM.
     """
     check_options(precision, max_bad, batch, threads)
@@ -139,7 +140,7 @@ def pick_processor(world: World, engine: str, device: str, precision: str, batch
 
 def encode_pending(
     world: World,
-    store: FeatureStore,
+    store: Writer,
     source: ImageSource,
     encoder: Any,
     preprocessing: Any,

@@ -23,8 +23,8 @@ from .catalogue import align, prepare
 from .config import TrainConfig
 from .fit import described, fit, made_from
 from .identity import identity_of, pictures_in
+from .model import Diverged
 from .models import MODELS
-from .models.bpr.bpr import Diverged
 
 
 @dataclasses.dataclass(frozen=True)

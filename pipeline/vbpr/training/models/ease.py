@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from ...base.arrays import Array
 from ...base.errors import VbprError
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
@@ -30,7 +31,7 @@ class EASE:
     config: TrainConfig
     checkpoint: Path | None = None
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:

@@ -12,6 +12,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ...base.arrays import Array
 from ...base.progress import console
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
@@ -27,7 +28,7 @@ class Spectral:
     config: TrainConfig
     checkpoint: Path | None = None
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`."""
         some_factors(self.config)
         return spectral(split, self.config.factors, self.config.seed)
