@@ -14,6 +14,7 @@ import tempfile
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,17 +22,18 @@ from torch import nn
 from ....base.errors import VbprError
 from ....base.progress import Progress
 from ....base.stopping import Stopped, stop_signals
-from ....compute.device import full_float32
+from ....compute.device import dtype_for, full_float32, pick_device
 from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....networks.prepare import Preprocessing
 from ....stores.model.factors import Factors
-from ...config import TrainConfig
+from ...config import TrainConfig, fields_of
 from ...item_features import ItemFeatures
 from ...model import factors_of
 from ..bpr.bpr import Diverged
 from ..bpr.progress import CurveSample
 from ..bpr.sampling import TripletSampler
+from ..entry import Model
 from .network import build, penalised, penalty
 from .run import Run
 from .steps import Pictures, plain_step, shared_step
@@ -61,7 +63,7 @@ class DVBPR:
             raise VbprError("--model dvbpr learns from pictures; give --data a folder with images/")
         if not c.dim:
             raise VbprError("--dim is 0: --model dvbpr has nothing else; give it a size")
-        device = c.torch_device()
+        device = pick_device(c.device)
         generator = torch.Generator(device).manual_seed(c.seed)
         network, how = build(c)
         network.initialise(torch.Generator().manual_seed(c.seed))
@@ -77,7 +79,7 @@ class DVBPR:
         run = Run(c, network, theta, generator, self.checkpoint)
         validation = CurveSample(split)
         weights = penalised(network)
-        dtype = c.torch_dtype(device)
+        dtype = dtype_for(c.precision, device)
 
         def made() -> Factors:
             about = {
@@ -125,4 +127,27 @@ class DVBPR:
         return folder / f"dvbpr.{how.size}.{how.interpolation}.pixels"
 
 
-__all__ = ["DVBPR"]
+# What DVBPR and the report published. Their penalties are for a loss summed over the batch of 128; here it is a mean.
+PUBLISHED: dict[str, Any] = {
+    "dim": 50,
+    "epochs": 20,
+    "batch": 128,
+    "lr": 1e-4,
+    "schedule": "constant",
+    "reg_users": 1.0,
+    "reg_head": 1e-3 / 128,
+    "positives": "users",
+    "negatives": "uniform",
+    "patience": 0,
+}
+EFFICIENT: dict[str, Any] = {
+    "images_per_step": 256,
+    "batch": 1024,
+    "lr": 3e-4,
+    "schedule": "linear",
+    "positives": "interactions",
+}
+# Its item is the network's output and nothing else, its triplets those of the batch.
+MODEL = Model(DVBPR, PUBLISHED, fields_of("steps", "head", "pictures"), presets={"efficient": EFFICIENT}, images=True)
+
+__all__ = ["DVBPR", "MODEL", "PUBLISHED"]
