@@ -10,6 +10,7 @@ from ...stores.model.head import Head
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import factors_of
+from .entry import Model
 
 
 class Popularity:
@@ -51,4 +52,8 @@ class Random:
         return factors_of(split, users, items, about={"scores_unseen": False})
 
 
-__all__ = ["Popularity", "Random", "VisualKNN"]
+POPULARITY = Model(Popularity)
+KNN = Model(VisualKNN, visual=True)
+RANDOM = Model(Random, reads=frozenset({"seed"}))
+
+__all__ = ["KNN", "POPULARITY", "RANDOM", "Popularity", "Random", "VisualKNN"]

@@ -18,6 +18,7 @@ from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import HISTORY_ONLY, factors_of, some_factors
+from .entry import Model
 from .singular import leading
 
 
@@ -68,5 +69,6 @@ def by_lanczos(x: sp.csr_matrix, rank: int, seed: int) -> tuple[Array, Array, Ar
 
 LONG = 2 * 10**7  # numbers times values, above which it takes seconds
 PARTS = 4
+MODEL = Model(Spectral, {"dim": 0, "factors": 64}, frozenset({"factors", "seed"}), {"factors": (16, 512, "log")})
 
-__all__ = ["Spectral", "spectral"]
+__all__ = ["MODEL", "Spectral", "spectral"]

@@ -15,7 +15,6 @@ outside the batch are not touched (lazy Adam).
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ import torch
 from ....base.errors import VbprError
 from ....base.progress import Progress
 from ....base.stopping import Stopped, stop_signals
-from ....compute.device import full_float32
+from ....compute.device import full_float32, pick_device
 from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....stores.model.factors import Factors
@@ -36,25 +35,6 @@ from .inputs import Inputs, Projection, make_inputs
 from .parameters import initial, vectors
 from .progress import CurveSample, State
 from .sampling import TripletSampler
-
-# Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.
-BPRMF: dict[str, Any] = {
-    "dim": 0,
-    "factors": 64,
-    "item_bias": True,
-    "visual_bias": False,
-    "history": False,
-    "whiten": 0.0,
-    "negatives": "uniform",
-    "epochs": 20,
-    "batch": 1024,
-    "per_user": 1,
-    "lr": 0.04,
-    "shrink": 8.0,
-    "reg_users": 0.045,
-    "reg_items": 0.03,
-    "reg_bias": 0.02,
-}
 
 
 class BPR:
@@ -76,7 +56,7 @@ class BPR:
             Diverged: the loss or a parameter is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
-        c, device = self.config, self.config.torch_device()
+        c, device = self.config, pick_device(self.config.device)
         refuse_impossible(c, split, features)
         generator = torch.Generator(device).manual_seed(c.seed)
         sampler = TripletSampler(
@@ -194,4 +174,4 @@ def best_factors(split: Split, inputs: Inputs, projection: Projection | None, st
 
 CHUNK = 64  # batches that are sampled together
 
-__all__ = ["BPR", "BPRMF"]
+__all__ = ["BPR"]

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,16 +21,17 @@ from torch import nn
 from ....base.errors import VbprError
 from ....base.progress import Progress
 from ....base.stopping import Stopped, stop_signals
-from ....compute.device import full_float32
+from ....compute.device import dtype_for, full_float32, pick_device
 from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....networks.prepare import Preprocessing
 from ....stores.model.factors import Factors
-from ...config import TrainConfig
+from ...config import TrainConfig, fields_of
 from ...item_features import ItemFeatures
 from ...model import Diverged, factors_of
 from ..bpr.progress import CurveSample
 from ..bpr.sampling import TripletSampler
+from ..entry import Model
 from .network import build, penalised, penalty
 from .run import Run
 from .steps import Pictures, plain_step, shared_step
@@ -54,7 +56,7 @@ class DVBPR:
             raise VbprError("--model dvbpr learns from pictures; give --data a folder with images/")
         if not c.dim:
             raise VbprError("--dim is 0: --model dvbpr has nothing else; give it a size")
-        device = c.torch_device()
+        device = pick_device(c.device)
         generator = torch.Generator(device).manual_seed(c.seed)
         network, how = build(c)
         network.initialise(torch.Generator().manual_seed(c.seed))
@@ -89,7 +91,7 @@ class DVBPR:
         c, theta, generator, total = self.config, run.theta, run.keeper.generator, run.steps * self.config.epochs
         validation, weights = CurveSample(split), penalised(run.network)
         step = shared_step(split, sampler) if c.images_per_step else plain_step
-        bf16 = c.torch_dtype(theta.device) == torch.bfloat16
+        bf16 = dtype_for(c.precision, theta.device) == torch.bfloat16
         exactly = full_float32(measured=not c.images_per_step)  # where steps differ in shape, measuring never ends
         with Progress(f"train {c.model}", total, "steps") as bar, stop_signals() as stopping, exactly:
             run.resume(bar)
@@ -122,4 +124,27 @@ class DVBPR:
         return folder / f"dvbpr.{how.size}.{how.interpolation}.pixels"
 
 
-__all__ = ["DVBPR"]
+# What DVBPR and the report published. Their penalties are for a loss summed over the batch of 128; here it is a mean.
+PUBLISHED: dict[str, Any] = {
+    "dim": 50,
+    "epochs": 20,
+    "batch": 128,
+    "lr": 1e-4,
+    "schedule": "constant",
+    "reg_users": 1.0,
+    "reg_head": 1e-3 / 128,
+    "positives": "users",
+    "negatives": "uniform",
+    "patience": 0,
+}
+EFFICIENT: dict[str, Any] = {
+    "images_per_step": 256,
+    "batch": 1024,
+    "lr": 3e-4,
+    "schedule": "linear",
+    "positives": "interactions",
+}
+# Its item is the network's output and nothing else, its triplets those of the batch.
+MODEL = Model(DVBPR, PUBLISHED, fields_of("steps", "head", "pictures"), presets={"efficient": EFFICIENT}, images=True)
+
+__all__ = ["DVBPR", "MODEL", "PUBLISHED"]
