@@ -19,7 +19,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def address():
-    from vbpr.pages.serve.serve import Answers, create_app
+    from vbpr.pages.serve.answers import Answers
+    from vbpr.pages.serve.serve import create_app
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

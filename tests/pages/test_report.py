@@ -1,5 +1,6 @@
 import dataclasses
 import html.parser
+import importlib.util
 import re
 import shutil
 import types
@@ -7,11 +8,11 @@ import types
 import numpy as np
 import pytest
 
-import vbpr.pages.report.report as module
 from small import made
 from vbpr import Dataset, Factors, evaluate, extract
 from vbpr.pages.photos import Photos
-from vbpr.pages.report.report import plane, report
+from vbpr.pages.report.plots import curve, plane
+from vbpr.pages.report.report import report
 from vbpr.stores.model.head import unit_rows
 
 
@@ -98,7 +99,7 @@ def test_a_thumbnail_is_made_once_however_often_it_is_shown(tmp_path, monkeypatc
 
 
 def test_without_opentsne_the_map_is_of_principal_axes_and_says_so(monkeypatch):
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     rng = np.random.default_rng(0)
     flat = rng.standard_normal((200, 2)) * [3, 1] @ np.linalg.qr(rng.standard_normal((6, 6)))[0][:2]
     places, words = plane(flat)
@@ -120,9 +121,9 @@ def test_the_curve_is_of_one_part():
     parts = [("visual", 0.8, 3), ("latent", 0.7, 12)]
     points = [{"epoch": e, "auc": auc + e / 1000, "part": part} for part, auc, n in parts for e in range(1, n + 1)]
     factors = types.SimpleNamespace(about={"curve": points})
-    assert [mark["auc"] for mark in module.curve(factors)["marks"]] == [0.801, 0.802, 0.803]
+    assert [mark["auc"] for mark in curve(factors)["marks"]] == [0.801, 0.802, 0.803]
     factors.about["curve"] = points[:1] * 2
-    assert module.curve(factors) is None
+    assert curve(factors) is None
 
 
 def test_a_model_with_no_data_set_on_record_is_not_of_the_sample(tmp_path):

@@ -19,7 +19,9 @@ httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
 from vbpr import Dataset, configure, train  # noqa: E402
 from vbpr.base.errors import VbprError  # noqa: E402
-from vbpr.pages.serve.serve import Answers, Newest, create_app, find, serve  # noqa: E402
+from vbpr.pages.serve.answers import Answers, find  # noqa: E402
+from vbpr.pages.serve.newest import Newest  # noqa: E402
+from vbpr.pages.serve.serve import create_app, serve  # noqa: E402
 from vbpr.stores.model.factors import Factors  # noqa: E402
 
 
@@ -152,7 +154,7 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_cap(client):
 
 
 def test_a_body_that_comes_drop_by_drop_is_given_up(client, monkeypatch):
-    monkeypatch.setattr("vbpr.pages.serve.serve.BODY_SECONDS", 0.3)
+    monkeypatch.setattr("vbpr.pages.serve.guard.BODY_SECONDS", 0.3)
     sent = []
 
     async def drops():
@@ -432,8 +434,8 @@ def test_a_model_that_is_replaced_answers_and_one_that_cannot_be_read_does_not(t
 
 def test_the_server_looks_by_itself(tmp_path, monkeypatch):
     looked = threading.Event()
-    monkeypatch.setattr("vbpr.pages.serve.serve.WATCH_SECONDS", 0.01)
-    monkeypatch.setattr("vbpr.pages.serve.serve.Newest.look", lambda self: looked.set())
+    monkeypatch.setattr("vbpr.pages.serve.newest.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("vbpr.pages.serve.newest.Newest.look", lambda self: looked.set())
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: looked.wait(10))
     serve(made() / "small.model.h5", port=0)
     assert looked.is_set()
@@ -500,7 +502,7 @@ def test_without_photos_no_backbone_is_loaded(monkeypatch):
     def absent(*_):
         raise ImportError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr("vbpr.pages.serve.serve.PhotoEncoder", absent)
+    monkeypatch.setattr("vbpr.pages.serve.answers.PhotoEncoder", absent)
     for answers, why in (
         (Answers(made() / "small.model.h5", by_photo=False), "started without"),
         (Answers(made() / "small.model.h5"), "that needs torch, which is not installed here"),

@@ -66,20 +66,20 @@ def run(out: Path) -> None:
     started = time.monotonic()
     data = Dataset.resolve("sample")
     features = out / "lite0.h5"
-    with stop_signals() as stopping:  # asked for in the last batch of one step, it ends the demo all the same
+    with stop_signals() as stopping:  # a signal in the last batch of a step does not stop that step, but the demo
         print("1 of 4  vbpr extract --backbone lite0 --data sample")
         extract(data, "lite0", features)
-        go_on(stopping())
+        end_if(stopping())
         print("2 of 4  vbpr train --features lite0.h5")
         visual = train(data, [features], configure("visual"), out / "lite0.model.h5").factors
-        go_on(stopping())
+        end_if(stopping())
     print("3 of 4  vbpr evaluate")
     store = FeatureStore(features)
     split = prepare(data, [store])
     matrix = align([store], split.item_ids)
-    rest = [fit(split, matrix, configure(name)) for name in ("knn", "popularity", "random")]
-    rest = [dataclasses.replace(f, about=f.about | {"data_title": data.title}) for f in rest]
-    summaries = [evaluate(f).summary() for f in (visual, *rest, oracle(split))]
+    baselines = [fit(split, matrix, configure(name)) for name in ("knn", "popularity", "random")]
+    baselines = [dataclasses.replace(f, about=f.about | {"data_title": data.title}) for f in baselines]
+    summaries = [evaluate(f).summary() for f in (visual, *baselines, oracle(split))]
     print_metrics(summaries)
     print("4 of 4  pictures")
     page = write_page(out, data, visual, features, summaries)
@@ -91,21 +91,23 @@ def run(out: Path) -> None:
     print("  vbpr similar artifacts/inc.model.h5 --item ID --grid similar.png")
 
 
-def go_on(stopped: bool) -> None:
+def end_if(stopped: bool) -> None:
+    """
+    Raises:
+        Stopped: a signal has come.
+    """
     if stopped:
         raise Stopped("stopped between two steps; run the same command again to go on")
 
 
 def write_page(out: Path, data: Dataset, model: Factors, features: Path, summaries: list[dict[str, Any]]) -> Path:
     """A self-contained page: the table, three shoppers, two items and their neighbours."""
-    photos = Photos(data)
-    rng = np.random.default_rng(0)
-    figures = []
+    photos, rng, figures = Photos(data), np.random.default_rng(0), []
     for user in rng.choice(len(model.user_ids), 3, replace=False):
-        took = model.train[int(user)].indices
+        history = model.train[int(user)].indices
         best, _ = model.recommend(int(user), 10)
         rows = [
-            Row(f"{model.user_ids[user]} (simulated) took", model.item_ids[took][:10].tolist()),
+            Row(f"{model.user_ids[user]} (simulated) took", model.item_ids[history][:10].tolist()),
             Row("recommended", model.item_ids[best].tolist()),
         ]
         figures.append((f"{model.user_ids[user]}.png", f"{model.user_ids[user]} (simulated)", rows))
@@ -113,28 +115,32 @@ def write_page(out: Path, data: Dataset, model: Factors, features: Path, summari
     for item in rng.choice(raw.item_ids, 2, replace=False):
         rows = [Row("item", [str(item)])]
         for words, index in (("nearest by taste (the model's item vectors)", near), ("nearest by raw features", raw)):
-            found = [i for i, _ in index.search(index.query_item(str(item)), 10, leave_out=str(item))]
-            rows.append(Row(words, found))
+            nearest = [i for i, _ in index.search(index.query_item(str(item)), 10, leave_out=str(item))]
+            rows.append(Row(words, nearest))
         figures.append((f"similar-{item}.png", f"Items like {item}", rows))
-    sections = []
-    for name, title, rows in figures:
-        image = grid(rows, photos)
-        with replacing(out / name) as temporary:
-            image.save(temporary, "PNG")
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85)
-        encoded = base64.b64encode(buffer.getvalue()).decode()
-        description = "; ".join(f"{row.heading}: {', '.join(photos.captions(row.item_ids))}" for row in rows)
-        sections.append(
-            f'<h2>{html.escape(title)}</h2><div class="wide"><img alt="{html.escape(description)}" '
-            f'src="data:image/jpeg;base64,{encoded}"></div>'
-        )
+    sections = [section(out / name, title, rows, photos) for name, title, rows in figures]
     page = out / "index.html"
     replace_text(page, PAGE.format(table=table(summaries), sections="\n".join(sections)))
     return page
 
 
+def section(path: Path, title: str, rows: list[Row], photos: Photos) -> str:
+    """A heading and a picture grid as HTML; the grid is saved as a PNG, too."""
+    image = grid(rows, photos)
+    with replacing(path) as temporary:
+        image.save(temporary, "PNG")
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    description = "; ".join(f"{row.heading}: {', '.join(photos.captions(row.item_ids))}" for row in rows)
+    return (
+        f'<h2>{html.escape(title)}</h2><div class="wide"><img alt="{html.escape(description)}" '
+        f'src="data:image/jpeg;base64,{encoded}"></div>'
+    )
+
+
 def table(summaries: list[dict[str, Any]]) -> str:
+    """The rows of the table of metrics, as HTML."""
     rows = []
     for s in summaries:
         low, high = s["all"]["auc_interval"]

@@ -15,6 +15,8 @@ from ..base.targets import SOFTWARE, check_target
 from .lettering import CELL, GAP, LINE, font, wrapped
 from .photos import LARGEST, Photos, within
 
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # by suffix
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -49,13 +51,11 @@ def grid(rows: Sequence[Row], photos: Photos, columns: int = 10) -> Image.Image:
     return canvas
 
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-
-
 def check_grid(path: Path | str | None) -> None:
-    """
+    """Refuse a grid's path before any work is done.
+
     Raises:
-        VbprError: the name of a grid's file does not tell its format, or the place holds something else.
+        VbprError: its suffix is of no format that is written, or the file there is none of ours.
     """
     if path is None:
         return
@@ -65,7 +65,7 @@ def check_grid(path: Path | str | None) -> None:
 
 
 def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: int = 10) -> None:
-    """Draw a grid into an image file; the suffix tells the format.
+    """Draw a grid into an image file, in the format of its suffix.
 
     Raises:
         VbprError: an unknown suffix, a picture larger than its format allows, or the place cannot be written.
@@ -79,10 +79,10 @@ def save_grid(path: Path | str, rows: Sequence[Row], photos: Photos, columns: in
                 f"--grid {path}: {picture.width:,} x {picture.height:,} pixels are more than {form} takes; "
                 "give a .png, or fewer items"
             )
-        told = Image.Exif()
-        told[SOFTWARE] = "vbpr"  # by which it is known again, and written over where it lies
-        picture.save(temporary, form, exif=told)
-    photos.tell_absent(item_id for row in rows for item_id in row.item_ids)
+        exif = Image.Exif()
+        exif[SOFTWARE] = "vbpr"  # marks the file as ours: only such a one may be written over
+        picture.save(temporary, form, exif=exif)
+    photos.warn_if_none(item_id for row in rows for item_id in row.item_ids)
 
 
 __all__ = ["Row", "check_grid", "grid", "save_grid"]

@@ -20,7 +20,7 @@ from ..data.images.source import MAX_BYTES, BadImage, ImageSource
 from ..data.items import titles
 from .lettering import CELL, font
 
-LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # pixels of a side that the format takes
+LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # most pixels of a side, by format
 
 
 class Photos:
@@ -29,20 +29,21 @@ class Photos:
     def __init__(self, data: Dataset, added: Sequence[dict[str, Any]] = ()) -> None:
         """
         Args:
-            added: of a model, `about["added"]`: folders of items that came later.
+            added: a model's `about["added"]`, which names the folders of items added since it was trained.
         """
         self.data, self.folders = data, [data.path, *(Path(a["folder"]) for a in added)]
         self.extra: dict[str, Image.Image] = {}
 
     @functools.cached_property
     def at(self) -> dict[str, tuple[ImageSource, int]]:
-        """Where each item's image is; listed when the first one is looked for."""
-        found: dict[str, tuple[ImageSource, int]] = {}
+        """Each item's source and position in it; the folders are listed on first use, and the first that has an item
+        counts."""
+        places: dict[str, tuple[ImageSource, int]] = {}
         for folder in self.folders:
             with contextlib.suppress(VbprError):
                 source = open_images(folder)
-                found = {str(item): (source, i) for i, item in enumerate(source.item_ids)} | found
-        return found
+                places = {str(item): (source, i) for i, item in enumerate(source.item_ids)} | places
+        return places
 
     def add(self, path: Path | str) -> None:
         """Let a photo file be shown, under its path as id."""
@@ -50,6 +51,7 @@ class Photos:
             self.extra[str(path)] = load(read_bytes(path, MAX_BYTES))
 
     def get(self, item_id: str) -> Image.Image:
+        """The photograph of an item, or a grey square."""
         return self.extra.get(item_id) or self.photo(item_id) or no_photo()
 
     def photo(self, item_id: str) -> Image.Image | None:
@@ -71,13 +73,14 @@ class Photos:
         within(image, side).save(buffer, "WEBP", quality=quality)
         return buffer.getvalue()
 
-    def tell_absent(self, item_ids: Iterable[Any]) -> None:
-        """Say so where none of these items has a photograph: all squares are grey then."""
+    def warn_if_none(self, item_ids: Iterable[Any]) -> None:
+        """Print a note if none of these items has a photograph, so that all squares are grey."""
         if not any(str(item) in self.at or str(item) in self.extra for item in item_ids):
-            looked = some(map(str, self.folders))
-            console.print(f"note: no photograph of any of these items in {looked}; if they have moved, give --data")
+            folders = some(map(str, self.folders))
+            console.print(f"note: no photograph of any of these items in {folders}; if they have moved, give --data")
 
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:
+        """Each item's title, empty where it has none."""
         return titles(self.data.items(), item_ids)
 
     def captions(self, item_ids: Sequence[str]) -> list[str]:
@@ -86,13 +89,14 @@ class Photos:
 
 
 def within(image: Image.Image, side: int) -> Image.Image:
-    """An image as large as a square of `side` pixels holds it; a sliver keeps one pixel."""
+    """An image scaled so that its longer side has `side` pixels, and its shorter one at least one."""
     scale = side / max(image.size)
     width, height = (max(1, round(scale * length)) for length in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def no_photo() -> Image.Image:
+    """A grey square that says so."""
     square = Image.new("RGB", (CELL, CELL), "#dddddd")
     ImageDraw.Draw(square).text((CELL / 2, CELL / 2), "no photo", "#666666", font(11), anchor="mm")
     return square

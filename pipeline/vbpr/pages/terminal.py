@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def terminal() -> Console:
-    """Standard output, without an end to its lines where it is no terminal; ids and titles are shown as they are."""
+    """Standard output; lines are not wrapped where it is no terminal, and no markup is read into ids and titles."""
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         console.width = 10_000
@@ -17,19 +17,25 @@ def terminal() -> Console:
 
 
 def harmless(text: str) -> str:
-    """Text without what would steer a terminal or turn the direction of what follows."""
+    """Text whose control characters, which could steer a terminal or turn the writing direction, are replaced."""
     return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
-SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # the JSON has more
+SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # columns; --json has more
 
 
 def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bool = False) -> None:
-    """A line a model and part of its items: all, cold, unseen; `drawn`: of some users, drawn at random."""
+    """A table with three lines a model: all, cold and unseen items.
+
+    Args:
+        summaries: of `Metrics.summary`.
+        held: which held-out items these are of: test or validation.
+        drawn: whether they are of a random sample of the users.
+    """
     data = {summary["data"] for summary in summaries}
     of = f" of {data.pop()}" if len(data) == 1 and all(data) else ""
-    some = ", users drawn at random" if drawn else ""
-    table = Table(title=f"{held} items{of}{some}, exact over all items not taken", title_justify="left")
+    sample = ", users drawn at random" if drawn else ""
+    table = Table(title=f"{held} items{of}{sample}, exact over all items not taken", title_justify="left")
     for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     names = [summary["model"] for summary in summaries]
@@ -49,10 +55,11 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bo
     terminal().print(table)
 
 
-def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], what: str) -> None:
+def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], measure: str) -> None:
+    """A table of items, best first; `measure` heads the column of scores."""
     table = Table(title=harmless(title))
-    for column in ("", "item", what, "title"):
-        table.add_column(column, justify="right" if column in ("", what) else "left", overflow="fold")
+    for column in ("", "item", measure, "title"):
+        table.add_column(column, justify="right" if column in ("", measure) else "left", overflow="fold")
     for n, (item, score, name) in enumerate(zip(ids, scores, names, strict=True), start=1):
         table.add_row(str(n), harmless(item), f"{score:.4f}", harmless(name))
     terminal().print(table)
