@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from common import OWN_NEGATIVES, PeakMemory, machine, median, planted, table
 
+from vbpr.compute.device import dtype_for
 from vbpr.compute.memory import available_memory
 from vbpr.data.split import Split
 from vbpr.evaluation.evaluate import evaluate
@@ -62,7 +63,7 @@ def main() -> None:
                     config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
                     rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                     print(rows[-1], flush=True)
-            width = config.torch_dtype(device).itemsize * min(config.axes, feature_dim)
+            width = dtype_for(config.precision, device).itemsize * min(config.axes, feature_dim)
             prepared = sum(split.train.shape) * width / 2**20  # MB
             beside = float(rows[-1]["memory MB"].replace(",", "")) - prepared
             config = config.changed(memory_limit=MAPPED)

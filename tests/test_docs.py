@@ -1,28 +1,15 @@
 """The commands that the documents show are commands that exist, with options that exist."""
 
-import re
-import shlex
-
 import pytest
 import typer.main
 
+from commands import shown
 from conftest import ROOT
 from vbpr.cli import app
 from vbpr.training.configure import configure
 from vbpr.training.models import MODELS
 
-START = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:vbpr|python -m vbpr|python cli\.py)\s+(.*)$")
 GROUP = typer.main.get_command(app)
-
-
-def shown(path):
-    """Each command in the fenced blocks of a document: the words after `vbpr`."""
-    for block in re.findall(r"^```\w*\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            found = START.match(line)
-            if found:
-                words = shlex.split(re.split(r"\s&&\s|\s\|\s|\s>\s|\s->", found[1])[0], comments=True)
-                yield words
 
 
 DOCUMENTS = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if path.is_file()]

@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from commands import shown
+from conftest import ROOT
 from small import draw, made
-from test_docs import ROOT, shown
 
 COMMANDS = list(shown(ROOT / "docs" / "asking.md"))
 IDS = {"--user ID": "--user user/03", "--unseen-by USER": "--unseen-by user/03", "ITEM": "item-03", "ID": "item-06"}

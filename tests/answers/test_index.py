@@ -4,10 +4,10 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from test_recommend import run
 
 import vbpr.answers.nearest
 import vbpr.base.progress
+from commands import run
 from conftest import PROVENANCE
 from small import made
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train

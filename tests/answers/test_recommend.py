@@ -7,10 +7,10 @@ import pyarrow.parquet
 import pytest
 import scipy.sparse as sp
 
+from commands import run
 from small import made
 from vbpr.answers.filters import groups_of
 from vbpr.base.errors import VbprError
-from vbpr.cli import app
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.stores.model.factors import Factors
 from vbpr.stores.model.topk import diversified
@@ -113,14 +113,6 @@ def test_a_table_of_some_users_is_in_their_order(tmp_path):
         factors.write_recommendations(tmp_path / "x.txt")
     every = factors.write_recommendations(tmp_path / "r.parquet", 10**9)  # no room is taken for more than there are
     assert every == len(factors.user_ids) * len(factors.item_ids) - factors.seen.nnz
-
-
-def run(*words):
-    try:
-        app([str(word) for word in words], standalone_mode=False)
-    except SystemExit as left:
-        return left.code
-    return 0
 
 
 def test_the_command_answers_one_user_a_file_of_users_and_someone_unknown(tmp_path, capsys):

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
-from test_evaluate import several
 
 import vbpr.base.progress
 from conftest import PROVENANCE
+from oracles import random_factors
 from vbpr import FeatureStore, evaluate
 from vbpr.base.progress import Progress
 from vbpr.stores.features.layout import BLOCK
@@ -66,13 +66,13 @@ def test_slow_rates_are_not_rounded_to_nothing(told, monkeypatch):
 
 
 def test_evaluation_tells_how_many_users_are_ranked(told):
-    evaluate(several(users=2000))
+    evaluate(random_factors(users=2000))
     done, total = counts(told(), "evaluate", "users")
     assert total == {2000} and done == sorted(done) and done[-1] == 2000 and len(set(done)) > 1
 
 
 def test_recommending_tells_how_many_users_are_done(told, tmp_path):
-    several(users=70).write_recommendations(tmp_path / "r.parquet", chunk=30)
+    random_factors(users=70).write_recommendations(tmp_path / "r.parquet", chunk=30)
     assert counts(told(), "recommend", "users") == ([30, 60, 70], {70})
 
 

@@ -114,24 +114,22 @@ def test_the_demo_stops_after_a_step_and_in_its_last_ones_at_once(monkeypatch, t
 
 def test_a_loop_that_passes_over_faults_ends_when_it_is_stopped(board, tmp_path, monkeypatch):
     import vbpr
-    from vbpr.stores.features.store import FeatureStore
+    from vbpr.stores.features.writer import Writer
 
-    write, names = FeatureStore.write, []
+    write, names = Writer.write, []
 
     def pressed(*args):
-        monkeypatch.setattr(FeatureStore, "write", write)
+        monkeypatch.setattr(Writer, "write", write)
         os.kill(os.getpid(), signal.SIGINT)
         write(*args)
 
-    monkeypatch.setattr(FeatureStore, "write", pressed)
+    monkeypatch.setattr(Writer, "write", pressed)
     with pytest.raises(vbpr.Stopped, match=r"stopped with \d+ of 22 items in .* again to resume"):
         for name in ("one", "two"):
             names.append(name)
             with contextlib.suppress(Exception):
                 data = vbpr.Dataset.resolve(board)
-                vbpr.extraction.extract(
-                    data, TINY, tmp_path / f"{name}.h5", random_weights=True, engine="torch", batch=4
-                )
+                vbpr.extract(data, TINY, tmp_path / f"{name}.h5", random_weights=True, engine="torch", batch=4)
     assert names == ["one"]
 
 

@@ -19,7 +19,7 @@ from vbpr import Factors, FeatureStore, VbprError
 from vbpr.base.files import read_bytes
 from vbpr.cli.stages import train
 from vbpr.data.dataset import Dataset
-from vbpr.training.config import FILE_ONLY, called
+from vbpr.training.config import OPTIONS
 
 
 @pytest.mark.slow
@@ -127,8 +127,8 @@ def test_titles_alone_list_no_images(cli, board_model, monkeypatch):
 
 def test_a_field_is_called_by_its_option_where_it_has_one():
     options = inspect.signature(train).parameters
-    assert not [name for name in FILE_ONLY if name in options]
-    assert {called(name) for name in ("dim", "reg_head", "axes")} == {"--dim", "--reg-head", "axes"}
+    assert not [name for name, declared in OPTIONS.items() if declared.file_only and name in options]
+    assert {OPTIONS[name].called for name in ("dim", "reg_head", "axes")} == {"--dim", "--reg-head", "axes"}
 
 
 def test_a_file_that_is_longer_than_it_says_or_has_nothing_to_say(tmp_path):

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from test_metrics import brute_auc, case, ranks_of, scores_of
 
 from conftest import TINY
+from oracles import brute_auc, case, ranks_of, scores_of
 from vbpr import Dataset, FeatureStore, SplitConfig, VbprError, configure, extract
 from vbpr.compute.device import fault, multiplies_bfloat16, pick_device
-from vbpr.evaluation import metrics
+from vbpr.evaluation import ranks
 from vbpr.evaluation.evaluate import evaluate
 from vbpr.extraction.engines import Encoder
 from vbpr.networks.registry import load_backbone
@@ -89,7 +89,7 @@ def test_a_gpu_that_torch_cannot_use_is_none(monkeypatch):
 @pytest.mark.parametrize("call", ["evaluate", "fit"])
 def test_float32_stays_whole_in_training_and_evaluation(board, board_features, monkeypatch, call):
     seen, matmul = [], torch.backends.cuda.matmul
-    module = {"evaluate": metrics, "fit": bpr}[call]
+    module = {"evaluate": ranks, "fit": bpr}[call]
     name = {"evaluate": "single_threaded_ops", "fit": "make_inputs"}[call]
     real = getattr(module, name)
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from test_images import HOW, encoded, photo
 
+from pictures import HOW, encoded, photo
 from vbpr.data.images import decode
 from vbpr.data.images.decode import load
 from vbpr.data.images.source import PASSING, REASONS, BadImage

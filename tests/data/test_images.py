@@ -9,25 +9,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from conftest import board_items, square
+from pictures import HOW, encoded, photo
 from vbpr import Dataset, Interactions, VbprError, open_images
 from vbpr.data.images.source import REASONS, BadImage, is_image_name
-from vbpr.networks.prepare import Preprocessing, prepare
+from vbpr.networks.prepare import prepare
 from vbpr.stores.model.lookup import index_of
-
-HOW = Preprocessing(16, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photo(size=(48, 40), seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("how", ["folder", "tar", "zip"])
@@ -81,7 +69,8 @@ def test_signatures_in_archives_change_with_their_members(tmp_path):
 @pytest.mark.parametrize("how", ["folder", "tar", "zip"])
 def test_the_cap_on_bytes_holds_in_every_source(catalogue, monkeypatch, how):
     source = open_images(catalogue(images={"a": b"x" * 100, "b": b"x" * 101}, how=how))
-    monkeypatch.setattr("vbpr.data.images.source.MAX_BYTES", 100)
+    for reader in ("folder", "tars", "zips"):
+        monkeypatch.setattr(f"vbpr.data.images.{reader}.MAX_BYTES", 100)
     assert len(source.read(0)) == 100
     with pytest.raises(BadImage, match="over the cap on bytes"):
         source.read(1)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from oracles import random_factors
 from vbpr import Factors, VbprError, evaluate
 from vbpr.evaluation.intervals import interval
 
@@ -33,19 +34,8 @@ def test_parts_are_by_train_count():
     assert 0 < len(metrics.ranks["unseen"].items) < len(metrics.ranks["cold"].items) < len(test)
 
 
-def several(seed=0, users=40, items=60):
-    """Random factors, one validation item and three test items a user."""
-    rng = np.random.default_rng(seed)
-    parts = np.zeros((3, users, items), np.float32)
-    for u in range(users):
-        order = rng.permutation(items)
-        parts[0, u, order[:6]], parts[1, u, order[6]], parts[2, u, order[7:10]] = 1, 1, 1
-    factors = (rng.standard_normal(s).astype(np.float32) for s in ((users, 4), (items, 4), items))
-    return Factors(*factors, np.arange(users).astype(str), np.arange(items).astype(str), *map(sp.csr_matrix, parts))
-
-
 def test_some_users_are_ranked_as_among_all():
-    factors = several()
+    factors = random_factors()
     whole, some = evaluate(factors), evaluate(factors, users=7)
     ranks, chosen = whole.ranks["all"], np.unique(some.ranks["all"].users)
     assert len(chosen) == 7 and some.summary()["all"]["users"] == 7
@@ -63,7 +53,7 @@ def test_some_users_are_ranked_as_among_all():
 
 def test_summary_is_what_its_names_say():
     """By hand, user by user: of those who have test items, nothing that they took competes."""
-    factors = several()
+    factors = random_factors()
     found = {name: [] for name in ("auc", "auc_strict", "ndcg@3", "recall@7", "hr@3", "mrr", "map")}
     for u in range(40):
         scores, held = factors.scores(np.array([u]))[0], set(factors.test[u].indices.tolist())
@@ -91,7 +81,7 @@ def test_summary_is_what_its_names_say():
 
 
 def test_ties_count_half_for_the_auc_and_nothing_for_the_strict_one():
-    factors = several()
+    factors = random_factors()
     alike = dataclasses.replace(factors, items=np.zeros_like(factors.items), bias=np.zeros_like(factors.bias))
     told = evaluate(alike).summary()["all"]
     assert (told["auc"], told["auc_strict"]) == (0.5, 0)

@@ -7,52 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oracles import ITEMS, USERS, brute_auc, case, ranks_of, scores_of
 from vbpr import VbprError
 from vbpr.evaluation.metrics import average_precision, hit_rate, mean_auc, mrr, ndcg, recall
 from vbpr.evaluation.ranks import held_out_ranks, subset
-
-USERS, ITEMS = 13, 40
-
-
-def case(seed=0, ties=True, several=True, users=USERS, items=ITEMS):
-    """Integer factors (so that scores tie often), a train matrix and disjoint held-out items."""
-    rng = np.random.default_rng(seed)
-    draw = (lambda s: rng.integers(-2, 3, s)) if ties else rng.standard_normal
-    factors = [torch.tensor(draw(s), dtype=torch.float32) for s in ((users, 3), (items, 3), (items,))]
-    train, held = np.zeros((users, items), bool), np.zeros((users, items), bool)
-    for u in range(users):
-        mine = rng.permutation(items)
-        a, b = rng.integers(1, 12), rng.integers(0, 4) if several else 1
-        train[u, mine[:a]], held[u, mine[a : a + b]] = True, True
-    held[0] = False  # a user without held-out items
-    return factors, train, held
-
-
-def ranks_of(factors, train, held, **options):
-    csr = [sp.csr_matrix(m.astype(np.float32)) for m in (held, train | held)]
-    return held_out_ranks(*factors, *csr, **options)
-
-
-def scores_of(factors):
-    users, items, bias = (f.double().numpy() for f in factors)
-    return users @ items.T + bias
-
-
-def brute_auc(scores, train, held, strict):
-    """The definition, in a double loop."""
-    out = []
-    for u in range(len(scores)):
-        mine = np.flatnonzero(held[u])
-        others = [j for j in range(scores.shape[1]) if not train[u, j] and not held[u, j]]
-        values = []
-        for i in mine:
-            total = 0.0
-            for j in others:
-                total += 1.0 if scores[u, i] > scores[u, j] else 0.5 * (scores[u, i] == scores[u, j]) * (not strict)
-            values.append(total / len(others))
-        if values:
-            out.append(np.mean(values))
-    return np.array(out)
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -15,8 +15,7 @@ import torch
 
 from conftest import TINY, board_items
 from vbpr import VbprError, load_backbone
-from vbpr.extraction import engines
-from vbpr.extraction.engines import Encoder
+from vbpr.extraction.engines import Encoder, cuda
 from vbpr.extraction.engines.graphs import in_float32, in_halves, pool_later, tiles
 from vbpr.extraction.engines.torch_cpu import TorchRunner
 from vbpr.networks.prepare import prepare
@@ -226,7 +225,7 @@ def cuda_on_cpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, value)
     for name in ("synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
-    monkeypatch.setattr(engines.CudaRunner, "LARGEST", 32)
+    monkeypatch.setattr(cuda.CudaRunner, "LARGEST", 32)
     return torch.device("cpu")
 
 
@@ -235,7 +234,7 @@ def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, f
     backbone = load_backbone("test_efficientnet", random_weights=True)
     pixels = np.random.default_rng(0).integers(0, 256, (11, 160, 160, 3), dtype=np.uint8)
     expected = Encoder(backbone, "cpu", "exact", "torch", batch=4)(pixels)
-    runner = engines.CudaRunner(backbone, cuda_on_cpu, fast, 2, 0)
+    runner = cuda.CudaRunner(backbone, fast, 2, cuda_on_cpu, 0)
     waits = [runner.start(pixels[a : a + 2]) for a in range(0, 11, 2)]  # six batches through three pairs of buffers
     found = np.concatenate([wait() for wait in reversed(waits)][::-1])
     assert np.linalg.norm(found - expected) <= (0.05 if fast else 1e-3) * np.linalg.norm(expected)
@@ -245,9 +244,9 @@ def test_the_gpu_runner_keeps_every_batch_that_is_not_yet_fetched(cuda_on_cpu, f
 def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_on_cpu, monkeypatch):
     backbone = load_backbone("test_efficientnet", random_weights=True)
     pixels = np.random.default_rng(0).integers(0, 256, (16, 160, 160, 3), dtype=np.uint8)
-    runner = engines.CudaRunner(backbone, cuda_on_cpu, False, None, 0)
+    runner = cuda.CudaRunner(backbone, False, None, cuda_on_cpu, 0)
     assert runner.batch in (16, 32)
-    runner = engines.CudaRunner(backbone, cuda_on_cpu, False, 8, 0)
+    runner = cuda.CudaRunner(backbone, False, 8, cuda_on_cpu, 0)
     first = runner.start(pixels[:8])
     model = runner.model
 
@@ -273,7 +272,7 @@ def test_the_gpu_runner_steps_down_in_mid_run_and_keeps_what_was_under_way(cuda_
 
 def test_the_gpu_runner_frees_its_buffers_when_it_steps_down(cuda_on_cpu, monkeypatch):
     backbone = load_backbone(TINY, random_weights=True)
-    runner = engines.CudaRunner(backbone, cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(backbone, False, 4, cuda_on_cpu, 0)
     pixels = np.zeros((4, runner.size, runner.size, 3), np.uint8)
     fetched, waiting = runner.start(pixels), runner.start(pixels)
     expected = fetched()
@@ -304,12 +303,12 @@ def test_the_gpu_runner_frees_its_buffers_when_it_steps_down(cuda_on_cpu, monkey
     ],
 )
 def test_a_gpu_says_in_many_ways_that_its_memory_is_full(words):
-    assert engines.out_of_memory(RuntimeError(words))
-    assert not engines.out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert cuda.out_of_memory(RuntimeError(words))
+    assert not cuda.out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu, monkeypatch):
-    runner = engines.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
 
     def some(images):
         if len(images) > 16:
@@ -327,7 +326,7 @@ def test_the_gpu_runner_stops_doubling_at_any_failure_of_more_images(cuda_on_cpu
 
 
 def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_bytes(cuda_on_cpu, monkeypatch):
-    runner = engines.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     clock = [0.0]
 
     def model(images):  # as long for many as for one: any batch gains
@@ -335,15 +334,15 @@ def test_the_gpu_runner_leaves_images_to_decode_beside_a_batch_and_bounds_its_by
         return torch.zeros(len(images), runner.dim)
 
     monkeypatch.setattr(runner, "model", model)
-    monkeypatch.setattr(engines.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(engines.CudaRunner, "LARGEST", 1024)
+    monkeypatch.setattr(cuda.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(cuda.CudaRunner, "LARGEST", 1024)
     assert [runner.best_batch(images) for images in (10, 100, 200, 10**6)] == [16, 32, 64, 1024]
-    monkeypatch.setattr(engines.CudaRunner, "BYTES", 100 * 3 * runner.size**2)
+    monkeypatch.setattr(cuda.CudaRunner, "BYTES", 100 * 3 * runner.size**2)
     assert runner.best_batch(10**6) == 64
 
 
 def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_cpu, monkeypatch):
-    runner = engines.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     wait = runner.start(np.zeros((4, runner.size, runner.size, 3), np.uint8))
 
     def lost():
@@ -359,7 +358,7 @@ def test_a_result_of_the_gpu_runner_that_failed_can_be_asked_for_again(cuda_on_c
 
 @pytest.mark.parametrize("set_before", ["conv", "all", "matmul"])
 def test_the_gpu_runner_keeps_float32_whole_whatever_a_program_has_set(cuda_on_cpu, monkeypatch, set_before):
-    runner = engines.CudaRunner(load_backbone(TINY, random_weights=True), cuda_on_cpu, False, 4, 0)
+    runner = cuda.CudaRunner(load_backbone(TINY, random_weights=True), False, 4, cuda_on_cpu, 0)
     conv, matmul, seen = torch.backends.cudnn.conv, torch.backends.cuda.matmul, []
     place = {"conv": conv, "all": torch.backends, "matmul": matmul}[set_before]
     before = place.fp32_precision, torch.backends.cudnn.benchmark
@@ -394,14 +393,14 @@ def test_the_gpu_runner_compiles_for_many_images_where_it_can(cuda_on_cpu, monke
 
     called = []
     monkeypatch.setattr(torch, "compile", compile_)
-    monkeypatch.setattr(engines.CudaRunner, "COMPILE_FROM", 100)
+    monkeypatch.setattr(cuda.CudaRunner, "COMPILE_FROM", 100)
     for images, times in ((99, 0), (100, 1)):
         with (
             pytest.warns(UserWarning, match=r"without torch\.compile")
             if times and compiler == "missing"
             else contextlib.nullcontext()
         ):
-            runner = engines.CudaRunner(backbone, cuda_on_cpu, False, 4, images)
+            runner = cuda.CudaRunner(backbone, False, 4, cuda_on_cpu, images)
         assert len(called) == times
         found = runner.start(pixels)()
         assert np.linalg.norm(found - expected) <= 1e-3 * np.linalg.norm(expected)

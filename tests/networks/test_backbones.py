@@ -14,12 +14,13 @@ from timm.data import create_transform, resolve_data_config
 
 from conftest import ROOT, TINY, board_items
 from vbpr import BACKBONES, VbprError, load_backbone
-from vbpr.base.files import artifact_name
 from vbpr.compute.device import pick_device
 from vbpr.extraction.engines import Encoder
+from vbpr.extraction.request import artifact_name
 from vbpr.networks.backbone import preprocessing_of
+from vbpr.networks.lite0 import renamed
 from vbpr.networks.prepare import prepare
-from vbpr.networks.timm_models import hub, renamed
+from vbpr.networks.timm_models import hub
 from vbpr.networks.weights import read_weights
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"

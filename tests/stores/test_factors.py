@@ -443,6 +443,6 @@ def test_what_hdf5_cannot_make_out_is_a_damaged_file(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("Can't synchronously determine if attribute exists by name")
 
-    monkeypatch.setattr("vbpr.stores.model.factors.read_text", broken)
+    monkeypatch.setattr("vbpr.stores.model.file.read_text", broken)
     with pytest.raises(VbprError, match=r"m\.h5 is damaged"):
         Factors.load(tmp_path / "m.h5")

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from conftest import PROVENANCE
 from vbpr import VbprError
-from vbpr.stores.features import store as module
+from vbpr.stores.features import layout
 from vbpr.stores.features.layout import DONE, FAILED, PENDING
 from vbpr.stores.features.store import FeatureStore
 
@@ -77,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "f.h5"
         self.disk = Disk()
-        self.block, module.BLOCK = module.BLOCK, BLOCK
+        self.block, layout.BLOCK = layout.BLOCK, BLOCK
         self.rng = np.random.default_rng(count)
         self.truth = {f"i{k:03}": (np.uint64(k + 1), None) for k in range(count)}
         self.session = self.store = None
@@ -255,7 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
         if getattr(self, "session", None) is not None:
             self.close()
         if hasattr(self, "folder"):
-            module.BLOCK = self.block
+            layout.BLOCK = self.block
             self.disk.restore()
             shutil.rmtree(self.folder)
 
@@ -289,7 +289,7 @@ def work(path, other=1):
 @pytest.mark.parametrize("end", ["killed", pytest.param("power cut", marks=pytest.mark.slow), "full"])
 def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
     """Each system call of a run in turn is the last; what was not synced is lost in part; the next run mends it."""
-    monkeypatch.setattr(module, "BLOCK", BLOCK)
+    monkeypatch.setattr(layout, "BLOCK", BLOCK)
     begun, whole, path, again = (tmp_path / name for name in ("begun.h5", "whole.h5", "f.h5", "again.h5"))
     ids = np.array([f"i{k}" for k in range(11)])
     with FeatureStore.create(begun, ids, np.arange(11, dtype=np.uint64), DIM, PROVENANCE) as store:
@@ -334,7 +334,7 @@ def test_every_call_may_be_the_last(tmp_path, monkeypatch, end):
 @pytest.mark.parametrize("end", ["killed", pytest.param("power cut", marks=pytest.mark.slow), "full"])
 def test_rot_that_was_found_is_not_forgotten(tmp_path, monkeypatch, end):
     """`verify=True` cut short at each system call: what it found is found again, or is pending."""
-    monkeypatch.setattr(module, "BLOCK", BLOCK)
+    monkeypatch.setattr(layout, "BLOCK", BLOCK)
     whole, path, ids = tmp_path / "whole.h5", tmp_path / "f.h5", np.array([f"i{k}" for k in range(4)])
     with FeatureStore.create(whole, ids, np.arange(1, 5, dtype=np.uint64), DIM, PROVENANCE) as store:
         store.write(np.arange(4), np.ones((4, DIM)))
@@ -365,7 +365,7 @@ def test_rot_that_was_found_is_not_forgotten(tmp_path, monkeypatch, end):
 
 @pytest.mark.parametrize("name", ["features", "signature", "reason"])
 def test_every_flipped_bit_of_a_finished_block_is_found_and_not_carried_over(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(module, "BLOCK", BLOCK)
+    monkeypatch.setattr(layout, "BLOCK", BLOCK)
     path, grown = tmp_path / "f.h5", tmp_path / "grown.h5"
     ids = np.array([f"i{k}" for k in range(7)])
     with FeatureStore.create(path, ids[:6], np.arange(6, dtype=np.uint64), DIM, PROVENANCE) as store:

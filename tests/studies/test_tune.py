@@ -22,20 +22,25 @@ from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, e
 from vbpr.base.locks import locked
 from vbpr.base.progress import listening, report
 from vbpr.base.stopping import Stopped, stop_signals
-from vbpr.studies.tune.spaces import SPACES, defaults
+from vbpr.studies.tune.spaces import defaults
 from vbpr.studies.tune.tune import OBJECTIVES
-from vbpr.training import models as registry
 from vbpr.training.model import factors_of
+from vbpr.training.models.entry import Model
 
 QUICK = {"device": "cpu", "trials": 2}
 SMALL = {"epochs": (2, 4), "factors": (1, 4)}
+TUNABLE = [name for name, model in MODELS.items() if model.space]
 
 
 @pytest.fixture(autouse=True)
 def small_spaces(monkeypatch):
     """As shipped, but for sizes that fit the checkerboard."""
-    for name in SPACES:
-        monkeypatch.setitem(SPACES, name, SPACES[name] | {k: v for k, v in SMALL.items() if k in SPACES[name]})
+    for name in TUNABLE:
+        monkeypatch.setitem(MODELS, name, smaller(MODELS[name]))
+
+
+def smaller(model):
+    return dataclasses.replace(model, space=model.space | {k: v for k, v in SMALL.items() if k in model.space})
 
 
 def run(board, features, model, out, **options):
@@ -51,7 +56,7 @@ def learner(monkeypatch):
         def __init__(self, config, checkpoint):
             self.config = config
 
-        def fit(self, split, features):
+        def fit(self, split, features, images=None):
             tried.append(self.config.lr)
             for epoch in range(1, 5):
                 report(epoch, self.config.lr)
@@ -62,16 +67,15 @@ def learner(monkeypatch):
             users = truth @ items * self.config.lr + rng.standard_normal((len(truth), 64))
             return factors_of(split, users, items)
 
-    monkeypatch.setitem(registry.MODELS, "learner", registry.Model(Learner, visual=False))
-    monkeypatch.setitem(SPACES, "learner", {"lr": (1e-3, 1.0)})
+    monkeypatch.setitem(MODELS, "learner", Model(Learner, space={"lr": (1e-3, 1.0)}))
     return tried
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "hybrid" else n for n in SPACES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "hybrid" else n for n in TUNABLE])
 class TestContract:
     def test_the_shipped_space_holds_the_defaults_and_nothing_that_training_refuses(self, name, monkeypatch):
         monkeypatch.undo()  # the spaces as they are
-        for field, values in SPACES[name].items():
+        for field, values in MODELS[name].space.items():
             own = getattr(configure(name), field)
             edges = values if isinstance(values, list) else values[:2]
             assert own in values if isinstance(values, list) else values[0] <= own <= values[1], field
@@ -93,7 +97,7 @@ class TestContract:
 
 def test_the_first_trial_is_the_defaults(board, board_features, tmp_path):
     done = run(board, board_features, "visual", tmp_path / "b.json", trials=1)
-    space = SPACES["visual"] | {"dim": (16, 32, "log")}
+    space = MODELS["visual"].space | {"dim": (16, 32, "log")}
     own = defaults(space, configure("visual"))
     assert {k: v for k, v in done.trials[0].params.items() if k != "dim"} == {
         k: v for k, v in own.items() if k != "dim"
@@ -119,9 +123,8 @@ def test_a_study_resumes_where_it_was_and_draws_what_one_run_would_have(board, t
 # In a process of its own, not a fork: the threads of the numerical libraries do not survive that.
 CHILD = f"""
 import sys
-from vbpr import Dataset, Stopped, tune
-from vbpr.studies.tune.spaces import SPACES
-SPACES["bprmf"] = SPACES["bprmf"] | {{k: v for k, v in {SMALL}.items() if k in SPACES["bprmf"]}}
+from vbpr import MODELS, Dataset, Stopped, tune
+MODELS["bprmf"].space.update({{k: v for k, v in {SMALL}.items() if k in MODELS["bprmf"].space}})
 try:
     tune(Dataset.resolve(sys.argv[1]), [], "bprmf", sys.argv[2], device="cpu", trials=400)
 except (Stopped, KeyboardInterrupt):
@@ -148,14 +151,14 @@ def test_a_killed_or_stopped_study_goes_on(board, board_features, tmp_path, how)
 
 
 def test_a_gpu_that_fails_is_no_poor_draw(board, tmp_path, learner, monkeypatch):
-    build = registry.MODELS["learner"].build
+    build = MODELS["learner"].build
 
     def failing(config, checkpoint):
         if learner:  # after the first trial
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
         return build(config, checkpoint)
 
-    monkeypatch.setitem(registry.MODELS, "learner", dataclasses.replace(registry.MODELS["learner"], build=failing))
+    monkeypatch.setitem(MODELS, "learner", dataclasses.replace(MODELS["learner"], build=failing))
     with pytest.raises(torch.AcceleratorError):
         run(board, None, "learner", tmp_path / "b.json", trials=3)
 
@@ -187,15 +190,15 @@ def test_only_the_objective_that_the_curve_shows_is_pruned_by_it(board, tmp_path
 
 
 def test_a_draw_that_cannot_be_trained_is_passed_over(board, tmp_path, learner, monkeypatch):
-    build = registry.MODELS["learner"].build
+    build = MODELS["learner"].build
 
     def fussy(config, checkpoint):
         if config.lr > 0.5:
             raise VbprError("the loss is not finite")
         return build(config, checkpoint)
 
-    entry = dataclasses.replace(registry.MODELS["learner"], build=fussy)
-    monkeypatch.setitem(registry.MODELS, "learner", entry)
+    entry = dataclasses.replace(MODELS["learner"], build=fussy)
+    monkeypatch.setitem(MODELS, "learner", entry)
     done = run(board, None, "learner", tmp_path / "b.json", trials=10)
     lost = [t for t in done.trials if t.why == "the loss is not finite"]
     assert lost and all(t.value is None for t in lost) and done.best["lr"] <= 0.5
@@ -236,7 +239,7 @@ def test_an_error_of_the_defaults_is_told(board, tmp_path, learner, monkeypatch)
     def refuses(config, checkpoint):
         raise VbprError("--model learner cannot")
 
-    monkeypatch.setitem(registry.MODELS, "learner", dataclasses.replace(registry.MODELS["learner"], build=refuses))
+    monkeypatch.setitem(MODELS, "learner", dataclasses.replace(MODELS["learner"], build=refuses))
     with pytest.raises(VbprError, match="learner cannot"):
         run(board, None, "learner", tmp_path / "b.json")
 
@@ -304,8 +307,8 @@ def test_the_figures_do_not_write_over_the_configuration(refused, board_features
 
 
 def test_whatever_is_tuned_is_read():
-    for model, space in SPACES.items():
-        assert set(space) <= MODELS[model].reads
+    for model in MODELS.values():
+        assert set(model.space) <= model.reads
 
 
 def test_a_missing_configuration_file(refused, tmp_path):

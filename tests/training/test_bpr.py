@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from vbpr.training.config import TrainConfig
-from vbpr.training.configure import PRESETS, configure
-from vbpr.training.models import PUBLISHED
+from vbpr.training.configure import configure
+from vbpr.training.models import MODELS
 from vbpr.training.models.bpr.adam import Adam, summed
 from vbpr.training.models.bpr.batches import Batch, draw
 from vbpr.training.models.bpr.gradients import gradients, shared_loss
@@ -273,11 +273,11 @@ def test_mean_convention_times_batch_is_the_published_sum():
 
 
 def test_report_preset_is_the_published_one_in_the_mean_convention():
-    report = PRESETS["report"]
+    report, published = MODELS["visual"].presets["report"], MODELS["dvbpr"].defaults
     assert report["reg_head"] / 2 * report["batch"] == pytest.approx(1e-3)  # the report's 1e-3 sum W^2 has no half
-    assert PUBLISHED["reg_head"] * PUBLISHED["batch"] == pytest.approx(1e-3)  # DVBPR's 1e-3 / 2 sum W^2 has one
+    assert published["reg_head"] * published["batch"] == pytest.approx(1e-3)  # DVBPR's 1e-3 / 2 sum W^2 has one
     assert (report["reg_users"], report["lr"], report["dim"]) == (1.0, 1e-4, 50)
-    assert all((told["positives"], told["negatives"]) == ("users", "uniform") for told in (report, PUBLISHED))
+    assert all((told["positives"], told["negatives"]) == ("users", "uniform") for told in (report, published))
 
 
 def test_penalty_counts_the_users_of_the_batch_and_no_others():

@@ -16,7 +16,7 @@ from vbpr.data.interactions import Interactions
 from vbpr.data.split import Split
 from vbpr.networks.pixel_cache import PixelCache
 from vbpr.training.configure import configure
-from vbpr.training.models.bpr.bpr import Diverged
+from vbpr.training.model import Diverged
 from vbpr.training.models.dvbpr import dvbpr
 from vbpr.training.models.dvbpr.dvbpr import DVBPR
 from vbpr.training.models.dvbpr.network import CNNF, build, dropped, penalised, penalty
@@ -68,11 +68,9 @@ def narrow(monkeypatch):
 SMALL = {"image_size": 32, "batch": 32, "dim": 8, "epochs": 2, "device": "cpu", "precision": "float32"}
 
 
-def model(images: Drawn, tmp_path, **changes) -> DVBPR:
+def model(tmp_path, **changes) -> DVBPR:
     preset = changes.pop("preset", "default")
-    made = DVBPR(configure("dvbpr", preset, **{**SMALL, **changes}).changed(identity="x"), tmp_path / "check")
-    made.images = images
-    return made
+    return DVBPR(configure("dvbpr", preset, **{**SMALL, **changes}).changed(identity="x"), tmp_path / "check")
 
 
 @pytest.mark.parametrize(("k", "parameters"), [(50, 70_573_874), (100, 70_778_724)])
@@ -225,10 +223,10 @@ def test_dropout_halves_and_keeps_the_mean():
 @pytest.mark.slow
 def test_it_learns_colours_and_the_efficient_preset_encodes_less(narrow, tastes, tmp_path):
     split, images = tastes
-    plain = model(images, tmp_path, epochs=8, lr=2e-3, reg_users=0.01).fit(split, None)
+    plain = model(tmp_path, epochs=8, lr=2e-3, reg_users=0.01).fit(split, None, images)
     frugal = model(
-        images, tmp_path, preset="efficient", images_per_step=24, epochs=8, lr=5e-3, reg_users=0.01
-    ).fit(split, None)  # fmt: skip
+        tmp_path, preset="efficient", images_per_step=24, epochs=8, lr=5e-3, reg_users=0.01
+    ).fit(split, None, images)  # fmt: skip
     for factors in (plain, frugal):
         seen = np.asarray(factors.seen.todense(), bool)
         scores = factors.users @ factors.items.T
@@ -242,7 +240,7 @@ def test_it_learns_colours_and_the_efficient_preset_encodes_less(narrow, tastes,
 @pytest.mark.slow
 def test_a_stopped_run_resumes_to_the_same_vectors(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
-    whole = model(images, tmp_path).fit(split, None)
+    whole = model(tmp_path).fit(split, None, images)
     calls = iter(range(1000))
 
     class Interrupted:
@@ -255,9 +253,9 @@ def test_a_stopped_run_resumes_to_the_same_vectors(narrow, tastes, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr("vbpr.training.models.dvbpr.dvbpr.stop_signals", Interrupted)
         with pytest.raises(Stopped, match="step 7"):
-            model(images, tmp_path).fit(split, None)
+            model(tmp_path).fit(split, None, images)
     assert (tmp_path / "check").exists()
-    again = model(images, tmp_path).fit(split, None)
+    again = model(tmp_path).fit(split, None, images)
     assert np.array_equal(again.users, whole.users) and np.array_equal(again.items, whole.items)
     assert again.about["encoded"] == whole.about["encoded"] and again.about["curve"] == whole.about["curve"]
 
@@ -291,8 +289,8 @@ def test_without_a_checkpoint_it_leaves_no_pixels(tastes, narrow, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     made = DVBPR(configure("dvbpr", **{**SMALL, "epochs": 1}))
-    split, made.images = tastes
-    made.fit(split, None)
+    split, images = tastes
+    made.fit(split, None, images)
     assert len(list(tmp_path.rglob("dvbpr.32.nearest.pixels"))) == 1
     del made
     assert not list(tmp_path.iterdir())
@@ -306,10 +304,8 @@ def test_needs_pictures_and_a_fitting_size(tastes):
         with pytest.raises(VbprError, match="multiple of 32 up to 1024"):
             CNNF(8, size)
     for options, words in (({"dim": 0}, "--dim is 0"), ({"negatives": "in-batch"}, "in-batch")):
-        empty = DVBPR(configure("dvbpr", **options))
-        empty.images = Drawn(0)
         with pytest.raises(VbprError, match=words):  # before any picture is decoded
-            empty.fit(split, None)
+            DVBPR(configure("dvbpr", **options)).fit(split, None, Drawn(0))
     with pytest.raises(VbprError, match="dvbpr"):
         configure("visual", "efficient")
 
@@ -318,14 +314,14 @@ def test_needs_pictures_and_a_fitting_size(tastes):
 def test_another_network_can_be_tuned_end_to_end(tastes, tmp_path):
     split, images = tastes
     c = {"network": "test_vit", "network_weights": "random", "epochs": 1, "batch": 100}
-    factors = model(images, tmp_path, **c).fit(split, None)
+    factors = model(tmp_path, **c).fit(split, None, images)
     assert factors.items.shape == (60, 8) and factors.about["network"] == "test_vit"
 
 
 @pytest.mark.slow
 def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
-    one = model(images, tmp_path / "one", epochs=2).fit(split, None)
+    one = model(tmp_path / "one", epochs=2).fit(split, None, images)
     steps, count = split.train.nnz // 32, []
 
     def broken(theta, weights, c):
@@ -335,7 +331,7 @@ def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, m
     real = dvbpr.penalty
     monkeypatch.setattr(dvbpr, "penalty", broken)
     with pytest.raises(Diverged, match="epoch 3 is not finite; lower --lr") as raised:
-        model(images, tmp_path / "two", epochs=5).fit(split, None)
+        model(tmp_path / "two", epochs=5).fit(split, None, images)
     assert raised.value.factors.about["curve"][:2] == one.about["curve"][:2]
     assert np.isfinite(raised.value.factors.items).all()
 
@@ -343,7 +339,7 @@ def test_training_that_diverges_keeps_the_best_epoch(narrow, tastes, tmp_path, m
 @pytest.mark.slow
 def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_path, monkeypatch):
     split, images = tastes
-    real, calls = dvbpr.Run.evaluate, []
+    real, calls = dvbpr.Run.end_epoch, []
 
     def broken(self, *rest):
         calls.append(1)
@@ -351,14 +347,14 @@ def test_a_vector_that_is_not_finite_ends_it_like_a_loss(narrow, tastes, tmp_pat
             self.theta.data[3, 0] = torch.nan
         return real(self, *rest)
 
-    monkeypatch.setattr(dvbpr.Run, "evaluate", broken)
+    monkeypatch.setattr(dvbpr.Run, "end_epoch", broken)
     with pytest.raises(Diverged, match="not finite in epoch 3; lower --lr") as raised:
-        model(images, tmp_path, epochs=5).fit(split, None)
+        model(tmp_path, epochs=5).fit(split, None, images)
     assert len(raised.value.factors.about["curve"]) == 2 and np.isfinite(raised.value.factors.users).all()
 
 
 @pytest.mark.slow
 def test_patience_ends_it(narrow, tastes, tmp_path):
     split, images = tastes
-    factors = model(images, tmp_path, epochs=4, lr=0.0, patience=2).fit(split, None)
+    factors = model(tmp_path, epochs=4, lr=0.0, patience=2).fit(split, None, images)
     assert len(factors.about["curve"]) == 3  # nothing gets better after the first

@@ -16,11 +16,14 @@ import torch
 
 from conftest import TINY, board_items, board_pairs
 from vbpr import BPRMF, MODELS, Factors, Interactions, Split, SplitConfig, VbprError, Visual, configure, evaluate
+from vbpr.compute import keeper
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
-from vbpr.training.models.bpr import bpr, progress
+from vbpr.training.model import Diverged
+from vbpr.training.models.bpr import bpr
 from vbpr.training.models.bpr import inputs as prepared
 from vbpr.training.models.bpr.adam import Adam
+from vbpr.training.models.bpr.progress import State
 
 LEARNS = [name for name in MODELS if name not in ("popularity", "random")]
 TRAINED = ["visual", "vbpr", "bprmf"]
@@ -327,11 +330,11 @@ def test_validation_chooses_the_epoch_and_ends_training(split, features, monkeyp
 
 def test_checkpoints_are_minutes_apart(split, features, tmp_path, monkeypatch):
     clock, saved = [0.0], []
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(progress, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
-    take = progress.State.take
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(keeper, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
+    record = State.record
     monkeypatch.setattr(
-        progress.State, "take", lambda self, *told: (clock.__setitem__(0, clock[0] + 50), take(self, *told))
+        State, "record", lambda self, *given: (clock.__setitem__(0, clock[0] + 50), record(self, *given))
     )
     config = small("visual", epochs=6, checkpoint_minutes=1.5, patience=0)
     fit(split, features, config, tmp_path / "c")
@@ -531,7 +534,7 @@ def test_nothing_to_train_is_refused(split, features):
 
 @pytest.mark.parametrize("name", ["visual", "vbpr"])
 def test_what_diverges_in_the_first_epoch_says_what_to_do_and_leaves_no_model(split, features, name):
-    with pytest.raises(bpr.Diverged, match=r"not finite in epoch 1; lower --lr") as caught:
+    with pytest.raises(Diverged, match=r"not finite in epoch 1; lower --lr") as caught:
         fit(split, features, small(name, lr=1e30))
     assert caught.value.factors is None
 

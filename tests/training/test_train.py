@@ -18,7 +18,8 @@ from vbpr.base.stopping import Stopped
 from vbpr.stores.model.about import first_curve
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.item_features import ItemFeatures
-from vbpr.training.models.bpr.bpr import BPR, Diverged
+from vbpr.training.model import Diverged
+from vbpr.training.models.bpr.bpr import BPR
 from vbpr.training.models.bpr.gradients import gradients as real_gradients
 from vbpr.training.models.bpr.progress import State
 from vbpr.training.models.hybrid import Hybrid
@@ -130,7 +131,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch(board, board_features, tmp_path
 def test_a_finished_part_is_not_trained_again(board, board_features, tmp_path, monkeypatch):
     trained, real = [], BPR.fit
 
-    def counted(self, split, features):
+    def counted(self, split, features, images=None):
         if len(trained) == 1:
             raise Stopped("here")
         trained.append(self.checkpoint.name)

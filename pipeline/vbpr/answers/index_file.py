@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.arrays import Array, Strings
+from ..base.arrays import Array, Strings, update_with_ids
 from ..base.errors import VbprError
 from ..base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text
 
@@ -42,7 +42,7 @@ def index_path(path: Path | str) -> Path:
 
 def digest_of(data: Array, ids: Strings, about: dict[str, Any]) -> str:
     total = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=16)
-    total.update("\0".join(ids.tolist()).encode())
+    update_with_ids(total, ids)
     total.update(data.data)
     return total.hexdigest()
 

@@ -1,7 +1,7 @@
 """Arrays of ids and numbers, and where ids stand in them."""
 
 import unicodedata
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,4 +22,15 @@ def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.
     return np.where(ids[found] == wanted, found, -1)
 
 
-__all__ = ["Array", "Strings", "composed", "places"]
+class Digest(Protocol):
+    """Any digest of hashlib's that is being computed."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+
+def update_with_ids(digest: Digest, ids: Strings) -> None:
+    """Add ids, in their order, to a digest; every file and checkpoint that names its ids by a digest does it so."""
+    digest.update("\0".join(ids.tolist()).encode())
+
+
+__all__ = ["Array", "Strings", "composed", "places", "update_with_ids"]

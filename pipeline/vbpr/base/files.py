@@ -146,11 +146,6 @@ def replacing_h5(path: Path | str, kind: str, size: int) -> Iterator[h5py.File]:
             yield handle
 
 
-def artifact_name(backbone: str) -> str:
-    """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
-    return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
     try:
@@ -167,7 +162,6 @@ def digest(path: Path | str) -> str:
 
 
 __all__ = [
-    "artifact_name",
     "digest",
     "read_bytes",
     "read_json",

@@ -1,6 +1,6 @@
-"""Where a training stands, in one safetensors file that survives a kill: written whole or not at all.
+"""Where a training stands, in one safetensors file that survives a kill: written completely or not at all.
 
-write_checkpoint(path, {"p/theta": theta}, identity, step=12); found = read_checkpoint(path, identity)
+write_checkpoint(path, {"p/theta": theta}, identity, step=12); tensors, about = read_checkpoint(path, identity)
 """
 
 import glob
@@ -22,10 +22,10 @@ def checkpoint_of(path: Path) -> Path:
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], identity: Any, **about: Any) -> None:
     """Write tensors, and JSON values about them, under the identity of the run (a JSON value)."""
-    whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    told = {"about": json.dumps(about | {"identity": identity})}
+    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    metadata = {"about": json.dumps(about | {"identity": identity})}
     with replacing(path) as temporary:
-        safetensors.torch.save_file(whole, temporary, told)
+        safetensors.torch.save_file(copies, temporary, metadata)
 
 
 def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -44,9 +44,9 @@ def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor]
 def discard(path: Path) -> None:
     """Remove the checkpoint of a training whose result is safe, and those of its parts."""
     name = glob.escape(path.name)
-    for pattern in (f"{name}*", f".{name}*.tmp", f".{name}*.probe"):  # the latter of a run killed while it wrote
-        for left in path.parent.glob(pattern):
-            left.unlink(missing_ok=True)
+    for pattern in (f"{name}*", f".{name}*.tmp", f".{name}*.probe"):  # the latter two: of a run killed while it wrote
+        for leftover in path.parent.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 __all__ = ["checkpoint_of", "discard", "read_checkpoint", "write_checkpoint"]

@@ -50,6 +50,16 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or cpu_has("bf16")  # the latter on ARM
 
 
+def dtype_for(precision: str, device: torch.device) -> torch.dtype:
+    """What features are stored and multiplied in; `auto`: what the device is fast at. Sums and parameters are float32.
+
+    Args:
+        precision: auto, float32 or bfloat16.
+    """
+    bf16 = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(device))
+    return torch.bfloat16 if bf16 else torch.float32
+
+
 def cpu_has(unit: str) -> bool:
     """Whether the CPU has a unit, by torch's name for it; False where torch is too old to tell."""
     told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -81,4 +91,4 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-__all__ = ["cpu_has", "fault", "full_float32", "multiplies_bfloat16", "pick_device", "seeded"]
+__all__ = ["cpu_has", "dtype_for", "fault", "full_float32", "multiplies_bfloat16", "pick_device", "seeded"]

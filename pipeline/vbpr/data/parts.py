@@ -1,5 +1,6 @@
 """Train, validation and test: three matrices over one catalogue, with the ids of its users and items."""
 
+import dataclasses
 import hashlib
 import itertools
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from ..base.arrays import Array, Strings
+from ..base.arrays import Array, Strings, update_with_ids
 from ..base.errors import VbprError
 
 
@@ -20,7 +21,7 @@ MATRICES = ("train", "validation", "test")
 
 
 def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
-    """Any matrix as CSR of float32 ones where it is not 0, columns sorted; itself, if it is that.
+    """A matrix as CSR with a float32 1 where it is not 0, columns sorted; the same object where it is so already.
 
     Raises:
         VbprError: it has another shape, or a number in it is not finite; the message has its `name`.
@@ -42,52 +43,67 @@ def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
     return sp.csr_matrix((np.ones(matrix.nnz, np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def settle(frozen: Any) -> tuple[int, int]:
-    """Put the ids and matrices of a new `Split` or `Factors` into the form in which they are kept; (users, items).
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Parts:
+    """Interactions in three parts over one catalogue.
+
+    Attributes:
+        user_ids, item_ids: (U,), (I,) strings; the catalogue may hold items that nobody took.
+        train, validation, test: (U, I); what the model learns from, what chooses its epoch, what is asked once. Given
+            as any matrix of SciPy's or NumPy's, they are CSR here: whatever is not 0 is a float32 1, columns sorted.
 
     Raises:
-        VbprError: see `one_of_each` and `ones`; or a pair is in two parts.
+        VbprError: an id that occurs twice, a matrix of another shape or with numbers that are not finite, or a pair in
+            two of them.
     """
-    for name in ("user_ids", "item_ids"):
-        object.__setattr__(frozen, name, one_of_each(getattr(frozen, name), name))
-    shape = len(frozen.user_ids), len(frozen.item_ids)
-    for name in MATRICES:
-        object.__setattr__(frozen, name, ones(getattr(frozen, name), name, shape))
-    for one, other in itertools.combinations(MATRICES, 2):
-        both = getattr(frozen, one).multiply(getattr(frozen, other)).tocoo()
-        if both.nnz:
-            user, item = frozen.user_ids[both.row[0]], frozen.item_ids[both.col[0]]
-            raise VbprError(
-                f"{both.nnz:,} interactions are in {one} and in {other} (first: user {user}, item {item}); leave "
-                "each in one"
-            )
-    return shape
+
+    user_ids: Strings
+    item_ids: Strings
+    train: sp.csr_matrix
+    validation: sp.csr_matrix
+    test: sp.csr_matrix
+
+    def __post_init__(self) -> None:
+        for name in ("user_ids", "item_ids"):
+            object.__setattr__(self, name, unique_ids(getattr(self, name), name))
+        shape = len(self.user_ids), len(self.item_ids)
+        for name in MATRICES:
+            object.__setattr__(self, name, ones(getattr(self, name), name, shape))
+        for one, other in itertools.combinations(MATRICES, 2):
+            both = getattr(self, one).multiply(getattr(self, other)).tocoo()
+            if both.nnz:
+                user, item = self.user_ids[both.row[0]], self.item_ids[both.col[0]]
+                raise VbprError(
+                    f"{both.nnz:,} interactions are in {one} and in {other} (first: user {user}, item {item}); leave "
+                    "each in one"
+                )
 
 
-def digest_of(parted: Any) -> hashlib.blake2b:
-    """Of the ids and the three parts of a `Split` or `Factors`: what is measured on the same has the same."""
+def digest_of(parts: Any) -> hashlib.blake2b:
+    """A digest of the ids and matrices of a `Parts`, or of anything else that has them: two models whose digests agree
+    were measured on the same split."""
     total = hashlib.blake2b(digest_size=16)
-    for ids in (parted.user_ids, parted.item_ids):
-        total.update("\0".join(ids.tolist()).encode())
+    for ids in (parts.user_ids, parts.item_ids):
+        update_with_ids(total, ids)
     for name in MATRICES:
-        part = getattr(parted, name)
-        total.update(np.ascontiguousarray(part.indptr, "<i8").data)
-        total.update(np.ascontiguousarray(part.indices, "<i4").data)
+        matrix = getattr(parts, name)
+        total.update(np.ascontiguousarray(matrix.indptr, "<i8").data)
+        total.update(np.ascontiguousarray(matrix.indices, "<i4").data)
     return total
 
 
-def one_of_each(values: Any, name: str) -> Strings:
-    """(n,) ids as strings.
+def unique_ids(values: Any, name: str) -> Strings:
+    """(n,) ids as strings; `name` is what the message calls them.
 
     Raises:
-        VbprError: one of them occurs twice.
+        VbprError: an id occurs twice.
     """
     ids = np.asarray(values, np.str_)
-    if not (ids[1:] > ids[:-1]).all():  # sorted, as they mostly are: nothing more to look at
-        known, times = np.unique(ids, return_counts=True)
-        if len(known) < len(ids):
-            raise VbprError(f"{name} has '{known[times > 1][0]}' twice; each is there once")
+    if not (ids[1:] > ids[:-1]).all():  # most are sorted, and then no more is to be checked
+        distinct, counts = np.unique(ids, return_counts=True)
+        if len(distinct) < len(ids):
+            raise VbprError(f"{name} has '{distinct[counts > 1][0]}' twice; each is there once")
     return ids
 
 
-__all__ = ["MATRICES", "csr", "digest_of", "settle"]
+__all__ = ["MATRICES", "Parts", "csr", "digest_of"]

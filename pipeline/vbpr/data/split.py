@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from ..base.arrays import Array, Strings
 from ..base.errors import VbprError
 from .interactions import Interactions
-from .parts import MATRICES, csr, settle
+from .parts import MATRICES, Parts, csr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +45,20 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class Split:
+class Split(Parts):
     """Interactions in three parts over one catalogue. Every matrix is (U, I), float32 ones.
 
     Attributes:
-        user_ids, item_ids: (U,), (I,) strings; the catalogue may hold items that nobody took.
-        train, validation, test: what the model learns from, what chooses its epoch, what is asked once. Given as any
-            matrix of SciPy's or NumPy's, they are CSR here: whatever is not 0 is a 1, columns sorted.
+        user_ids, item_ids, train, validation, test: see `Parts`.
         rule: how it was made, in words.
         dropped_users: users left out because they have too few interactions.
 
     Raises:
-        VbprError: an id that occurs twice, a matrix of another shape, or a pair in two of them.
+        VbprError: see `Parts`.
     """
 
-    user_ids: Strings
-    item_ids: Strings
-    train: sp.csr_matrix
-    validation: sp.csr_matrix
-    test: sp.csr_matrix
     rule: str = ""
     dropped_users: int = 0
-
-    def __post_init__(self) -> None:
-        settle(self)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in MATRICES)

@@ -18,13 +18,15 @@ from ..base.progress import Progress
 from ..base.stopping import Stopped, stop_signals
 from ..base.targets import check_target
 from ..data.dataset import Dataset
-from ..data.images.source import REASONS, ImageSource, is_image_name
+from ..data.images.source import ImageSource
 from ..executors.world import World
 from ..stores.features.layout import DONE
 from ..stores.features.store import FeatureStore
+from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
 from .processes import heeding, opened, others, own_gpu
-from .request import check_names, feature_file, request_of, up_to_date
+from .provenance import provenance_of
+from .request import check_names, check_options, feature_file, request_of, up_to_date
 from .steps import encoded
 
 
@@ -81,100 +83,97 @@ def extract(
         cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
-        VbprError: see `load_backbone`, `FeatureStore.create`; or too many bad images.
+        VbprError: see `load_backbone`, `Writer.create`; or too many bad images.
         Stopped: Ctrl-C or SIGTERM.
     """
-    if precision not in ("exact", "fast"):
-        raise VbprError(f"--precision {precision} is not known; choose exact or fast")
-    if not 0 <= max_bad <= 1:
-        raise VbprError(f"--max-bad is {max_bad}; it must be from 0 to 1")
-    for name, value in (("batch", batch), ("threads", threads)):
-        if value is not None and value < 1:
-            raise VbprError(f"--{name} is {value}; it must be at least 1")
-    data = Dataset.resolve(data)
-    path = feature_file(backbone, out)
-    if is_image_name(path.name):  # in a folder of images, the next run would take it for one
-        raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")
+    check_options(precision, max_bad, batch, threads)
+    data, path = Dataset.resolve(data), feature_file(backbone, out)
     with World.here() as world:
         source = data.images()
         signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
         training = backbone == "cae" and weights is None and not random_weights
-        how = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
-        request = request_of(backbone, weights, random_weights, precision) | ({"cae": how} if how else {})
-        finished = up_to_date(path, request, data, source, signatures) if world.first else None
-        if finished is not None and verify and finished.verify():
-            finished = None
+        recipe = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
+        request = request_of(backbone, weights, random_weights, precision, recipe)
+        finished = up_to_date(path, request, data, source, signatures, verify) if world.first else None
         if world.once("finished", lambda: finished is not None):
-            return (
-                checked(finished, source, signatures, max_bad)
-                if finished
-                else Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
-            )
+            if finished is None:  # it is the first process that looked
+                return Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
+            return checked(finished, source, signatures, max_bad)
         check_target(path, "features")
-        from ..compute.device import multiplies_bfloat16, pick_device
         from ..networks.registry import load_backbone
-        from .engines import Encoder, pick_engine
+        from .engines import Encoder
 
-        processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
-        if precision == "fast" and not multiplies_bfloat16(processor):
-            kind = "GPU" if processor.type == "cuda" else "CPU"
-            raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
-        chosen = pick_engine(engine, processor, batch)
-        rounding = chosen + " on a GPU" * (processor.type == "cuda")
+        processor, chosen = pick_processor(world, engine, device, precision, batch)
         if training:
-            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, how)))
+            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, recipe)))
         if not path.exists():
             world.once("names", lambda: check_names(data, source))
         model = load_backbone(backbone, weights, random_weights)
-        provenance = {
-            "backbone": model.name,
-            "weights": model.weights,
-            "weights_digest": model.digest,
-            "weights_file": None if weights is None else os.path.realpath(weights),
-            "dim": model.dim,
-            "preprocessing": str(model.preprocessing),
-            "precision": precision,
-            **({"engine": rounding} if precision == "fast" else {}),
-            # Fast engines round in their own ways, by up to 3% of a vector: a file keeps to one of them.
-            "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * (precision == "fast"),
-            "size": model.preprocessing.size,
-            "data": data.name,
-            "simulated": data.simulated,
-            "reasons": [*REASONS, "other"],
-            "versions": request["versions"],
-            "request": request,
-        }
-        odd: list[tuple[str, str]] = []
+        rounding = chosen + " on a GPU" * (processor.type == "cuda")
+        provenance = provenance_of(model, request, data, weights, rounding)
         with opened(world, path, source, signatures, model.dim, provenance, verify) as store:
-            total, mine = len(store.pending), world.share(store.pending)
-            world.meet("opened")  # from here on they write
-            written, rate = 0, 0.0
-            if total:
-                encoder = Encoder(model, str(processor), precision, chosen, batch, len(mine)) if len(mine) else None
-                threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
-                with (
-                    Progress(f"extract {backbone}", total, "images", shown=world.first) as bar,
-                    stop_signals() as stopping,
-                ):
-                    steps = encoded(store, source, encoder, model.preprocessing, mine, threads, stopping, odd)
-                    for rows, bad in steps if encoder else ():
-                        written += rows
-                        with heeding(stopping):
-                            bar.advance(world.count(rows + bad) - bar.done)
-                            world.check()
-                    if world.size > 1:
-                        with heeding(stopping):
-                            written += others(world, store, bar, stopping, written, odd)
-                    if stopping() and len(store.pending):
-                        raise Stopped(
-                            f"stopped with {len(store.done):,} of {len(store):,} items in {path}; run the same command "
-                            "again to resume"
-                        )
-                    rate = bar.rate
+            mine = world.share(store.pending)
+            encoder = Encoder(model, str(processor), precision, chosen, batch, len(mine)) if len(mine) else None
+            threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
+            done = encode_pending(world, store, source, encoder, model.preprocessing, threads, f"extract {backbone}")
             if not world.first:
-                return Extraction(path, len(store), written, [], rate, odd=sorted(odd), rank=world.rank)
-            done = checked(store, source, signatures, max_bad, written, rate)
-            return dataclasses.replace(done, dropped=store.dropped, odd=sorted(odd))
+                return done
+            totals = checked(store, source, signatures, max_bad, done.written, done.rate)
+            return dataclasses.replace(totals, dropped=store.dropped, odd=done.odd)
+
+
+def pick_processor(world: World, engine: str, device: str, precision: str, batch: int | None) -> tuple[Any, str]:
+    """(torch device, engine) of this process.
+
+    Raises:
+        VbprError: they are not there, or gain nothing by `precision`.
+    """
+    from ..compute.device import multiplies_bfloat16, pick_device
+    from .engines import pick_engine
+
+    processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
+    if precision == "fast" and not multiplies_bfloat16(processor):
+        kind = "GPU" if processor.type == "cuda" else "CPU"
+        raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
+    return processor, pick_engine(engine, processor, batch)
+
+
+def encode_pending(
+    world: World,
+    store: Writer,
+    source: ImageSource,
+    encoder: Any,
+    preprocessing: Any,
+    threads: int,
+    label: str,
+) -> Extraction:
+    """Encode the rows that are pending: this process its share, and the first waits for the others.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM, before the last row.
+    """
+    total, mine = len(store.pending), world.share(store.pending)
+    world.meet("opened")  # from here on they write
+    written, rate = 0, 0.0
+    odd: list[tuple[str, str]] = []
+    if total:
+        with Progress(label, total, "images", shown=world.first) as bar, stop_signals() as stopping:
+            steps = encoded(store, source, encoder, preprocessing, mine, threads, stopping, odd)
+            for rows, bad in steps if encoder else ():
+                written += rows
+                with heeding(stopping):
+                    bar.advance(world.count(rows + bad) - bar.done)
+                    world.check()
+            if world.size > 1:
+                with heeding(stopping):
+                    written += others(world, store, bar, stopping, written, odd)
+            if stopping() and len(store.pending):
+                raise Stopped(
+                    f"stopped with {len(store.done):,} of {len(store):,} items in {store.path}; run the same command "
+                    "again to resume"
+                )
+            rate = bar.rate
+    return Extraction(store.path, len(store), written, [], rate, odd=sorted(odd), rank=world.rank)
 
 
 def checked(

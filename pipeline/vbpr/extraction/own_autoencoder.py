@@ -12,12 +12,16 @@ from ..stores.features.layout import describe
 from ..stores.features.store import FeatureStore
 
 
-def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how: dict[str, Any]) -> Path:
-    """The autoencoder of a feature file: the one that it was made with, or where it is not there yet, one that is
+def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, recipe: dict[str, Any]) -> Path:
+    """The weights of a feature file's autoencoder: those that the file was made with; for a new file, weights that are
     trained on these images now.
 
+    Args:
+        recipe: options of `train_autoencoder`.
+
     Raises:
-        VbprError: the file was made otherwise, or with an autoencoder that is gone.
+        VbprError: the file was made by another backbone or recipe, or with an autoencoder that is gone.
+        Stopped: Ctrl-C or SIGTERM.
     """
     from ..networks.cae_training import check_training, train_autoencoder
 
@@ -29,24 +33,24 @@ def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, how
                 f"{beside.with_suffix('.png').name} for one; choose another folder"
             )
         with stop_signals() as stopping:
-            train_autoencoder(source, beside, data=data.name, device=device, **how)
+            train_autoencoder(source, beside, data=data.name, device=device, **recipe)
             if stopping():
                 raise Stopped(f"stopped with {beside} trained; run the same command again to resume")
         return beside
-    told = FeatureStore(path).provenance
-    made_with = told.get("weights_file")
-    if told["backbone"] != "cae" or not made_with:
+    provenance = FeatureStore(path).provenance
+    made_with = provenance.get("weights_file")
+    if provenance["backbone"] != "cae" or not made_with:
         raise VbprError(
-            f"{path} was made by {describe(told)}; this run would train an autoencoder; delete the file or choose "
-            "another with --out"
+            f"{path} was made by {describe(provenance)}; this run would train an autoencoder; delete the file or "
+            "choose another with --out"
         )
-    found = next((file for file in (Path(made_with), beside) if file.is_file()), None)
-    if found is None:
+    weights = next((file for file in (Path(made_with), beside) if file.is_file()), None)
+    if weights is None:
         raise VbprError(
             f"{path} was made with {made_with}, which is gone; give it with --weights, or choose another --out"
         )
-    check_training(found, path, **how)
-    return found
+    check_training(weights, path, **recipe)
+    return weights
 
 
 def autoencoder_of(path: Path) -> Path:

@@ -1,8 +1,11 @@
-"""Photos that are asked about, through the very backbones that a file of features or a model records."""
+"""Photos that are asked about, through the very backbones that a feature file or a model file records.
+
+encoder = PhotoEncoder(factors.about["features"]); encoder([photo])    # n encoded images -> (n, D) float32
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +16,17 @@ from ..data.images.source import MAX_BYTES, BadImage, Pixels
 from ..networks.prepare import prepare
 from ..stores.model.factors import BLIND
 
+if TYPE_CHECKING:
+    from ..networks.backbone import Backbone
+
 
 class PhotoEncoder:
-    """The very backbones (name, weights, preprocessing) that a file records, loaded once: photos -> features.
+    """The backbones that a file records, loaded once: photos -> features.
 
     Several feature files give several backbones, whose features are put side by side as they were in training.
+
+    Attributes:
+        parts: of each backbone, how it wants its images, and what encodes them.
     """
 
     def __init__(
@@ -30,42 +39,20 @@ class PhotoEncoder:
     ) -> None:
         """
         Args:
+            recorded: the provenance of each feature file.
             weights: a file instead of the recorded one, when that has moved; its tensors must be the same.
             engine: torch starts at once; auto may compile for seconds, which only many images pay back.
 
         Raises:
-            VbprError: nothing recorded, or its weights are gone or not those any more.
+            VbprError: nothing is recorded, or weights are gone or others by now.
         """
-        from ..networks.registry import load_backbone
         from .engines import Encoder
 
-        if not recorded:
-            raise VbprError(BLIND)
-        lost = [made for made in recorded if (f := made.get("weights_file")) is not None and not Path(f).exists()]
-        moved = recorded if len(recorded) == 1 else lost  # whose weights are given now
-        if weights is not None and len(moved) != 1:
-            named = " and ".join(made["backbone"] for made in moved or recorded)
-            raise VbprError(f"--weights FILE takes the place of one file that has moved; here it might be of {named}")
         self.parts = []
-        for made in recorded:
-            file = weights if weights is not None and made is moved[0] else made.get("weights_file")
-            if file is not None and not Path(file).exists():
-                raise VbprError(
-                    f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
-                    "that file with --weights"
-                )
-            backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
-            same = (
-                backbone.digest == made.get("weights_digest") and str(backbone.preprocessing) == made["preprocessing"]
-            )
-            if not same:
-                raise VbprError(
-                    f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
-                    f"{made['backbone']} ({made['weights']}); give those weights with --weights"
-                )
-            self.parts.append(
-                (backbone.preprocessing, Encoder(backbone, device, made.get("precision", "exact"), engine, batch))
-            )
+        for made, file in zip(recorded, weights_files(recorded, weights), strict=True):
+            backbone = recorded_backbone(made, file)
+            encoder = Encoder(backbone, device, made.get("precision", "exact"), engine, batch)
+            self.parts.append((backbone.preprocessing, encoder))
 
     def prepare(self, photo: bytes) -> list[Pixels]:
         """One encoded image as each backbone wants it.
@@ -83,6 +70,49 @@ class PhotoEncoder:
     def __call__(self, photos: Sequence[bytes]) -> Array:
         """n encoded images -> (n, D) float32; see `prepare`."""
         return self.encode([self.prepare(photo) for photo in photos])
+
+
+def weights_files(recorded: list[dict[str, Any]], weights: Path | str | None) -> list[Path | str | None]:
+    """The weights file of each recorded backbone, `weights` in the place of the one that has moved; None: no file.
+
+    Raises:
+        VbprError: nothing is recorded, or it is open which of them has moved.
+    """
+    if not recorded:
+        raise VbprError(BLIND)
+    files: list[Path | str | None] = [made.get("weights_file") for made in recorded]
+    if weights is None:
+        return files
+    lost = [n for n, file in enumerate(files) if file is not None and not Path(file).exists()]
+    moved = [0] if len(recorded) == 1 else lost
+    if len(moved) != 1:
+        names = " and ".join(recorded[n]["backbone"] for n in moved or range(len(recorded)))
+        raise VbprError(f"--weights FILE takes the place of one file that has moved; here it might be of {names}")
+    files[moved[0]] = weights
+    return files
+
+
+def recorded_backbone(made: dict[str, Any], file: Path | str | None) -> "Backbone":
+    """The backbone of a provenance, with the weights in `file` where they are in one.
+
+    Raises:
+        VbprError: the file is gone, or holds other weights.
+    """
+    from ..networks.registry import load_backbone
+
+    if file is not None and not Path(file).exists():
+        raise VbprError(
+            f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
+            "that file with --weights"
+        )
+    backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
+    recorded = made.get("weights_digest"), made["preprocessing"]
+    if (backbone.digest, str(backbone.preprocessing)) != recorded:
+        raise VbprError(
+            f"the photo would go through {backbone.name} ({backbone.weights}), but the features came from "
+            f"{made['backbone']} ({made['weights']}); give those weights with --weights"
+        )
+    return backbone
 
 
 def encode_photo(path: Path | str, backbones: list[dict[str, Any]], weights: Path | str | None = None) -> Array:

@@ -13,7 +13,7 @@ from ..base.errors import VbprError
 from ..base.progress import Progress
 from ..data.images.source import PASSING, ImageSource
 from ..executors.world import EVERY, World
-from ..stores.features.store import FeatureStore
+from ..stores.features.writer import Writer, create, join
 
 
 def own_gpu(device: str, rank: int) -> str:
@@ -22,15 +22,15 @@ def own_gpu(device: str, rank: int) -> str:
 
     from ..compute.device import fault
 
-    there = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
-    if not there:
+    count = torch.cuda.device_count() if device in ("auto", "cuda") and torch.cuda.is_available() else 0
+    if not count:
         return device
-    return "cpu" if device == "auto" and fault(rank % there) else f"cuda:{rank % there}"
+    return "cpu" if device == "auto" and fault(rank % count) else f"cuda:{rank % count}"
 
 
 @contextlib.contextmanager
 def heeding(stopping: Callable[[], bool]) -> Iterator[None]:
-    """For a process that was told to stop, it is no fault that the others have ended before it."""
+    """In a process that is to stop, swallow the error that the others have ended before it."""
     try:
         yield
     except VbprError:
@@ -47,10 +47,10 @@ def opened(
     dim: int,
     provenance: dict[str, Any],
     verify: bool,
-) -> Iterator[FeatureStore]:
+) -> Iterator[Writer]:
     """The feature file, open for writing by every process of the run: the first makes it, the others join."""
     if world.first:
-        with FeatureStore.create(path, source.item_ids, signatures, dim, provenance, verify) as store:
+        with create(path, source.item_ids, signatures, dim, provenance, verify) as store:
             store.retry(PASSING)
             if world.size > 1:
                 store.admit()
@@ -58,7 +58,7 @@ def opened(
             yield store
         return
     world.hear("ready")
-    with FeatureStore.join(path) as store:
+    with join(path) as store:
         known = np.where(signatures, signatures, store.signature) if len(store) == len(signatures) else signatures
         if store.provenance["fingerprint"] != provenance["fingerprint"] or not store.holds(source.item_ids, known):
             raise VbprError(f"{source.name} or the weights change while they are read; run the same command again")
@@ -67,7 +67,7 @@ def opened(
 
 def others(
     world: World,
-    store: FeatureStore,
+    store: Writer,
     bar: Progress,
     stopping: Callable[[], bool],
     written: int,

@@ -1,4 +1,4 @@
-"""What a run is asked for, and whether a feature file holds just that already."""
+"""What a run is asked for, checked before the work, and whether a feature file holds just that already."""
 
 import importlib.metadata
 import os
@@ -9,22 +9,35 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
-from ..base.files import artifact_name
 from ..base.progress import console
 from ..data.dataset import Dataset
-from ..data.images.source import PASSING, ImageSource
+from ..data.images.source import PASSING, ImageSource, is_image_name
 from ..stores.features.store import FeatureStore
 
 
+def check_options(precision: str, max_bad: float, batch: int | None, threads: int | None) -> None:
+    """
+    Raises:
+        VbprError: an option that no run can follow.
+    """
+    if precision not in ("exact", "fast"):
+        raise VbprError(f"--precision {precision} is not known; choose exact or fast")
+    if not 0 <= max_bad <= 1:
+        raise VbprError(f"--max-bad is {max_bad}; it must be from 0 to 1")
+    for name, value in (("batch", batch), ("threads", threads)):
+        if value is not None and value < 1:
+            raise VbprError(f"--{name} is {value}; it must be at least 1")
+
+
 def check_names(data: Dataset, source: ImageSource) -> None:
-    """Have it said before the work, not by `train` after it, where images are not called as the items are.
+    """Tell before the work, not in `train` after it, whether images are named after the items of the interactions.
 
     Raises:
-        VbprError: no item that anybody took has an image.
+        VbprError: no item of the interactions has an image.
     """
     try:
         items = data.interactions().item_ids
-    except VbprError:  # features need none; where they are wanted, what is wrong with them is said
+    except VbprError:  # features need none; whoever needs them says what is wrong with them
         return
     pictured = int(np.isin(items, source.item_ids).sum())
     names = f"here {items[0]}, there {source.item_ids[0]}"
@@ -37,14 +50,32 @@ def check_names(data: Dataset, source: ImageSource) -> None:
         console.print(f"note: {pictured:,} of the {len(items):,} items in the interactions have an image")
 
 
+def artifact_name(backbone: str) -> str:
+    """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
+    return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
+
+
 def feature_file(backbone: str, out: Path | str | None) -> Path:
-    """Where features go: `out`, or else into artifacts/ under the backbone's name."""
-    return Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    """Where features go: `out`, or else into artifacts/ under the backbone's name.
+
+    Raises:
+        VbprError: `out` is named like an image: in a folder of images, the next run would take it for one.
+    """
+    path = Path(out) if out is not None else Path("artifacts") / f"{artifact_name(backbone)}.h5"
+    if is_image_name(path.name):
+        raise VbprError(f"--out {path} is named like an image; give a name that ends in .h5")
+    return path
 
 
-def request_of(backbone: str, weights: Path | str | None, random_weights: bool, precision: str) -> dict[str, Any]:
-    """All that decides what the features of an image are, as far as it is known without loading the model."""
-    file = None if weights is None else Path(os.path.realpath(weights))  # of a link to itself, that
+def request_of(
+    backbone: str, weights: Path | str | None, random_weights: bool, precision: str, cae: dict[str, Any]
+) -> dict[str, Any]:
+    """All that decides what the features of an image are, as far as it is known without loading the model.
+
+    Args:
+        cae: the options that the autoencoder is trained with, where it is.
+    """
+    file = None if weights is None else Path(os.path.realpath(weights))  # a link to itself stays as it is
     status = file.stat() if file is not None and file.is_file() else None
     return {
         "backbone": backbone,
@@ -54,24 +85,29 @@ def request_of(backbone: str, weights: Path | str | None, random_weights: bool, 
         "random_weights": random_weights,
         "precision": precision,
         "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
+        **({"cae": cae} if cae else {}),
     }
 
 
 def up_to_date(
-    path: Path, request: dict[str, Any], data: Dataset, source: ImageSource, signatures: Array
+    path: Path, request: dict[str, Any], data: Dataset, source: ImageSource, signatures: Array, verify: bool
 ) -> FeatureStore | None:
-    """The feature file, if this very request has been carried out on these very images; else None."""
+    """The feature file, if this very request has been carried out on these very images; else None.
+
+    Args:
+        verify: compare its rows with their digests, too.
+    """
     if not path.is_file():
         return None
     store = FeatureStore(path)
-    known = store.remembered(source.item_ids, signatures)
     same = (store.provenance.get("request"), store.provenance["data"]) == (request, data.name)
-    same = same and store.holds(source.item_ids, known)
+    same = same and store.holds(source.item_ids, store.remembered(source.item_ids, signatures))
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
     again = bool(failed) and np.isin(store.item_ids[store.signature != 0], list(failed)).any()
     # Nor is it done with a row pending, or where a kill came between the last row and its digest.
-    return store if same and not again and store.sealed_rows() == len(store) else None
+    finished = same and not again and store.sealed_rows() == len(store)
+    return store if finished and not (verify and store.verify()) else None
 
 
-__all__ = ["check_names", "feature_file", "request_of", "up_to_date"]
+__all__ = ["artifact_name", "check_names", "check_options", "feature_file", "request_of", "up_to_date"]

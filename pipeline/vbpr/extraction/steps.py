@@ -12,7 +12,7 @@ import numpy as np
 from ..base.arrays import Array
 from ..data.images.source import BadImage, ImageSource, Pixels
 from ..networks.prepare import Preprocessing, prepare
-from ..stores.features.store import FeatureStore
+from ..stores.features.writer import Writer
 
 WINDOW = 64  # full steps that are dealt out at a time
 
@@ -35,7 +35,7 @@ class Batch:
 
 
 def encoded(
-    store: FeatureStore,
+    store: Writer,
     source: ImageSource,
     encoder: Any,
     how: Preprocessing,
@@ -47,8 +47,12 @@ def encoded(
     """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
 
     Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
-    thread writes the one that is ready. Told to stop, it finishes the batches that the encoder has. `odd`: see
-    `Extraction`.
+    thread writes the one that is ready. When `stopping`, it finishes the batches that the encoder has.
+
+    Args:
+        how: what the backbone wants its images to be.
+        pending: rows to encode.
+        odd: takes (item id, "W x H") of images that are tiny or slivers.
     """
 
     def decode(batch: Batch, part: Array) -> None:

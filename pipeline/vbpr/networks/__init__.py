@@ -1,1 +1,2 @@
-"""The networks that see: backbones, their weights, and pixels as they want them. Uses data, compute and base."""
+"""Frozen image models (`registry`: BACKBONES), how images are prepared for them, and the autoencoder that is trained on
+a catalogue's own images. Uses data, compute and base."""

@@ -40,7 +40,15 @@ class Backbone:
 
 
 def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:
-    """Freeze a module and take down what identifies it."""
+    """Freeze a module, and name what identifies its features.
+
+    Args:
+        source: where the weights came from, in words.
+        preprocessing: [default: that of timm's configuration of the module].
+
+    Raises:
+        VbprError: it does not give one vector an image, or wants images that are not square.
+    """
     module = module.eval().requires_grad_(False)
     preprocessing = preprocessing or timm_preprocessing(module)
     with torch.inference_mode():
@@ -69,8 +77,9 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
             f"this backbone wants images of {width} x {height} pixels, cut to size by '{mode}'; choose one that takes "
             "squares, cut from the centre or squashed"
         )
-    known = config["interpolation"] in ("nearest", "bilinear", "bicubic")
-    interpolation = config["interpolation"] if known else "bicubic"
+    interpolation = config["interpolation"]
+    if interpolation not in ("nearest", "bilinear", "bicubic"):  # as "random", which is for training
+        interpolation = "bicubic"
     mean, std = tuple(config["mean"]), tuple(config["std"])
     return Preprocessing(width, float(config["crop_pct"]), interpolation, mean, std, mode == "squash")
 

@@ -180,21 +180,21 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def told_by(path: Path) -> dict[str, Any]:
-    """What a weights file of ours says of its making; empty for another file."""
+def metadata_of(path: Path) -> dict[str, Any]:
+    """How a weights file of ours was made, as its metadata say; empty for another file."""
     try:
         with safetensors.safe_open(path, "pt") as handle:
-            told = json.loads((handle.metadata() or {}).get("cae", "{}"))
+            metadata = json.loads((handle.metadata() or {}).get("cae", "{}"))
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def identity_of(path: Path) -> dict[str, Any]:
     """What decides the weights in a file of ours, but for the images; empty for another file."""
-    told = told_by(path)
-    sound = all(type(told.get(key)) is kind for key, kind in IDENTITY.items())
-    return {key: told[key] for key in IDENTITY} if sound else {}
+    metadata = metadata_of(path)
+    sound = all(type(metadata.get(key)) is kind for key, kind in IDENTITY.items())
+    return {key: metadata[key] for key in IDENTITY} if sound else {}
 
 
 IDENTITY = {"recipe": str, "size": int, "epochs": int, "seed": int}
@@ -210,10 +210,10 @@ def load_encoder(path: Path | None) -> tuple[nn.Module, str, int]:
         return ImprovedEncoder(), "improved", RECIPES["improved"].size
     if not path.is_file():
         raise VbprError(f"{path} does not exist; leave --weights out to train an autoencoder on your images")
-    told = identity_of(path)
-    if not told:
+    identity = identity_of(path)
+    if not identity:
         raise VbprError(f"{path} holds no autoencoder of vbpr's; leave --weights out to train one on your images")
-    return recipe_of(told["recipe"]).build(told["size"])[0], told["recipe"], told["size"]
+    return recipe_of(identity["recipe"]).build(identity["size"])[0], identity["recipe"], identity["size"]
 
 
 def cae(name: str, weights: Path | None, random_weights: bool) -> Backbone:
@@ -236,7 +236,7 @@ __all__ = [
     "cae",
     "identity_of",
     "load_encoder",
+    "metadata_of",
     "preprocessing_of",
     "recipe_of",
-    "told_by",
 ]

@@ -17,10 +17,11 @@ from ..base.locks import locked
 from ..base.progress import Progress
 from ..base.stopping import Stopped, stop_signals
 from ..base.targets import check_target
-from ..compute.checkpoint import checkpoint_of, read_checkpoint, write_checkpoint
+from ..compute.checkpoint import checkpoint_of
 from ..compute.device import multiplies_bfloat16, seeded
+from ..compute.keeper import Keeper, adam_state, restore_adam
 from ..data.images.source import ImageSource
-from .cae import RECIPES, identity_of, preprocessing_of, recipe_of, told_by
+from .cae import RECIPES, identity_of, metadata_of, preprocessing_of, recipe_of
 from .pixel_cache import PixelCache
 
 HELD_OUT = 0.05  # share of the images that only measure the reconstruction
@@ -52,7 +53,7 @@ def train_autoencoder(
     path, made = Path(out), identity_for(recipe, epochs, image_size, seed) | {"data": data or source.name}
     check_target(path)
     check_target(checkpoint_of(path))
-    if path.exists() and made.items() <= told_by(path).items():
+    if path.exists() and made.items() <= metadata_of(path).items():
         return path
     with locked(path):
         cache_path = path.with_name(f".{path.stem}.{made['size']}.pixels")
@@ -61,7 +62,7 @@ def train_autoencoder(
         trainer.run()
         trainer.save_weights()
         trainer.draw(path.with_suffix(".png"))
-        trainer.checkpoint.unlink(missing_ok=True)
+        checkpoint_of(path).unlink(missing_ok=True)
         for leftover in (cache_path, cache_path.with_name(cache_path.name + ".json")):
             leftover.unlink(missing_ok=True)
     return path
@@ -90,9 +91,9 @@ def check_training(path: Path, used_by: Path, **how: Any) -> None:
     Raises:
         VbprError: the autoencoder that a feature file was made with was trained otherwise.
     """
-    there, wanted = identity_of(path), identity_for(**how)
-    if there != wanted:
-        old, new = (", ".join(f"{name} {value}" for name, value in told.items()) for told in (there, wanted))
+    recorded, wanted = identity_of(path), identity_for(**how)
+    if recorded != wanted:
+        old, new = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (recorded, wanted))
         raise VbprError(
             f"{used_by} was made with {path} ({old or 'no autoencoder of ours'}), not with one of {new}; give the same "
             "--recipe, --epochs (compare: --cae-epochs) and --image-size, or another --out"
@@ -110,7 +111,6 @@ class Trainer:
         self.identity, self.cache, self.device, self.path = identity, cache, device, path
         self.r = recipe = RECIPES[identity["recipe"]]
         self.size, self.epochs, seed = identity["size"], identity["epochs"], identity["seed"]
-        self.checkpoint = checkpoint_of(path)
         with seeded(seed):
             encoder, decoder = recipe.build(self.size)
         self.networks = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
@@ -128,7 +128,9 @@ class Trainer:
         # a small catalogue still makes sixteen steps an epoch, which normalisation needs to know its statistics
         self.batch = recipe.batch if recipe.first else min(recipe.batch, max(8, len(self.shown) // 16))
         self.steps = max(1, len(self.shown) // self.batch)
-        self.epoch, self.curve = 0, []  # type: ignore[var-annotated]
+        self.epoch = 0
+        # images are no part of the weights' own identity
+        self.keeper = Keeper(checkpoint_of(path), identity | {"images": self.images()}, self.generator)
         self.bf16 = multiplies_bfloat16(device)
 
     def pixels(self, rows: Any) -> Tensor:
@@ -163,10 +165,10 @@ class Trainer:
                     raise VbprError(f"the reconstruction loss of epoch {self.epoch + 1} is not finite{self.words()}")
                 self.epoch += 1
                 held = self.held_loss()
-                self.curve.append({"epoch": self.epoch, "loss": mean, "held_out": held})
+                self.keeper.record({"epoch": self.epoch, "loss": mean, "held_out": held}, {})
                 bar.advance(0, f"loss {mean:.4f}, held out {held:.4f}")
                 if self.epoch < self.epochs:
-                    self.save_checkpoint()
+                    self.save()
 
     def learn(self, rows: Any) -> Tensor:
         x = self.pixels(rows)
@@ -195,45 +197,33 @@ class Trainer:
         return total / len(self.held)
 
     def words(self) -> str:
-        return f"; {self.checkpoint} holds {self.epoch} finished epochs" if self.checkpoint.exists() else ""
-
-    def save_checkpoint(self) -> None:
-        tensors = {f"n/{key}": value for key, value in self.networks.state_dict().items()}
-        for n, state in self.adam.state_dict()["state"].items():
-            tensors |= {f"a/{n}/{key}": value for key, value in state.items()}
-        tensors["generator"] = self.generator.get_state()
-        write_checkpoint(self.checkpoint, tensors, self.run_identity, epoch=self.epoch, curve=self.curve)
+        """What a message says of the checkpoint."""
+        checkpoint = checkpoint_of(self.path)
+        return f"; {checkpoint} holds {self.epoch} finished epochs" if checkpoint.exists() else ""
 
     def images(self) -> list[int]:
+        """Which images are trained on and held out, in three numbers."""
         return [len(self.shown), len(self.held), int(self.shown.sum() % 2**31)]
 
-    @property
-    def run_identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with; the weights' own identity leaves the images out."""
-        return self.identity | {"images": self.images()}
+    def save(self) -> None:
+        self.keeper.save({"n": self.networks.state_dict(), "a": adam_state(self.adam)}, epoch=self.epoch)
 
     def resume(self) -> None:
-        """Go on from the checkpoint of this very run; another one is ignored and overwritten."""
-        found = read_checkpoint(self.checkpoint, self.run_identity)
-        if found is None:
+        """Go on from the checkpoint of this very run, if there is one."""
+        saved = self.keeper.resume()
+        if saved is None:
             return
-        tensors, told = found
-        self.networks.load_state_dict({key[2:]: value for key, value in tensors.items() if key.startswith("n/")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("a/"):
-                _, n, name = key.split("/")
-                state.setdefault(int(n), {})[name] = value
-        self.adam.load_state_dict(self.adam.state_dict() | {"state": state})
-        self.generator.set_state(tensors["generator"])
-        self.epoch, self.curve = told["epoch"], told["curve"]
+        groups, progress = saved
+        self.networks.load_state_dict(groups["n"])
+        restore_adam(self.adam, groups.get("a", {}))
+        self.epoch = progress["epoch"]
 
     def save_weights(self) -> None:
         """The encoder's weights, with what made them: a file for `--weights`."""
-        told = {**self.identity, "curve": self.curve, "images": self.images()}
+        made = {**self.identity, "curve": self.keeper.curve, "images": self.images()}
         tensors = {name: value.cpu().contiguous() for name, value in self.networks["encoder"].state_dict().items()}
         with replacing(self.path) as temporary:
-            safetensors.torch.save_file(tensors, temporary, {"cae": json.dumps(told)})
+            safetensors.torch.save_file(tensors, temporary, {"cae": json.dumps(made)})
 
     @torch.inference_mode()
     def draw(self, path: Path, count: int = 10) -> None:

@@ -1,6 +1,9 @@
 """Frozen image models: pixels in, one pooled feature vector out, with the preprocessing that their weights came with.
 
 backbone = load_backbone("inception", weights="inception_v3.safetensors")
+
+`BACKBONES` are those with names of our own, each a file and a line here. The table is not in the folder's `__init__`,
+because timm, which takes a second to import, would then come with every module of the folder.
 """
 
 from collections.abc import Callable
@@ -11,7 +14,9 @@ import timm
 from ..base.errors import VbprError, near
 from .backbone import Backbone
 from .cae import cae
-from .timm_models import inception, lite0, timm_backbone
+from .inception import inception
+from .lite0 import lite0
+from .timm_models import timm_backbone
 
 
 def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
@@ -28,9 +33,9 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
         raise VbprError("--weights and --random-weights exclude each other; give one")
     build = BACKBONES.get(name)
     if build is None and not timm.is_model(name.split(".")[0]):
-        known = [*BACKBONES, *timm.list_models()]
+        names = [*BACKBONES, *timm.list_models()]
         raise VbprError(
-            f"no backbone is called '{name}'{near(name, known)}; choose from {', '.join(BACKBONES)} or any "
+            f"no backbone is called '{name}'{near(name, names)}; choose from {', '.join(BACKBONES)} or any "
             "timm model (timm.list_models())"
         )
     return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)

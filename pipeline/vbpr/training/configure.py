@@ -1,48 +1,18 @@
 """A configuration: the defaults, then the model's, the preset's, the file's, and what was given."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import VbprError, near
-from .config import TrainConfig, read_config
-from .models import FIELDS, MODELS, PUBLISHED
+from ..base.files import read_bytes
+from ..base.options import misfit
+from .config import OPTIONS, TrainConfig
+from .models import MODELS
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "report": {
-        **PUBLISHED,
-        "reg_head": 2e-3 / 128,  # the report's penalty has no half
-        "factors": 0,
-        "item_bias": False,
-        "visual_bias": False,
-        "history": False,
-        "unit": False,
-        "whiten": 0.0,
-        "shared_negatives": 0,
-    },
-    # VBPR as He & McAuley (2016) have it: one model, own uniform negatives, features as they are; sizes and rates are
-    # those that Cornac has for it
-    "published": {
-        "joint": True,
-        "dim": 10,
-        "factors": 10,
-        "history": False,
-        "unit": False,
-        "whiten": 0.0,
-        "axes": 0,
-        "shrink": 0.0,
-        "shared_negatives": 0,
-        "negatives": "uniform",
-        "per_user": 1,
-        "batch": 128,
-        "lr": 5e-3,
-        "epochs": 20,
-        "schedule": "constant",
-    },
-    "efficient": {"images_per_step": 256, "batch": 1024, "lr": 3e-4, "schedule": "linear", "positives": "interactions"},
-}
-PRESET_OF = {"report": "visual", "published": "vbpr", "efficient": "dvbpr"}
+PRESET_OF = {preset: name for name, model in MODELS.items() for preset in model.presets}
+LONGEST_FILE = 2**20  # bytes of a file of options
 
 
 def configure(
@@ -56,28 +26,29 @@ def configure(
 
     Args:
         model: None: the file's, else `visual`.
+        preset: of the model's, or `default`, which changes nothing.
         file: JSON, see `read_config`.
         widest: columns of the features, where they are known: what no file or argument says of K is at most that.
 
     Raises:
         VbprError: an unknown model or preset, a bad file, one for another model, or a value out of range.
     """
-    unknown = next((name for name in given if name not in FIELDS), None)
+    unknown = next((name for name in given if name not in OPTIONS), None)
     if unknown is not None:
-        raise VbprError(f"{unknown} is no option of training{near(unknown, FIELDS)}; leave it out")
+        raise VbprError(f"{unknown} is no option of training{near(unknown, OPTIONS)}; leave it out")
     written = {} if file is None else read_config(file)
     named = written.pop("model", "visual")
     model = model or named
     if model not in MODELS:
         raise VbprError(f"--model {model} is not known{near(model, MODELS)}; choose from {', '.join(MODELS)}")
-    if preset not in PRESETS:
-        raise VbprError(f"--preset {preset} is not known; choose from {', '.join(PRESETS)}")
+    if preset not in ("default", *PRESET_OF):
+        raise VbprError(f"--preset {preset} is not known; choose from {', '.join(('default', *PRESET_OF))}")
     if model != PRESET_OF.get(preset, model):
         raise VbprError(f"--preset {preset} is for --model {PRESET_OF[preset]}; name that model, or leave it out")
     idle = next((name for name in written if name not in MODELS[model].reads), None)
     if idle is not None:
         raise VbprError(f"{file}: {idle} does nothing for --model {model}; remove it, or name the model that it is of")
-    values = {"dim": TrainConfig.dim, **MODELS[model].defaults, **PRESETS[preset]}
+    values = {"dim": TrainConfig.dim, **MODELS[model].defaults, **MODELS[model].presets.get(preset, {})}
     if widest and MODELS[model].visual:
         values["dim"] = min(values["dim"], widest)
     try:
@@ -87,24 +58,47 @@ def configure(
     return config.changed(**{k: v for k, v in given.items() if v is not None})
 
 
+def read_config(path: Path | str) -> dict[str, Any]:
+    """The fields of a configuration in a JSON file, such as `vbpr tune` writes: {"model": "visual", "dim": 64, ...}.
+
+    Raises:
+        VbprError: no such file, not a JSON object, an unknown field, or a value of another type.
+    """
+    try:
+        values = json.loads(read_bytes(path, LONGEST_FILE))
+    except OSError as error:
+        raise VbprError(f"{path} cannot be read ({error.strerror}); give a file that vbpr tune wrote") from error
+    except (ValueError, RecursionError) as error:
+        raise VbprError(f"{path} is not JSON ({error}); give a file that vbpr tune wrote") from error
+    if not isinstance(values, dict):
+        raise VbprError(f'{path} holds no JSON object; it should look like {{"model": "visual", "dim": 64}}')
+    fields = {name: declared for name, declared in OPTIONS.items() if name not in ("identity", "device")}
+    for name, value in values.items():
+        if name not in fields:
+            raise VbprError(f"{path}: {name!r} is not known{near(name, fields)}; remove it")
+        if words := misfit(fields[name].type, value):
+            raise VbprError(f"{path}: {name} is {json.dumps(value)}; it must be {words}")
+    return values
+
+
 def refuse_idle(model: str, given: Mapping[str, Any]) -> None:
     """Refuse options that this model would not look at (None: not given).
 
     Raises:
         VbprError: naming the option, and those that the model has.
     """
-    names = {"network": "backbone", "network_weights": "weights"}
     reads = MODELS[model].reads
     for field, value in given.items():
         if value is None or field in reads:
             continue
-        has = ", ".join(f"--{names.get(name, name).replace('_', '-')}" for name in given if name in reads)
-        option = names.get(field, field).replace("_", "-")
-        raise VbprError(f"--{option} does nothing for --model {model}, which has {has or 'no options'}; leave it out")
+        has = ", ".join(OPTIONS[name].flag for name in given if name in reads)
+        raise VbprError(
+            f"{OPTIONS[field].flag} does nothing for --model {model}, which has {has or 'no options'}; leave it out"
+        )
     if given.get("image_size") is not None and given.get("network") is not None:
         raise VbprError("--image-size is for the published network; leave it out, or --backbone")
     if given.get("network_weights") is not None and given.get("network") is None:
         raise VbprError("--weights are for --backbone; name it as well")
 
 
-__all__ = ["PRESETS", "configure", "refuse_idle"]
+__all__ = ["configure", "read_config", "refuse_idle"]

@@ -16,7 +16,6 @@ from ..stores.model.factors import Factors
 from .config import TrainConfig
 from .item_features import ItemFeatures
 from .models import MODELS
-from .models.dvbpr.dvbpr import DVBPR
 
 # Of a feature file: what a photo must go through.
 RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
@@ -31,9 +30,7 @@ def fit(
 ) -> Factors:
     """Fit one model; the factors know their configuration and learning curve."""
     recommender = MODELS[config.model].build(config, checkpoint)
-    if isinstance(recommender, DVBPR):
-        recommender.images = images
-    return described(with_average_tastes(recommender.fit(split, features)), split, config)
+    return described(with_average_tastes(recommender.fit(split, features, images)), split, config)
 
 
 def with_average_tastes(factors: Factors) -> Factors:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+from ..base.arrays import update_with_ids
 from ..data.images.source import ImageSource
 from ..data.split import Split
 from .config import TrainConfig
@@ -18,7 +19,7 @@ def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: b
     that is chosen may, for they are no candidates in validation."""
     total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
     for ids in (split.user_ids, split.item_ids):
-        total.update("\0".join(ids).encode())
+        update_with_ids(total, ids)
     for part in (split.train, split.validation, *([split.test] if tested else [])):
         total.update(part.indptr.tobytes())
         total.update(part.indices.tobytes())

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
+from ..data.images.source import ImageSource
 from ..data.split import Split
 from ..stores.model.factors import Factors
 from ..stores.model.head import Head
@@ -39,13 +40,22 @@ def factors_of(
 class Recommender(Protocol):
     """A model that can be fitted."""
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """Fit to `split.train`; `split.validation` may choose the epoch, whose candidates `split.test` is left out of.
 
         Args:
             features: None for models that use none.
+            images: the catalogue's pictures, for models that learn from them.
         """
         ...
+
+
+class Diverged(VbprError):
+    """Training went to infinity. `factors`: the model of the best epoch before, or None."""
+
+    def __init__(self, message: str, factors: Factors | None) -> None:
+        super().__init__(message)
+        self.factors = factors
 
 
 HISTORY_ONLY = {"scores_unseen": False}  # these know an item by its history alone
@@ -57,4 +67,4 @@ def some_factors(c: TrainConfig) -> None:
         raise VbprError(f"--factors is 0: --model {c.model} has nothing else; give it a size")
 
 
-__all__ = ["HISTORY_ONLY", "Recommender", "factors_of", "some_factors"]
+__all__ = ["HISTORY_ONLY", "Diverged", "Recommender", "factors_of", "some_factors"]

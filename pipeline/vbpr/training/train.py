@@ -14,6 +14,7 @@ from ..base.errors import VbprError
 from ..base.locks import locked
 from ..base.targets import check_target
 from ..compute.checkpoint import checkpoint_of, discard
+from ..compute.device import dtype_for, pick_device
 from ..compute.memory import available_memory
 from ..data.dataset import Dataset
 from ..data.split import Split, SplitConfig
@@ -23,8 +24,8 @@ from .catalogue import align, prepare
 from .config import TrainConfig
 from .fit import described, fit, made_from
 from .identity import identity_of, pictures_in
+from .model import Diverged
 from .models import MODELS
-from .models.bpr.bpr import Diverged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +66,8 @@ def train(
     parts = prepare(data, stores, config=split, images=images)
     digests = [store.digest() for store in stores]
     matrix = align(stores, parts.item_ids) if visual else None
-    device = config.torch_device()  # another kind of device, or of number, is another run
-    numbers = f"{device.type} {config.torch_dtype(device)}"
+    device = pick_device(config.device)  # another kind of device, or of number, is another run
+    numbers = f"{device.type} {dtype_for(config.precision, device)}"
     check_memory(parts, config)
     identity = identity_of(parts, [*digests, *pictures_in(images), numbers], config, tested=True)
     with locked(path):
@@ -96,7 +97,7 @@ def check_memory(split: Split, config: TrainConfig) -> None:
     Raises:
         VbprError: factors and their moments alone are more than what memory there is.
     """
-    if config.torch_device().type != "cpu":
+    if pick_device(config.device).type != "cpu":
         return
     reads = MODELS[config.model].reads
     columns = sum(getattr(config, name) for name in ("dim", "factors") if name in reads)

@@ -1,4 +1,5 @@
-"""Frozen backbones at work: one interface to torch and OpenVINO on the CPU, and to CUDA.
+"""Frozen backbones at work: `Encoder` is the one interface to the engines, of which each is a file here and a line in
+`ENGINES`. Uses networks, compute and base; OpenVINO is imported only where it runs.
 
 encode = Encoder(load_backbone("inception")); encode(pixels)    # (n, size, size, 3) uint8 -> (n, D) float32
 """
@@ -18,6 +19,14 @@ from .cuda import CudaRunner
 from .openvino import OpenvinoRunner
 from .runner import Features, Runner
 from .torch_cpu import TorchRunner
+
+# What runs a backbone, by engine and kind of device: called with the backbone, whether in bfloat16, images a step
+# (None: the engine's own choice), the device, and how many images are going to be encoded (0: unknown).
+ENGINES: dict[tuple[str, str], Callable[[Backbone, bool, int | None, torch.device, int], Runner]] = {
+    ("torch", "cpu"): TorchRunner,
+    ("torch", "cuda"): CudaRunner,
+    ("openvino", "cpu"): OpenvinoRunner,
+}
 
 
 class Encoder:
@@ -52,14 +61,8 @@ class Encoder:
         self.device = pick_device(device)
         self.engine = pick_engine(engine, self.device, batch)
         self.size, self.dim = backbone.preprocessing.size, backbone.dim
-        fast = precision == "fast"
-        self.runner: Runner
-        if self.device.type == "cuda":
-            self.runner = CudaRunner(backbone, self.device, fast, batch, images or 0)
-        elif self.engine == "openvino":
-            self.runner = OpenvinoRunner(backbone, fast, batch or 16)
-        else:
-            self.runner = TorchRunner(backbone, fast, batch or 16)
+        start = ENGINES[self.engine, self.device.type]
+        self.runner = start(backbone, precision == "fast", batch, self.device, images or 0)
 
     @property
     def batch(self) -> int:
@@ -94,7 +97,7 @@ def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> 
         VbprError: it is unknown, not installed, or not for this device.
     """
     installed = importlib.util.find_spec("openvino") is not None
-    if engine not in ("auto", "torch", "openvino"):
+    if engine not in ("auto", *(name for name, _ in ENGINES)):
         raise VbprError(f"--engine {engine} is not known; choose auto, torch or openvino")
     if engine == "openvino" and not installed:
         raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
@@ -105,4 +108,4 @@ def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> 
     return engine
 
 
-__all__ = ["Encoder", "pick_engine"]
+__all__ = ["ENGINES", "Encoder", "pick_engine"]

@@ -15,11 +15,11 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 
 
-def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
+def compile_graph(model: Any, fast: bool, options: dict[str, Any]) -> Any:
     """The network compiled for the CPU, in bfloat16 (`fast`) or to float32's precision; `model` changes.
 
     Args:
-        how: what else OpenVINO is told.
+        options: of OpenVINO's, beside the precision.
     """
     import openvino as ov
 
@@ -27,10 +27,10 @@ def compile_graph(model: Any, fast: bool, how: dict[str, Any]) -> Any:
     if not fast and tiles():
         halves = in_halves(model)
         if halves is not None:
-            compiled = core.compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **how})
+            compiled = core.compile_model(halves, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", **options})
             if in_float32(compiled, but=moved):
                 return compiled
-    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if fast else "f32", **how})
+    return core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16" if fast else "f32", **options})
 
 
 def tiles() -> bool:
@@ -50,17 +50,17 @@ def pool_later(model: Any) -> int:
         if convolution.get_type_name() != "Convolution":
             continue
         pool, (outputs, inputs, *kernel) = convolution.input_value(0).get_node(), convolution.input_value(1).shape
-        here = convolution.get_attributes()
-        plain = set(kernel) == set(here["strides"]) == {1} and not any(here["pads_begin"] + here["pads_end"])
+        form = convolution.get_attributes()
+        plain = set(kernel) == set(form["strides"]) == {1} and not any(form["pads_begin"] + form["pads_end"])
         if not plain or outputs >= inputs or pool.get_type_name() != "AvgPool":
             continue
-        how = pool.get_attributes()
+        window = pool.get_attributes()
         alone = len(pool.output(0).get_target_inputs()) == 1 and pool.input_value(0).shape == pool.output(0).shape
-        if how["exclude-pad"] or not alone:  # leaving the padding out is not linear in what the convolution gives
+        if window["exclude-pad"] or not alone:  # leaving the padding out is not linear in what the convolution gives
             continue
         first = ops.convolution(pool.input_value(0), convolution.input_value(1), [1, 1], [0, 0], [0, 0], [1, 1])
-        pads = (how["pads_begin"], how["pads_end"], how["kernel"], False, "floor", how["auto_pad"])
-        convolution.output(0).replace(ops.avg_pool(first, how["strides"], *pads).output(0))
+        pads = (window["pads_begin"], window["pads_end"], window["kernel"], False, "floor", window["auto_pad"])
+        convolution.output(0).replace(ops.avg_pool(first, window["strides"], *pads).output(0))
         moved += 1
     return moved
 
@@ -95,11 +95,11 @@ def in_halves(model: Any) -> Any | None:
             rest = ops.subtract(x, ops.convert(x1, "f32"))
             model.add_results([ops.result(ops.slice(rest, [0] * 4, [1] * 4, [1] * 4, [0, 1, 2, 3]))])
             halves[place(x)] = ops.convert(ops.concat([x1, x1, ops.convert(rest, "bf16")], 1), "f32")
-        how = convolution.get_attributes()
+        form = convolution.get_attributes()
         again = ops.convolution(
             halves[place(x)],
             ops.constant(three_parts(w), shared_memory=True),
-            *(how[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")),
+            *(form[name] for name in ("strides", "pads_begin", "pads_end", "dilations", "auto_pad")),
         )
         convolution.output(0).replace(again.output(0))
     return model
@@ -114,21 +114,23 @@ def place(output: Any) -> tuple[str, int]:
 
 def three_parts(w: Array) -> Array:
     """(outputs, inputs, ...) weights as w1, w2, w1 along the inputs: float32 numbers that bfloat16 has."""
-    whole = torch.tensor(w, dtype=torch.float32)
+    weights = torch.tensor(w, dtype=torch.float32)
     parts = np.empty((w.shape[0], 3 * w.shape[1], *w.shape[2:]), np.float32)
     first, second, third = torch.from_numpy(parts).chunk(3, 1)
-    first.copy_(whole.bfloat16())
-    second.copy_((whole - first).bfloat16())
+    first.copy_(weights.bfloat16())
+    second.copy_((weights - first).bfloat16())
     third.copy_(first)
     return parts
 
 
 def in_float32(compiled: Any, but: int = 0) -> bool:
     """Whether all convolutions run on units for bfloat16, and all `but` a few give their sums in float32."""
-    told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    told = [info for info in told if info["layerType"].astype(str) == "Convolution"]
-    wide = sum(info["outputPrecisions"].astype(str) == "f32" for info in told)
-    return wide >= len(told) - but and all("_amx_" in info["primitiveType"].astype(str) for info in told)
+    layers = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    convolutions = [info for info in layers if info["layerType"].astype(str) == "Convolution"]
+    wide = sum(info["outputPrecisions"].astype(str) == "f32" for info in convolutions)
+    return wide >= len(convolutions) - but and all(
+        "_amx_" in info["primitiveType"].astype(str) for info in convolutions
+    )
 
 
 __all__ = ["compile_graph", "in_float32", "in_halves", "pool_later", "tiles"]

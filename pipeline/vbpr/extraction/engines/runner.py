@@ -12,6 +12,7 @@ from torch import nn
 from ...data.images.source import Pixels
 from ...networks.backbone import Backbone
 
+CPU = torch.device("cpu")
 Features = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -77,4 +78,4 @@ def in_parts(run: Callable[[Pixels], Features], pixels: Pixels, part: int) -> Fe
     return np.concatenate([run(pixels[a : a + part]) for a in range(0, len(pixels), part)])[: len(pixels) - missing]
 
 
-__all__ = ["Features", "Runner", "Scaled", "in_parts", "traced"]
+__all__ = ["CPU", "Features", "Runner", "Scaled", "in_parts", "traced"]

@@ -1,4 +1,4 @@
-"""torch on the CPU."""
+"""torch on the CPU: a traced and frozen graph, a batch a thread."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,18 +8,20 @@ import torch
 
 from ...data.images.source import Pixels
 from ...networks.backbone import Backbone
-from .runner import Features, Scaled, in_parts, traced
+from .runner import CPU, Features, Scaled, in_parts, traced
 
 
 class TorchRunner:
     """torch on the CPU: batch norms folded into the convolutions by freezing, one batch a thread.
 
     Whole batches side by side on single threads beat one batch on all of them: nobody waits at the end of each layer
-    for the core that has an image to decode.
+    for the core that has an image to decode. See `ENGINES`.
     """
 
-    def __init__(self, backbone: Backbone, fast: bool, batch: int) -> None:
-        self.batch = batch
+    def __init__(
+        self, backbone: Backbone, fast: bool, batch: int | None = None, device: torch.device = CPU, images: int = 0
+    ) -> None:
+        self.batch = batch = batch or 16
         # In float32 torch leaves batches of under 16 on one thread to its older, slower convolutions.
         self.part = min(batch, 4 if fast else 16)
         self.depth = max(1, min(torch.get_num_threads(), 16 if batch > 1 else 1))

@@ -11,16 +11,14 @@ import numpy as np
 
 from ...answers import filters
 from ...answers.nearest import Nearest
+from ...answers.similar import nearest_but
 from ...base.arrays import Array
 from ...base.errors import VbprError
 from ...base.files import digest
 from ...data.dataset import Dataset
 from ...extraction.photos import PhotoEncoder
 from ...stores.model.factors import BLIND, Factors
-from ...stores.model.topk import first_of_groups
 from ..photos import Photos
-
-WIDEST = 4096  # nearest items that are searched at most for k of different groups
 
 
 class Answers:
@@ -105,16 +103,7 @@ class Answers:
     def nearest(self, index: Nearest, query: Array, k: int, category: str | None, excluded: Array) -> dict[str, Any]:
         """The fields of `schemas.Answer`: the k items nearest to a query, (1, K); with groups, one of each, and none of
         the groups of `excluded`."""
-        wide, groups = k + len(excluded), self.groups
-        while True:
-            items, scores = index.search_many(query, wide, self.allowed_in(category))
-            if groups is None:
-                good = ~np.isin(items[0], excluded)
-            else:
-                good = first_of_groups(items, groups)[0] & ~np.isin(groups[items[0]], groups[excluded])
-            if groups is None or good.sum() >= k or wide >= min(len(index.item_ids), WIDEST) or items[0][-1] < 0:
-                return self.scored(items[0][good][:k], scores[0][good][:k])
-            wide *= 4
+        return self.scored(*nearest_but(index, query, k, excluded, self.allowed_in(category), self.groups))
 
 
 def find(positions: dict[str, int], search: str, limit: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The data sets of a feature file: their types and shapes, what a row's state means, and what made the file."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,17 @@ PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str
 
 
 def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each data set of a file of n rows of `dim` numbers."""
     blocks = -(-n // BLOCK)
     return {"state": (n,), "reason": (n,), "signature": (n,), "digest": (blocks, DIGEST), "features": (n, dim)}
 
 
 def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
+    """What made an open feature file.
+
+    Raises:
+        VbprError: it does not tell, or not all of `PROVENANCE`.
+    """
     try:
         provenance: dict[str, Any] = json.loads(read_text(handle, "provenance"))
         sound = all(isinstance(provenance[key], kind) for key, kind in PROVENANCE.items())
@@ -34,8 +41,20 @@ def read_provenance(handle: h5py.File, path: Path) -> dict[str, Any]:
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
+    """What made a feature file, in words."""
     how = "; ".join(str(provenance[key]) for key in ("preprocessing", "precision", "engine") if key in provenance)
     return f"{provenance['backbone']} (weights {provenance['weights']}; {how})"
+
+
+def command_of(provenance: Mapping[str, Any], path: Path) -> str:
+    """The command that made a feature file, as far as its provenance tells."""
+    weights = f" --weights {shlex.quote(provenance['weights_file'])}" if provenance.get("weights_file") else ""
+    weights = " --random-weights" if provenance["weights"] == "random" else weights
+    fast = ""
+    if provenance.get("precision") == "fast":
+        fast = f" --precision fast --engine {provenance['engine'].split()[0]}"
+    data, out = (shlex.quote(str(place)) for place in (provenance["data"], path))
+    return f"vbpr extract --backbone {provenance['backbone']}{weights}{fast} --data {data} --out {out}"
 
 
 __all__ = [
@@ -46,6 +65,7 @@ __all__ = [
     "LAYOUT",
     "PENDING",
     "PROVENANCE",
+    "command_of",
     "describe",
     "read_provenance",
     "shapes_of",

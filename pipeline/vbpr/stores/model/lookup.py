@@ -10,28 +10,41 @@ from ...base.errors import VbprError, near
 
 
 def at_least_one(k: int) -> None:
+    """
+    Raises:
+        VbprError: k is not positive.
+    """
     if k < 1:
         raise VbprError(f"k is {k}; it must be at least 1")
 
 
-def positions(at: Any, n: int, what: str) -> Array:
+def positions(at: Any, n: int, kind: str) -> Array:
     """Positions, or a mask, as int64 positions; one whole number gives one.
+
+    Args:
+        n: how many there are. kind: of what: "user" or "item".
 
     Raises:
         VbprError: there is no such position.
     """
-    found = np.asarray(at)
-    if found.dtype == bool:
-        return np.flatnonzero(mask_of(found, n))
-    if found.size and (found.dtype.kind not in "iu" or not 0 <= found.min() <= found.max() < n):
-        raise VbprError(f"{what}s are asked for by position, 0 to {n - 1:,}; ids are looked up by {what}_indices")
-    return found.astype(np.int64)
+    given = np.asarray(at)
+    if given.dtype == bool:
+        return np.flatnonzero(mask_of(given, n))
+    if given.size and (given.dtype.kind not in "iu" or not 0 <= given.min() <= given.max() < n):
+        raise VbprError(f"{kind}s are asked for by position, 0 to {n - 1:,}; ids are looked up by {kind}_indices")
+    return given.astype(np.int64)
+
+
+def positions_or_all(at: Any, n: int, kind: str) -> Array:
+    """(m,) the same, where None stands for all n."""
+    return np.arange(n) if at is None else np.atleast_1d(positions(at, n, kind))
 
 
 def mask_of(allowed: Any, n: int) -> Array:
-    """
+    """A mask (n,) bool, as it was given.
+
     Raises:
-        VbprError: it is not (n,) bool.
+        VbprError: it is none.
     """
     mask = np.asarray(allowed)
     if mask.dtype != bool or mask.shape != (n,):
@@ -42,21 +55,31 @@ def mask_of(allowed: Any, n: int) -> Array:
     return mask
 
 
-def index_of(ids: Strings, wanted: str, what: str) -> int:
+def index_of(ids: Strings, wanted: str, kind: str, hint: str = "") -> int:
+    """The position of an id.
+
+    Args:
+        kind: of what: "user" or "item". hint: what the message for an unknown one ends with.
+
+    Raises:
+        VbprError: unknown; the message names near ids.
+    """
     wanted = str(wanted)
-    found = np.flatnonzero(ids == wanted)
-    if not len(found):
-        found = np.flatnonzero(ids == composed(wanted))
-    if not len(found):
-        raise VbprError(f"no {what} '{wanted}' in this model of {len(ids):,} {what}s{near(wanted, ids[:200_000])}")
-    return int(found[0])
+    at = np.flatnonzero(ids == wanted)
+    if not len(at):
+        at = np.flatnonzero(ids == composed(wanted))
+    if not len(at):
+        close = near(wanted, ids[:200_000])
+        raise VbprError(f"no {kind} '{wanted}' in this model of {len(ids):,} {kind}s{close}{hint}")
+    return int(at[0])
 
 
-def indices_of(ids: Strings, wanted: Sequence[str], what: str) -> Array:
+def indices_of(ids: Strings, wanted: Sequence[str], kind: str) -> Array:
+    """(n,) int64 positions of several ids; see `index_of`."""
     wanted = [wanted] if isinstance(wanted, str) else [str(name) for name in wanted]
     place = {name: n for n, name in enumerate(ids.tolist())} if len(wanted) > 8 else {}
-    at = [place[name] if name in place else index_of(ids, name, what) for name in wanted]
+    at = [place[name] if name in place else index_of(ids, name, kind) for name in wanted]
     return np.array(at, np.int64)
 
 
-__all__ = ["at_least_one", "index_of", "indices_of", "mask_of", "positions"]
+__all__ = ["at_least_one", "index_of", "indices_of", "mask_of", "positions", "positions_or_all"]

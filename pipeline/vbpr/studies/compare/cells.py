@@ -17,7 +17,7 @@ import numpy as np
 
 from ...base.arrays import Array
 from ...base.errors import VbprError
-from ...base.files import artifact_name, read_json, replace_text
+from ...base.files import read_json, replace_text
 from ...base.locks import locked
 from ...base.progress import console
 from ...base.targets import check_target
@@ -29,6 +29,7 @@ from ...evaluation.evaluate import PARTS, evaluate
 from ...evaluation.metrics import mean_auc, ndcg
 from ...extraction.extract import extract
 from ...extraction.own_autoencoder import autoencoder_of
+from ...extraction.request import artifact_name
 from ...stores.features.store import FeatureStore
 from ...stores.model.factors import Factors
 from ...training.catalogue import align
@@ -121,9 +122,9 @@ def spending(note: Path, new: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def passes(weights: Path) -> int:
     """Images that an autoencoder's training encoded: its epochs times what it was shown."""
-    from ...networks.cae import told_by
+    from ...networks.cae import metadata_of
 
-    told = told_by(weights)
+    told = metadata_of(weights)
     return int(told["epochs"] * told["images"][0]) if told else 0
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import VbprError
-from ...base.files import artifact_name
 from ...data.dataset import Dataset
 from ...data.split import SplitConfig
+from ...extraction.request import artifact_name
 from ...stores.features.store import FeatureStore
 from ...training.config import TrainConfig
 from ...training.configure import configure

@@ -35,7 +35,8 @@ from ...training.fit import fit
 from ...training.identity import identity_of
 from ...training.item_features import ItemFeatures
 from ...training.models import MODELS
-from .spaces import SPACES, Space, defaults, draw
+from ...training.models.entry import Space
+from .spaces import defaults, suggest
 from .study import Trial, finished, open_study, print_progress, storing, trials_of
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def tune(
     if trials < 1:
         raise VbprError(f"--trials is {trials}; it must be at least 1")
     data = Dataset.resolve(data)
-    if model not in SPACES:
-        raise VbprError(f"--model {model} has nothing to tune{near(model, SPACES)}; choose from {', '.join(SPACES)}")
+    tunable = [name for name, entry in MODELS.items() if entry.space]
+    if model not in tunable:
+        raise VbprError(f"--model {model} has nothing to tune{near(model, tunable)}; choose from {', '.join(tunable)}")
     if objective not in OBJECTIVES:
         raise VbprError(f"--objective {objective} is not known; choose from {', '.join(OBJECTIVES)}")
     if objective == "unseen" and not MODELS[model].visual:
@@ -118,7 +120,7 @@ def tune(
         raise VbprError(f"--objective {objective}: no validation item is; choose another objective")
     matrix = align(stores, parts.item_ids) if MODELS[model].visual else None
     base = configure(model, seed=seed, device=device)
-    space = fitting(SPACES[model], matrix)
+    space = fitting(MODELS[model].space, matrix)
     asked = [identity_of(parts, [s.digest() for s in stores], base.changed(device="")), objective, space]
     identity = hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).hexdigest()
     database = path.with_suffix(".db")
@@ -181,7 +183,7 @@ def run_trial(
                 raise optuna.TrialPruned(f"validation AUC {auc:.4f} after epoch {epoch}")
 
     try:
-        config = base.changed(**draw(trial, space))
+        config = base.changed(**suggest(trial, space))
         with listening(listen):
             factors = fit(split, matrix, config)
         part, metric = OBJECTIVES[objective]

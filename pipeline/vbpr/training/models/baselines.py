@@ -3,12 +3,14 @@
 import numpy as np
 
 from ...base.errors import VbprError
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ...stores.model.head import Head
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import factors_of
+from .entry import Model
 
 
 class Popularity:
@@ -17,7 +19,7 @@ class Popularity:
     def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
         pass
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         empty = np.zeros((split.train.shape[0], 0), np.float32), np.zeros((split.train.shape[1], 0), np.float32)
         return factors_of(split, *empty, split.item_counts, about={"scores_unseen": False})
 
@@ -28,7 +30,7 @@ class VisualKNN:
     def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
         pass
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         if features is None:
             raise VbprError("--model knn needs --features")
         dim = len(features.mean)
@@ -44,10 +46,14 @@ class Random:
     def __init__(self, config: TrainConfig, checkpoint: object = None) -> None:
         self.seed = config.seed
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         rng = np.random.default_rng(self.seed)
         users, items = (rng.standard_normal((n, 8), np.float32) for n in split.train.shape)
         return factors_of(split, users, items, about={"scores_unseen": False})
 
 
-__all__ = ["Popularity", "Random", "VisualKNN"]
+POPULARITY = Model(Popularity)
+KNN = Model(VisualKNN, visual=True)
+RANDOM = Model(Random, reads=frozenset({"seed"}))
+
+__all__ = ["KNN", "POPULARITY", "RANDOM", "Popularity", "Random", "VisualKNN"]

@@ -11,7 +11,8 @@ from ...stores.model.factors import Factors
 from ...stores.model.head import Head
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
-from .bpr.bpr import BPR, Diverged
+from ..model import Diverged
+from .bpr.bpr import BPR
 
 
 def part(

@@ -13,11 +13,13 @@ import torch.nn.functional as F
 
 from ...base.arrays import Array
 from ...base.errors import VbprError
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import HISTORY_ONLY, factors_of, some_factors
+from .entry import Model
 from .singular import leading
 
 EASE_ITEMS = 25_000  # EASE inverts an (I, I) matrix: three of 2.5 GB, and about a minute at this size
@@ -30,7 +32,7 @@ class EASE:
     config: TrainConfig
     checkpoint: Path | None = None
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
@@ -75,5 +77,11 @@ def ease(
 
 
 KERNEL_WIDTH = 0.4
+MODEL = Model(
+    EASE,
+    {"dim": 0, "factors": 256, "reg_items": 400.0},
+    frozenset({"factors", "reg_items", "seed"}),
+    {"factors": (32, 512, "log"), "reg_items": (10.0, 5000.0, "log")},
+)
 
-__all__ = ["EASE", "ease"]
+__all__ = ["EASE", "MODEL", "ease"]

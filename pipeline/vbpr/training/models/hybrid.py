@@ -15,14 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
-from ..config import TrainConfig
+from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
 from .blend import blend, part, whole
-from .bpr.bpr import BPRMF
+from .bprmf import DEFAULTS as BPRMF
 from .ease import ease
+from .entry import Model, Space
 from .spectral import spectral
+from .visual import SPACE as VISUAL_SPACE
 
 WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
 SEEDS = 4  # latent models averaged
@@ -37,7 +40,7 @@ class Hybrid:
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
@@ -77,4 +80,17 @@ def mean(models: list[Factors]) -> Factors:
     )
 
 
-__all__ = ["Hybrid"]
+SPACE: Space = {
+    **VISUAL_SPACE,
+    "factors": (16, 96, "log"),  # EASE keeps twelve times as many
+    "shrink": (0.0, 20.0),
+}
+MODEL = Model(
+    Hybrid,
+    {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
+    fields_of("steps", "shared", "head", "features", "history", "latent"),
+    SPACE,
+    visual=True,
+)
+
+__all__ = ["MODEL", "Hybrid"]

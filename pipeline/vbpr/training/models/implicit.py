@@ -1,15 +1,17 @@
-"""The models of the implicit library."""
+"""The models of the implicit library: `als` (Hu et al. 2008) and `bpr`, whose negatives are drawn by popularity."""
 
 import dataclasses
 import warnings
 from pathlib import Path
 
 from ...base.progress import Progress
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import HISTORY_ONLY, factors_of, some_factors
+from .entry import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Implicit:
     config: TrainConfig
     checkpoint: Path | None = None
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`."""
         from implicit.cpu.als import AlternatingLeastSquares
         from implicit.cpu.bpr import BayesianPersonalizedRanking
@@ -46,4 +48,27 @@ class Implicit:
         return factors_of(split, model.user_factors, model.item_factors, about=HISTORY_ONLY)
 
 
-__all__ = ["Implicit"]
+ALS = Model(
+    Implicit,
+    {"dim": 0, "factors": 64, "epochs": 15, "reg_items": 200.0},
+    frozenset({"factors", "epochs", "reg_items", "alpha", "seed"}),
+    {
+        "factors": (16, 256, "log"),
+        "epochs": (5, 40),
+        "alpha": (1.0, 200.0, "log"),
+        "reg_items": (0.1, 1000.0, "log"),
+    },
+)
+BPR = Model(
+    Implicit,
+    {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
+    frozenset({"factors", "epochs", "lr", "reg_items", "seed"}),
+    {
+        "factors": (16, 256, "log"),
+        "epochs": (50, 600, "log"),
+        "lr": (3e-3, 0.1, "log"),
+        "reg_items": (1e-3, 0.3, "log"),
+    },
+)
+
+__all__ = ["ALS", "BPR", "Implicit"]

@@ -12,11 +12,13 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from ...base.arrays import Array
 from ...base.progress import console
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from ..model import HISTORY_ONLY, factors_of, some_factors
+from .entry import Model
 from .singular import leading
 
 
@@ -27,7 +29,7 @@ class Spectral:
     config: TrainConfig
     checkpoint: Path | None = None
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`."""
         some_factors(self.config)
         return spectral(split, self.config.factors, self.config.seed)
@@ -67,5 +69,6 @@ def by_lanczos(x: sp.csr_matrix, rank: int, seed: int) -> tuple[Array, Array, Ar
 
 LONG = 2 * 10**7  # numbers times values, above which it takes seconds
 PARTS = 4
+MODEL = Model(Spectral, {"dim": 0, "factors": 64}, frozenset({"factors", "seed"}), {"factors": (16, 512, "log")})
 
-__all__ = ["Spectral", "spectral"]
+__all__ = ["MODEL", "Spectral", "spectral"]

@@ -10,12 +10,17 @@ standard deviation over the catalogue, user by user: still two matrices and a bi
 from pathlib import Path
 from typing import Any
 
+from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
-from ..config import TrainConfig
+from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
 from .blend import blend, part, whole
-from .bpr.bpr import BPR, BPRMF
+from .bpr.bpr import BPR
+from .bprmf import DEFAULTS as BPRMF
+from .entry import Model, Space
+from .visual import READS as VISUAL_READS
+from .visual import SPACE as VISUAL_SPACE
 
 
 class VBPR:
@@ -28,7 +33,7 @@ class VBPR:
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
 
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
@@ -54,4 +59,38 @@ LATENT: dict[str, Any] = {
 }
 LATENT_EPOCHS = 4
 
-__all__ = ["VBPR"]
+SPACE: Space = {
+    **VISUAL_SPACE,
+    "factors": (16, 256, "log"),
+    "shrink": (0.0, 20.0),
+    "latent_weight": (0.1, 1.0),
+}
+# As He & McAuley (2016) have it: one model, own uniform negatives, features as they are; sizes and rates are those that
+# Cornac has for it.
+PUBLISHED: dict[str, Any] = {
+    "joint": True,
+    "dim": 10,
+    "factors": 10,
+    "history": False,
+    "unit": False,
+    "whiten": 0.0,
+    "axes": 0,
+    "shrink": 0.0,
+    "shared_negatives": 0,
+    "negatives": "uniform",
+    "per_user": 1,
+    "batch": 128,
+    "lr": 5e-3,
+    "epochs": 20,
+    "schedule": "constant",
+}
+MODEL = Model(
+    VBPR,
+    {"factors": 64, "item_bias": True, "popularity_share": 0.4},
+    VISUAL_READS | fields_of("blend"),
+    SPACE,
+    {"published": PUBLISHED},
+    visual=True,
+)
+
+__all__ = ["MODEL", "VBPR"]

@@ -13,8 +13,8 @@ has a negative of its own, and features enter as the difference f_i - f_j. Gradi
 outside the batch are not touched (lazy Adam).
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,46 +22,19 @@ import torch
 from ....base.errors import VbprError
 from ....base.progress import Progress
 from ....base.stopping import Stopped, stop_signals
-from ....compute.device import full_float32
+from ....compute.device import full_float32, pick_device
+from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....stores.model.factors import Factors
 from ...config import TrainConfig
 from ...item_features import ROWS, ItemFeatures
-from ...model import factors_of
-from .adam import Adam
+from ...model import Diverged, factors_of
 from .batches import draw
 from .gradients import gradients
 from .inputs import Inputs, Projection, make_inputs
 from .parameters import initial, vectors
 from .progress import CurveSample, State
 from .sampling import TripletSampler
-
-# Latent factors alone, with uniform negatives: `bprmf`, and what `hybrid` knows of popularity.
-BPRMF: dict[str, Any] = {
-    "dim": 0,
-    "factors": 64,
-    "item_bias": True,
-    "visual_bias": False,
-    "history": False,
-    "whiten": 0.0,
-    "negatives": "uniform",
-    "epochs": 20,
-    "batch": 1024,
-    "per_user": 1,
-    "lr": 0.04,
-    "shrink": 8.0,
-    "reg_users": 0.045,
-    "reg_items": 0.03,
-    "reg_bias": 0.02,
-}
-
-
-class Diverged(VbprError):
-    """Training went to infinity. `factors`: the model of the best epoch before, or None."""
-
-    def __init__(self, message: str, factors: Factors | None) -> None:
-        super().__init__(message)
-        self.factors = factors
 
 
 class BPR:
@@ -75,7 +48,7 @@ class BPR:
         self.config, self.checkpoint, self.part = config, checkpoint, part
 
     @full_float32()
-    def fit(self, split: Split, features: ItemFeatures | None) -> Factors:
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
         """See `Recommender.fit`.
 
         Raises:
@@ -83,19 +56,8 @@ class BPR:
             Diverged: the loss or a parameter is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
-        c, device = self.config, self.config.torch_device()
-        if c.dim and features is None:
-            raise VbprError(f"--model {c.model} with --dim {c.dim} needs --features; give a file, or --dim 0")
-        if not (c.dim or c.factors):
-            raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
-        if features is not None and c.dim > len(features.mean):
-            widest = len(features.mean)
-            raise VbprError(
-                f"--dim {c.dim} is more than the features' {widest} columns; lower it (in Python, configure(..., "
-                f"widest={widest}) cuts a default)"
-            )
-        if c.shared_negatives > max(len(split.item_ids), TrainConfig.shared_negatives):
-            raise VbprError(f"--shared-negatives {c.shared_negatives:,} is more than there are items; lower it")
+        c, device = self.config, pick_device(self.config.device)
+        refuse_impossible(c, split, features)
         generator = torch.Generator(device).manual_seed(c.seed)
         sampler = TripletSampler(
             split.train,
@@ -107,75 +69,109 @@ class BPR:
         )
         projection = Projection(features, c, device) if c.dim and features is not None else None
         inputs = make_inputs(split, projection, c, device, None if self.checkpoint is None else self.checkpoint.parent)
-        p = initial(split, inputs, c, generator)
-        adam = Adam(p)
-        size = min(c.batch, len(sampler))
-        steps = len(sampler) // size
-        state = State(c, p, adam, generator, self.checkpoint)
-        validation = CurveSample(split)
-        with Progress(f"train {c.model}", steps * c.epochs * size, "positives") as bar, stop_signals() as stopping:
-            state.resume(bar, steps, size)
-            for epoch in range(state.epoch, c.epochs):
-                if state.patience_lost():
-                    break
-                order = sampler.epoch(epoch, c.per_user)[: steps * size].view(steps, size)
-                for a in range(state.step, steps, CHUNK):
-                    count = min(CHUNK, steps - a)
-                    batches = draw(sampler, order[a : a + count], c, "y" in p)
-                    for s, batch in enumerate(inputs.read_ahead(batches)):
-                        loss, grads = gradients(p, inputs, batch, c)
-                        done = (epoch * steps + a + s) / (c.epochs * steps)
-                        adam.step(p, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
-                        state.total += loss.detach()
-                    bar.advance(count * size)
-                    state.step = a + count
-                    if state.step < steps:
-                        state.save_now_and_then()
-                        if stopping():
-                            raise Stopped(f"stopped in epoch {epoch + 1} of {c.epochs}{state.save()}")
-                del order  # the next is made while nothing else is
-                mean = state.end_epoch() / steps
-                if not (np.isfinite(mean) and all(bool(torch.isfinite(value).all()) for value in p.values())):
-                    good = self.factors(split, features, inputs, projection, state) if state.best_epoch else None
-                    raise Diverged(f"training is not finite in epoch {epoch + 1}; lower --lr (now {c.lr:g})", good)
-                last = epoch + 1 == c.epochs
-                if last or (epoch + 1) % c.eval_every == 0:
-                    auc = validation.auc(*vectors(p, inputs, c))
-                    state.take(epoch + 1, mean, auc)
-                    bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
-                state.save_now_and_then()
-                if stopping() and not last:
-                    raise Stopped(f"stopped after epoch {epoch + 1} of {c.epochs}{state.save()}")
+        state = State(c, initial(split, inputs, c, generator), generator, self.checkpoint)
+        try:
+            self.train(sampler, inputs, state, CurveSample(split))
+        except Diverged as error:
+            if state.keeper.best:
+                error.factors = best_factors(split, inputs, projection, state)
+            raise
         if self.part:
             state.save()
-        return self.factors(split, features, inputs, projection, state)
+        return best_factors(split, inputs, projection, state)
 
-    def factors(
-        self,
-        split: Split,
-        features: ItemFeatures | None,
-        inputs: Inputs,
-        projection: Projection | None,
-        state: "State",
-    ) -> Factors:
-        """The model of the best epoch so far."""
+    def train(self, sampler: TripletSampler, inputs: Inputs, state: State, validation: CurveSample) -> None:
+        """Go on from the checkpoint, if there is one, to the last epoch or the end of patience."""
         c = self.config
-        users, items, bias = (t.float().cpu().numpy() for t in vectors(state.best, inputs, c))
-        head = None
-        if projection is not None and features is not None:
-            head = projection.head(state.best["E"], users.shape[1], c.visual_bias)
-            # exact float32 vectors: what training read was rounded
-            visual = np.empty(len(items), np.float32)
-            weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(inputs.shrink.device)
-            for a in range(0, len(items), ROWS):
-                exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
-                items[a : a + ROWS, : c.dim], visual[a : a + ROWS] = exact[:, :-1], exact[:, -1]
-            latent = (state.best["b"] * inputs.shrink).cpu().numpy() if "b" in state.best else 0
-            bias = visual + latent
-        about = {"curve": state.curve, "scores_unseen": head is not None}
-        return factors_of(split, users, items, bias, head, about)
+        size = min(c.batch, len(sampler))
+        steps = len(sampler) // size
+        with Progress(f"train {c.model}", steps * c.epochs * size, "positives") as bar, stop_signals() as stopping:
+            state.resume(bar, steps, size)
+            while state.epoch < c.epochs and not state.out_of_patience():
+                self.train_epoch(sampler, inputs, state, (steps, size), bar, stopping)
+                mean = state.end_epoch() / steps
+                if not (
+                    np.isfinite(mean) and all(bool(torch.isfinite(value).all()) for value in state.params.values())
+                ):
+                    raise Diverged(f"training is not finite in epoch {state.epoch}; lower --lr (now {c.lr:g})", None)
+                last = state.epoch == c.epochs
+                if last or state.epoch % c.eval_every == 0:
+                    auc = validation.auc(*vectors(state.params, inputs, c))
+                    state.record(mean, auc)
+                    bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
+                state.save_if_due()
+                if stopping() and not last:
+                    raise Stopped(f"stopped after epoch {state.epoch} of {c.epochs}{state.save()}")
+
+    def train_epoch(
+        self,
+        sampler: TripletSampler,
+        inputs: Inputs,
+        state: State,
+        shape: tuple[int, int],
+        bar: Progress,
+        stopping: Callable[[], bool],
+    ) -> None:
+        """The batches of an epoch that are not done yet.
+
+        Args:
+            shape: batches of an epoch, positives of a batch.
+        """
+        c, (steps, size) = self.config, shape
+        order = sampler.epoch(state.epoch, c.per_user)[: steps * size].view(steps, size)
+        for a in range(state.step, steps, CHUNK):
+            batches = draw(sampler, order[a : a + CHUNK], c, "y" in state.params)
+            for s, batch in enumerate(inputs.read_ahead(batches), a):
+                loss, grads = gradients(state.params, inputs, batch, c)
+                done = (state.epoch * steps + s) / (c.epochs * steps)
+                state.adam.step(state.params, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
+                state.total += loss.detach()
+            bar.advance(len(batches) * size)
+            state.step = a + len(batches)
+            if state.step < steps:
+                state.save_if_due()
+                if stopping():
+                    raise Stopped(f"stopped in epoch {state.epoch + 1} of {c.epochs}{state.save()}")
 
 
-CHUNK = 64  # batches drawn at a time
+def refuse_impossible(c: TrainConfig, split: Split, features: ItemFeatures | None) -> None:
+    """
+    Raises:
+        VbprError: the configuration asks for what the features or the catalogue do not have.
+    """
+    if c.dim and features is None:
+        raise VbprError(f"--model {c.model} with --dim {c.dim} needs --features; give a file, or --dim 0")
+    if not (c.dim or c.factors):
+        raise VbprError("--dim and --factors are both 0: there is nothing to train; give one a size")
+    if features is not None and c.dim > len(features.mean):
+        widest = len(features.mean)
+        raise VbprError(
+            f"--dim {c.dim} is more than the features' {widest} columns; lower it (in Python, configure(..., "
+            f"widest={widest}) cuts a default)"
+        )
+    if c.shared_negatives > max(len(split.item_ids), TrainConfig.shared_negatives):
+        raise VbprError(f"--shared-negatives {c.shared_negatives:,} is more than there are items; lower it")
 
-__all__ = ["BPR", "BPRMF", "Diverged"]
+
+def best_factors(split: Split, inputs: Inputs, projection: Projection | None, state: State) -> Factors:
+    """The model of the best epoch so far."""
+    c, best = state.config, state.keeper.best
+    users, items, bias = (t.float().cpu().numpy() for t in vectors(best, inputs, c))
+    head = None
+    if projection is not None:
+        head = projection.head(best["E"], users.shape[1], c.visual_bias)
+        # exact float32 vectors: what training read was rounded
+        visual = np.empty(len(items), np.float32)
+        weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(inputs.shrink.device)
+        for a in range(0, len(items), ROWS):
+            exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
+            items[a : a + ROWS, : c.dim], visual[a : a + ROWS] = exact[:, :-1], exact[:, -1]
+        latent = (best["b"] * inputs.shrink).cpu().numpy() if "b" in best else 0
+        bias = visual + latent
+    about = {"curve": state.keeper.curve, "scores_unseen": head is not None}
+    return factors_of(split, users, items, bias, head, about)
+
+
+CHUNK = 64  # batches that are sampled together
+
+__all__ = ["BPR"]

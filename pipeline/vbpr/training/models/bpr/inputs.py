@@ -16,6 +16,7 @@ from torch import Tensor
 from ....base.arrays import Array
 from ....base.errors import VbprError
 from ....base.progress import console
+from ....compute.device import dtype_for
 from ....compute.memory import available_memory, memory_on_disk, read_ahead
 from ....data.split import Split
 from ....stores.model.head import Head
@@ -121,7 +122,7 @@ def make_inputs(
         return Inputs(None, None, degree, shrink)
     begin = split.train.indptr
     taken, starts = (torch.from_numpy(a).long().to(device) for a in (split.train.indices, begin[:-1]))
-    dtype = c.torch_dtype(device)
+    dtype = dtype_for(c.precision, device)
     users, items = split.train.shape
     size = projection.width * (items + users * c.history) * dtype.itemsize
     limited = size > (c.memory_limit * 1e9 or (SHARE * available_memory() if device.type == "cpu" else math.inf))

@@ -1,6 +1,5 @@
-"""How far a training has come: the learning curve, the best epoch so far, the checkpoint."""
+"""How far a training has come: its state, and the validation that its learning curve is made of."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ....base.progress import Progress, report
-from ....compute.checkpoint import read_checkpoint, write_checkpoint
+from ....compute.keeper import Keeper
 from ....data.split import Split
 from ....evaluation.metrics import mean_auc
 from ....evaluation.ranks import held_out_ranks
@@ -39,17 +38,16 @@ class CurveSample:
 
 
 class State:
-    """How far training has come: the best epoch so far, the learning curve, and the checkpoint that survives a kill."""
+    """The parameters of a training and Adam's moments, how far it has come, and the keeper of its checkpoint.
 
-    def __init__(
-        self, config: TrainConfig, params: Params, adam: Adam, generator: torch.Generator, path: Path | None
-    ) -> None:
-        self.config, self.params, self.adam, self.generator, self.path = config, params, adam, generator, path
-        self.best = {name: value.clone() for name, value in params.items()}
-        self.epoch, self.best_auc, self.best_epoch = 0, -1.0, 0
-        self.step, self.total = 0, torch.zeros((), device=generator.device)  # of the epoch in hand; its loss so far
-        self.curve: list[dict[str, float]] = []
-        self.saved = time.monotonic()
+    Attributes:
+        epoch: epochs that are done. step: batches of the next one that are done; total: the sum of their losses.
+    """
+
+    def __init__(self, config: TrainConfig, params: Params, generator: torch.Generator, path: Path | None) -> None:
+        self.config, self.params, self.adam = config, params, Adam(params)
+        self.keeper = Keeper(path, config.identity, generator, config.checkpoint_minutes)
+        self.epoch, self.step, self.total = 0, 0, torch.zeros((), device=generator.device)
 
     def end_epoch(self) -> float:
         """Count an epoch; the sum of its batches' losses."""
@@ -57,53 +55,38 @@ class State:
         self.epoch, self.step, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
         return total
 
-    def take(self, epoch: int, loss: float, auc: float | None) -> None:
-        """Note an evaluation; keep the parameters if they are the best so far (without validation: the latest)."""
-        self.curve.append({"epoch": epoch, "loss": loss} | ({} if auc is None else {"auc": auc}))
+    def record(self, loss: float, auc: float | None) -> None:
+        """Note the evaluation of the epoch that has ended; keep the parameters if they are the best so far."""
+        self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), self.params)
         if auc is not None:
-            report(epoch, auc)  # `vbpr tune` listens, and ends what promises little
-        if auc is None or auc > self.best_auc:
-            self.best_auc, self.best_epoch = (-1.0 if auc is None else auc), epoch
-            for name, value in self.params.items():
-                self.best[name].copy_(value)
+            report(self.epoch, auc)  # `vbpr tune` listens, and ends what promises little
 
-    def patience_lost(self) -> bool:
-        c = self.config
-        return bool(c.patience) and self.epoch - self.best_epoch >= c.patience * c.eval_every
+    def out_of_patience(self) -> bool:
+        return self.keeper.out_of_patience(self.epoch, self.config.patience * self.config.eval_every)
 
-    def save_now_and_then(self) -> None:
-        if time.monotonic() - self.saved > self.config.checkpoint_minutes * 60:
-            self.save()
+    def groups(self) -> dict[str, Params]:
+        return {"params": self.params, "m": self.adam.m, "v": self.adam.v}
 
     def save(self) -> str:
         """Write the checkpoint; returns the words that say so."""
-        if self.path is None:
-            return ""
-        tensors = {
-            f"{part}/{name}": value
-            for part, group in (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v))
-            for name, value in group.items()
-        }
-        tensors["generator"] = self.generator.get_state()
-        told = {name: getattr(self, name) for name in ("epoch", "best_auc", "best_epoch", "curve")}
-        told |= {"step": self.step, "total": float(self.total), "t": self.adam.t}
-        write_checkpoint(self.path, tensors, self.config.identity, **told)
-        self.saved = time.monotonic()
-        return f"; {self.path} holds the state: run the same command again to resume"
+        progress = {"epoch": self.epoch, "step": self.step, "total": float(self.total), "t": self.adam.t}
+        return self.keeper.save(self.groups(), **progress)
+
+    def save_if_due(self) -> None:
+        if self.keeper.due():
+            self.save()
 
     def resume(self, bar: Progress, steps: int, size: int) -> None:
-        """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
-        found = read_checkpoint(self.path, self.config.identity)
-        if found is None:
+        """Go on from the checkpoint of this very run, if there is one."""
+        saved = self.keeper.resume()
+        if saved is None:
             return
-        tensors, told = found
-        for part, group in (("params", self.params), ("best", self.best), ("m", self.adam.m), ("v", self.adam.v)):
-            for name, value in group.items():
-                value.copy_(tensors[f"{part}/{name}"])
-        self.generator.set_state(tensors["generator"])
-        self.adam.t, self.epoch, self.curve = told["t"], told["epoch"], told["curve"]
-        self.best_auc, self.best_epoch = told["best_auc"], told["best_epoch"]
-        self.step, self.total = told["step"], self.total + told["total"]
+        groups, progress = saved
+        for group, params in self.groups().items():
+            for name, value in params.items():
+                value.copy_(groups[group][name])
+        self.adam.t, self.epoch, self.step = progress["t"], progress["epoch"], progress["step"]
+        self.total = self.total + progress["total"]
         bar.advance((self.epoch * steps + self.step) * size)
 
 

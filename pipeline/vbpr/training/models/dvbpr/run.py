@@ -1,7 +1,6 @@
-"""A training of DVBPR under way: the best epoch so far, the learning curve, the checkpoint."""
+"""A training of DVBPR under way: its state, the evaluation that ends an epoch, the checkpoint."""
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,42 +8,49 @@ import torch
 from torch import nn
 
 from ....base.progress import Progress
-from ....compute.checkpoint import read_checkpoint, write_checkpoint
+from ....compute.keeper import Keeper, adam_state, restore_adam
 from ...config import TrainConfig
-from ..bpr.bpr import Diverged
+from ...model import Diverged
 from ..bpr.progress import CurveSample
 from .steps import Pictures
 
 
 class Run:
-    """How far training has come, the best vectors so far, and the checkpoint that survives a kill."""
+    """A network, user factors and their Adam; how far training has come, and the keeper of its checkpoint.
+
+    Attributes:
+        steps: of an epoch. step: those that are done; encoded: the images that they, and validations, took.
+        loss: the sum of the mean losses of the steps of the epoch in hand.
+        keeper: its best tensors are `users` (U, K) and `items` (I, K).
+    """
 
     def __init__(
-        self, c: TrainConfig, network: Any, theta: nn.Parameter, generator: torch.Generator, path: Path | None
+        self,
+        c: TrainConfig,
+        network: Any,
+        theta: nn.Parameter,
+        steps: int,
+        generator: torch.Generator,
+        path: Path | None,
     ) -> None:
-        self.c, self.network, self.theta, self.generator, self.path = c, network, theta, generator, path
+        self.c, self.network, self.theta, self.steps = c, network, theta, steps
         self.parameters = {**dict(network.named_parameters()), "theta_u": theta}
         self.adam = torch.optim.Adam(list(self.parameters.values()), c.lr)
+        self.keeper = Keeper(path, c.identity, generator, c.checkpoint_minutes)
         self.loss = torch.zeros((), device=theta.device)
         self.step = self.encoded = 0
-        self.best_auc, self.best_step = -1.0, 0
-        self.best = (theta.detach(), theta.detach())
-        self.curve: list[dict[str, float]] = []
-        self.saved = time.monotonic()
 
     @torch.no_grad()
-    def evaluate(
-        self, validation: CurveSample, pixels: Pictures, steps: int, bar: Progress, dtype: torch.dtype
-    ) -> None:
-        """At the end of an epoch: encode the catalogue, and keep its vectors if validation likes them best."""
-        epoch, mean = self.step // steps, float(self.loss) / steps
+    def end_epoch(self, validation: CurveSample, pixels: Pictures, bar: Progress, bf16: bool) -> None:
+        """Encode the catalogue, unless no evaluation is due, and keep its vectors if validation likes them best."""
+        epoch, mean = self.step // self.steps, float(self.loss) / self.steps
         self.loss = torch.zeros_like(self.loss)
         if not math.isfinite(mean):
             raise Diverged(f"the loss of epoch {epoch} is not finite; lower --lr (now {self.c.lr:g})", None)
         if epoch % self.c.eval_every and epoch < self.c.epochs:
             return
         on, parts = self.theta.device, []
-        with torch.autocast(on.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(on.type, torch.bfloat16, enabled=bf16):
             for a in range(0, len(pixels), 256):
                 parts.append(self.network(pixels(torch.arange(a, min(len(pixels), a + 256)))).float())
         items = torch.cat(parts)
@@ -52,52 +58,30 @@ class Run:
             raise Diverged(f"training is not finite in epoch {epoch}; lower --lr (now {self.c.lr:g})", None)
         self.encoded += len(items)
         auc = validation.auc(self.theta.detach(), items, torch.zeros(len(items), device=on))
-        self.curve.append(
-            {"epoch": epoch, "loss": mean, "encoded": self.encoded} | ({} if auc is None else {"auc": auc})
-        )
-        if auc is None or auc > self.best_auc:
-            self.best_auc, self.best_step = -1.0 if auc is None else auc, self.step
-            self.best = (self.theta.detach().clone(), items)
+        point = {"epoch": epoch, "loss": mean, "encoded": self.encoded} | ({} if auc is None else {"auc": auc})
+        self.keeper.record(point, {"users": self.theta, "items": items})
         bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
 
-    def patience_lost(self, steps: int) -> bool:
-        c = self.c
-        return bool(c.patience) and self.step - self.best_step >= c.patience * c.eval_every * steps
+    def out_of_patience(self) -> bool:
+        return self.keeper.out_of_patience(self.step // self.steps, self.c.patience * self.c.eval_every)
 
     def save(self) -> str:
         """Write the checkpoint; returns the words that say so."""
-        if self.path is None:
-            return ""
-        tensors = {f"p/{name}": p.detach() for name, p in self.parameters.items()}
-        for name, p in self.parameters.items():
-            tensors |= {
-                f"{key}/{name}": self.adam.state[p][key] for key in ("exp_avg", "exp_avg_sq") if self.adam.state[p]
-            }
-        tensors |= {"best/users": self.best[0], "best/items": self.best[1], "generator": self.generator.get_state()}
-        tensors["loss"] = self.loss
-        told = {name: getattr(self, name) for name in ("step", "encoded", "best_auc", "best_step", "curve")}
-        write_checkpoint(self.path, tensors, self.c.identity, **told)
-        self.saved = time.monotonic()
-        return f"; {self.path} holds the state: run the same command again to resume"
+        groups = {"p": self.parameters, "adam": adam_state(self.adam), "sum": {"loss": self.loss}}
+        return self.keeper.save(groups, step=self.step, encoded=self.encoded)
 
     def resume(self, bar: Progress) -> None:
-        """Go on from the checkpoint, if there is one of this very run; another one is ignored and overwritten."""
-        found = read_checkpoint(self.path, self.c.identity)
-        if found is None:
+        """Go on from the checkpoint of this very run, if there is one."""
+        saved = self.keeper.resume()
+        if saved is None:
             return
-        tensors, told = found
-        on = self.theta.device
+        groups, progress = saved
         with torch.no_grad():
             for name, p in self.parameters.items():
-                p.copy_(tensors[f"p/{name}"])
-                if f"exp_avg/{name}" in tensors:
-                    moments = {key: tensors[f"{key}/{name}"].to(on) for key in ("exp_avg", "exp_avg_sq")}
-                    self.adam.state[p] = {"step": torch.tensor(float(told["step"])), **moments}
-        self.best = tensors["best/users"].to(on), tensors["best/items"].to(on)
-        self.loss = tensors["loss"].to(on)
-        self.generator.set_state(tensors["generator"])
-        for name, value in told.items():
-            setattr(self, name, value)
+                p.copy_(groups["p"][name])
+        restore_adam(self.adam, groups.get("adam", {}))
+        self.loss = groups["sum"]["loss"].to(self.theta.device)
+        self.step, self.encoded = progress["step"], progress["encoded"]
         bar.advance(self.step)
 
 

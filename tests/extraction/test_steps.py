@@ -1,6 +1,5 @@
 """The steps of an extraction side by side: memory stays bounded, every row is written, order does not matter."""
 
-import importlib
 import tracemalloc
 
 import numpy as np
@@ -8,10 +7,10 @@ import pytest
 
 from conftest import PROVENANCE
 from vbpr.data.images.source import BadImage
+from vbpr.extraction import steps
 from vbpr.networks.prepare import Preprocessing
 from vbpr.stores.features.store import FeatureStore
 
-module = importlib.import_module("vbpr.extraction.extract")
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -57,7 +56,7 @@ def number(monkeypatch):
             raise BadImage("truncated")
         return np.full((how.size, how.size, 3), i % 251, np.uint8)
 
-    monkeypatch.setattr(module, "prepare", prepare)
+    monkeypatch.setattr(steps, "prepare", prepare)
 
 
 @pytest.mark.slow
@@ -67,7 +66,7 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path, number):
     signatures = np.arange(count, dtype=np.uint64)
     with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
         tracemalloc.start()
-        done = list(module.encoded(store, source, encoder, how, store.pending, 2))
+        done = list(steps.encoded(store, source, encoder, how, store.pending, 2))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert sum(good for good, _ in done) == count - 200 and sum(bad for _, bad in done) == 200
@@ -81,7 +80,7 @@ def test_the_encoder_has_work_while_rows_are_written(tmp_path, number):
     how, source, encoder = Preprocessing(4, 1.0, "bilinear", HALF, HALF), Source(2000), Adder()
     signatures = np.arange(2000, dtype=np.uint64)
     with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
-        steps = module.encoded(store, source, encoder, how, store.pending, 2)
-        next(steps)
+        under_way = steps.encoded(store, source, encoder, how, store.pending, 2)
+        next(under_way)
         assert encoder.held == encoder.depth
-        assert sum(good + bad for good, bad in steps) == 2000 - 256
+        assert sum(good + bad for good, bad in under_way) == 2000 - 256

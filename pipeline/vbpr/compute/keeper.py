@@ -1,0 +1,115 @@
+"""What every trainer keeps while it trains: the learning curve, the best epoch, patience, and its checkpoint.
+
+keeper.record({"epoch": 1, "loss": .5, "auc": .8}, params); keeper.save({"m": moments}, step=0); keeper.resume()
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoint import read_checkpoint, write_checkpoint
+
+LAYOUT = 2  # of a checkpoint; one of another layout is another run's
+
+
+class Keeper:
+    """The curve and the best tensors of a training, saved with its random numbers so that a killed run goes on.
+
+    Attributes:
+        curve: a point an evaluation: {"epoch", "loss"}, and "auc" where there is validation.
+        best: copies of the tensors of the best epoch so far, by name; empty before the first evaluation.
+    """
+
+    def __init__(self, path: Path | None, identity: Any, generator: torch.Generator, minutes: float = 0.0) -> None:
+        """
+        Args:
+            path: of the checkpoint; None: nothing is saved.
+            identity: a JSON value that a checkpoint must agree with.
+            generator: whose state is saved and restored.
+            minutes: between checkpoints, see `due`.
+        """
+        self.path, self.identity, self.generator, self.minutes = path, [LAYOUT, identity], generator, minutes
+        self.curve: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.saved = time.monotonic()
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch of the highest AUC, the first of equal ones; without validation the latest; 0: none yet."""
+        best = max(self.curve, key=lambda point: point.get("auc", point["epoch"]), default={"epoch": 0})
+        return int(best["epoch"])
+
+    def record(self, point: dict[str, float], tensors: Mapping[str, Tensor]) -> None:
+        """Add a point to the curve, and copy the tensors if it is the best one so far."""
+        self.curve.append(point)
+        if self.best_epoch == point["epoch"]:
+            for name, value in tensors.items():
+                if name in self.best:
+                    self.best[name].copy_(value.detach())
+                else:
+                    self.best[name] = value.detach().clone()
+
+    def out_of_patience(self, epoch: int, patience: int) -> bool:
+        """Whether `patience` epochs have passed since the best one; never for a patience of 0."""
+        return bool(patience) and epoch - self.best_epoch >= patience
+
+    def due(self) -> bool:
+        """Whether it is time for another checkpoint."""
+        return time.monotonic() - self.saved > self.minutes * 60
+
+    def save(self, groups: Mapping[str, Mapping[str, Tensor]], **progress: Any) -> str:
+        """Write the checkpoint; returns the words that say so.
+
+        Args:
+            groups: tensors by group and name. progress: JSON values.
+        """
+        if self.path is None:
+            return ""
+        tensors = {
+            f"{group}/{name}": value
+            for group, named in (*groups.items(), ("best", self.best))
+            for name, value in named.items()
+        }
+        tensors["generator"] = self.generator.get_state()
+        write_checkpoint(self.path, tensors, self.identity, curve=self.curve, **progress)
+        self.saved = time.monotonic()
+        return f"; {self.path} holds the state: run the same command again to resume"
+
+    def resume(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """Restore curve, best and random numbers; returns (groups, progress) as they were saved, on the CPU.
+
+        None where there is no checkpoint of this very run: another one is ignored, and overwritten by the next `save`.
+        """
+        saved = read_checkpoint(self.path, self.identity)
+        if saved is None:
+            return None
+        tensors, progress = saved
+        self.generator.set_state(tensors.pop("generator"))
+        self.curve = progress.pop("curve")
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = value
+        self.best = {name: value.to(self.generator.device) for name, value in groups.pop("best", {}).items()}
+        return groups, progress
+
+
+def adam_state(adam: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The steps and moments of torch's Adam, a group for `Keeper.save`."""
+    return {f"{n}/{key}": value for n, state in adam.state_dict()["state"].items() for key, value in state.items()}
+
+
+def restore_adam(adam: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
+    """Put back what `adam_state` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in saved.items():
+        n, key = name.split("/")
+        state.setdefault(int(n), {})[key] = value
+    adam.load_state_dict(adam.state_dict() | {"state": state})
+
+
+__all__ = ["Keeper", "adam_state", "restore_adam"]

@@ -1,0 +1,48 @@
+"""What made a feature file, as the file itself records it: backbone, weights, preprocessing, precision, versions, data.
+
+It holds no times: two runs of one request on the same images make the same bytes.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.dataset import Dataset
+from ..data.images.source import REASONS
+
+if TYPE_CHECKING:
+    from ..networks.backbone import Backbone
+
+
+def provenance_of(
+    model: "Backbone", request: dict[str, Any], data: Dataset, weights: Path | str | None, rounding: str
+) -> dict[str, Any]:
+    """The provenance of features that `model` makes of the images of a data set.
+
+    Args:
+        request: see `request_of`.
+        weights: the file that the weights were read from.
+        rounding: the engine, and on which kind of device it runs. Fast engines round in their own ways, by up to 3% of
+            a vector: a file keeps to one of them. In exact precision they agree, and it is not recorded.
+    """
+    precision, fast = request["precision"], request["precision"] == "fast"
+    return {
+        "backbone": model.name,
+        "weights": model.weights,
+        "weights_digest": model.digest,
+        "weights_file": None if weights is None else os.path.realpath(weights),
+        "dim": model.dim,
+        "preprocessing": str(model.preprocessing),
+        "precision": precision,
+        **({"engine": rounding} if fast else {}),
+        "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * fast,
+        "size": model.preprocessing.size,
+        "data": data.name,
+        "simulated": data.simulated,
+        "reasons": [*REASONS, "other"],
+        "versions": request["versions"],
+        "request": request,
+    }
+
+
+__all__ = ["provenance_of"]

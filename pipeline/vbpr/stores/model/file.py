@@ -1,0 +1,146 @@
+"""The model file: reading and writing, with a digest by which a damaged one is found; and the same as safetensors.
+
+HDF5: users (U, K), items (I, K) and bias (I,) float32, user_ids and item_ids, train, validation and test as groups of
+indptr and indices, head as a group where there is one; `about`, as JSON, and the digest are attributes.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import scipy.sparse as sp
+
+from ...base.errors import VbprError
+from ...base.files import replacing, replacing_h5
+from ...base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
+from ...data.parts import MATRICES, digest_of
+from .about import check_about
+from .head import HEAD_ARRAYS, Head
+
+if TYPE_CHECKING:
+    from .factors import Factors
+
+SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
+
+
+def digest_of_model(factors: "Factors") -> str:
+    """Of every id and number (BLAKE2b, 32 hexadecimal digits)."""
+    total = digest_of(factors)
+    heads = [] if factors.head is None else [getattr(factors.head, name) for name in HEAD_ARRAYS]
+    for array in (factors.users, factors.items, factors.bias, *heads):
+        total.update(np.ascontiguousarray(array, "<f4").data)
+    return total.hexdigest()
+
+
+def write_model(path: Path | str, factors: "Factors") -> None:
+    """Write the model file, atomically."""
+    about, parts = json.dumps(factors.about), [getattr(factors, name) for name in MATRICES]
+    arrays = [factors.users, factors.items, factors.bias, factors.user_ids, factors.item_ids]
+    arrays += [] if factors.head is None else [getattr(factors.head, name) for name in HEAD_ARRAYS]
+    size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
+    with replacing_h5(path, "model", size) as handle:
+        write_text(handle, "about", about)
+        write_text(handle, "digest", digest_of_model(factors))
+        for name in ("users", "items", "bias"):
+            handle.create_dataset(name, data=getattr(factors, name).astype("<f4"))
+        write_strings(handle, "user_ids", factors.user_ids)
+        write_strings(handle, "item_ids", factors.item_ids)
+        for name, part in zip(MATRICES, parts, strict=True):
+            group = handle.create_group(name)
+            group.create_dataset("indptr", data=part.indptr.astype("<i8"))
+            group.create_dataset("indices", data=part.indices.astype("<i4"))
+        if factors.head is not None:
+            group = handle.create_group("head")
+            for name in HEAD_ARRAYS:
+                group.create_dataset(name, data=getattr(factors.head, name).astype("<f4"))
+            group.attrs["unit"] = factors.head.unit
+
+
+def read_model(path: Path | str, make: Callable[..., "Factors"]) -> "Factors":
+    """Read a model file.
+
+    Args:
+        make: `Factors` itself.
+
+    Raises:
+        VbprError: not a model file, damaged, or foreign.
+    """
+    try:
+        with open_h5(path, "model") as handle:
+            user_ids, item_ids = read_strings(handle, "user_ids"), read_strings(handle, "item_ids")
+            shape = (len(user_ids), len(item_ids))
+            fields: dict[str, Any] = {"user_ids": user_ids, "item_ids": item_ids}
+            for name in MATRICES:
+                fields[name] = read_matrix(handle[name], shape, name)
+            fields["head"] = read_head(handle["head"]) if "head" in handle else None
+            shapes = {"users": (shape[0], None), "items": (shape[1], None), "bias": (shape[1],)}
+            for name, of in shapes.items():
+                fields[name] = read_numbers(handle, name, of).astype(np.float32, copy=False)
+            fields["about"] = json.loads(read_text(handle, "about"))
+            check_about(fields["about"])
+            written = read_text(handle, "digest") if "digest" in handle.attrs else None  # none in files of old
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+        raise VbprError(damaged(Path(path), error, "train again")) from error
+    try:
+        factors = make(**fields)
+    except VbprError as error:
+        raise VbprError(f"{path}: {error}") from error
+    if written not in (None, digest_of_model(factors)):
+        raise VbprError(f"{path} is damaged (its numbers are not those that were written); train again")
+    return factors
+
+
+def read_matrix(group: h5py.Group, shape: tuple[int, int], name: str) -> sp.csr_matrix:
+    """A (U, I) CSR matrix of ones.
+
+    Raises:
+        KeyError, ValueError: there is none of this shape.
+    """
+    indptr = read_numbers(group, "indptr", (shape[0] + 1,))
+    indices = read_numbers(group, "indices", (None,))
+    if (
+        indptr[0] != 0
+        or indptr[-1] != len(indices)
+        or (np.diff(indptr) < 0).any()
+        or (len(indices) and not 0 <= indices.min() <= indices.max() < shape[1])
+    ):
+        raise ValueError(f"{name} is not a matrix of {shape}")
+    return sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
+
+
+def read_head(group: h5py.Group) -> Head:
+    """How new items get their vectors.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is not there, or not as `write_model` writes it.
+    """
+    arrays = {
+        name: read_numbers(group, name, (None,) * (1 + (name == "weight"))).astype(np.float32) for name in HEAD_ARRAYS
+    }
+    return Head(**arrays, unit=bool(group.attrs["unit"]))
+
+
+def write_safetensors(path: Path | str, factors: "Factors") -> None:
+    """Write users, items and bias as safetensors, with the ids and `about` as JSON in its metadata. Atomic.
+
+    Raises:
+        VbprError: more texts than the format holds.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(getattr(factors, name), np.float32) for name in ("users", "items", "bias")}
+    texts = {name: json.dumps(getattr(factors, name).tolist()) for name in ("user_ids", "item_ids")}
+    texts["about"] = json.dumps(factors.about)
+    if len(json.dumps(texts)) > SAFE_TEXTS:
+        raise VbprError(
+            f"{path}: the ids of {len(factors.user_ids):,} users and {len(factors.item_ids):,} items are more text "
+            "than safetensors holds (100 MB); use the model file as it is, or write_recommendations"
+        )
+    with replacing(path, "tensors") as temporary:
+        save_file(arrays, temporary, texts)
+
+
+__all__ = ["digest_of_model", "read_model", "write_model", "write_safetensors"]

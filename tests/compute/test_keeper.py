@@ -1,0 +1,81 @@
+"""What a trainer keeps: the best epoch of a curve, patience, and a checkpoint of this very run."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vbpr.compute import keeper
+from vbpr.compute.checkpoint import write_checkpoint
+from vbpr.compute.keeper import Keeper, adam_state, restore_adam
+
+
+def keeper_of(path=None, identity="x", seed=0, minutes=0.0):
+    return Keeper(path, identity, torch.Generator().manual_seed(seed), minutes)
+
+
+@pytest.mark.parametrize(
+    ("aucs", "best"), [([0.5, 0.7, 0.7], 2), ([0.0, 0.0], 1), ([None, None], 2), ([0.4, 0.3, 0.6], 3), ([], 0)]
+)
+def test_the_first_of_equal_epochs_is_the_best_and_without_validation_the_latest(aucs, best):
+    kept, value = keeper_of(), torch.zeros(2)
+    for epoch, auc in enumerate(aucs, 1):
+        value.fill_(epoch)
+        kept.record({"epoch": epoch, "loss": 1.0} | ({} if auc is None else {"auc": auc}), {"value": value})
+    assert kept.best_epoch == best
+    assert not best or kept.best["value"].tolist() == [best, best]  # a copy: what is trained on does not change it
+    assert [kept.out_of_patience(epoch, 2) for epoch in range(best, best + 3)] == [False, False, True]
+    assert not kept.out_of_patience(10**6, 0)
+
+
+def test_a_checkpoint_restores_curve_best_groups_and_random_numbers(tmp_path):
+    before = keeper_of(tmp_path / "c")
+    before.record({"epoch": 3, "loss": 0.1, "auc": 1 / 3}, {"t": torch.arange(3.0)})
+    torch.rand(7, generator=before.generator)
+    words = before.save({"layer": {"a.weight": torch.ones(2, 2), "0/step": torch.tensor(5.0)}}, step=12)
+    assert words.endswith("run the same command again to resume")
+    after = keeper_of(tmp_path / "c", seed=9)
+    groups, progress = after.resume()
+    assert progress == {"step": 12} and after.curve == before.curve and after.best_epoch == 3
+    assert after.best["t"].tolist() == [0, 1, 2] and groups["layer"].keys() == {"a.weight", "0/step"}
+    assert torch.equal(*(torch.rand(5, generator=kept.generator) for kept in (before, after)))
+
+
+def test_another_runs_checkpoint_or_none_is_not_resumed(tmp_path, monkeypatch):
+    keeper_of(tmp_path / "c").save({})
+    write_checkpoint(tmp_path / "old", {}, "x", curve=[])  # of an earlier layout
+    others = [keeper_of(tmp_path / "c", "y"), keeper_of(tmp_path / "old"), keeper_of(tmp_path / "none"), keeper_of()]
+    assert all(other.resume() is None and other.curve == [] for other in others)
+    assert keeper_of().save({}) == ""
+    monkeypatch.setattr(keeper, "LAYOUT", keeper.LAYOUT + 1)
+    assert keeper_of(tmp_path / "c").resume() is None
+
+
+def test_it_is_due_after_its_minutes(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: clock[0])
+    kept, due = keeper_of(tmp_path / "c", minutes=1.5), []
+    for clock[0] in (60.0, 91.0, 92.0):
+        due.append(kept.due())
+        if due[-1]:
+            kept.save({})
+    assert due == [False, True, False]
+
+
+def test_adam_goes_on_as_if_it_had_not_stopped():
+    def steps(layer, adam, seeds):
+        for seed in seeds:
+            x = torch.randn(4, 3, generator=torch.Generator().manual_seed(seed))
+            adam.zero_grad()
+            F.linear(x, layer).square().sum().backward()
+            adam.step()
+
+    ones = [torch.nn.Parameter(torch.ones(2, 3)) for _ in range(2)]
+    adams = [torch.optim.Adam([layer], 0.1) for layer in ones]
+    steps(ones[0], adams[0], range(6))
+    steps(ones[1], adams[1], range(3))
+    resumed = torch.optim.Adam([ones[1]], 0.1)
+    restore_adam(resumed, {name: value.clone() for name, value in adam_state(adams[1]).items()})
+    steps(ones[1], resumed, range(3, 6))
+    assert torch.equal(*ones)
+    restore_adam(fresh := torch.optim.Adam([ones[0]], 0.1), {})
+    assert not fresh.state[ones[0]]
