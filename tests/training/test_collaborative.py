@@ -1,4 +1,4 @@
-"""The closed forms of models/collaborative.py against their definitions, and what `hybrid` makes of them."""
+"""The closed forms of `ease` and `spectral` against their definitions, and what `hybrid` makes of them."""
 
 import dataclasses
 import re

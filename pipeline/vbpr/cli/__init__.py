@@ -1,4 +1,5 @@
-"""The command line: each command parses, calls one function of a stage, and prints. No torch at import."""
+"""The command line: each command parses, calls one function, and prints. Uses every other folder, but imports it inside
+the command that needs it, so that `--help` comes at once and without torch."""
 
 import os
 from typing import Annotated
