@@ -94,13 +94,13 @@ def test_help_starts_at_once_and_without_torch():
     assert time.monotonic() - started < 5  # a generous bound: machines are busy
 
 
-WITHOUT_TORCH = """
+WITHOUT = """
 import sys
 
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm"):
-            raise ImportError(f"{name} is blocked", name=name)
+        if name.partition(".")[0] in {names!r}:
+            raise ImportError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocked())
 """
@@ -126,8 +126,16 @@ def test_what_answers_needs_no_torch(words, board_model, board_features, tmp_pat
     places = {"MODEL": str(model), "FEATURES": str(board_features), "OUT": str(tmp_path / "all.csv")}
     words = [places.get(word, word) for word in words]
     code = f"import vbpr\nfrom vbpr.cli import app\nvbpr.Factors, vbpr.Dataset, vbpr.Nearest\napp({words!r})"
-    done = run_python("-c", WITHOUT_TORCH + code)
+    done = run_python("-c", WITHOUT.format(names=("torch", "torchvision", "timm")) + code)
     assert done.returncode == 0 and done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "fastapi"])
+def test_an_extra_that_is_not_installed_is_named(name, board_model):
+    code = f"from vbpr.cli import app\napp(['serve', {str(board_model)!r}])"
+    done = run_python("-c", WITHOUT.format(names=(name,)) + code)
+    assert done.returncode == 2
+    assert done.stderr == f"error: vbpr serve needs {name}: pip install 'vbpr[serve]'\n"
 
 
 @pytest.mark.slow

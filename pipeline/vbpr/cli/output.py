@@ -1,4 +1,4 @@
-"""What commands print besides their answers: JSON, the next command, what was passed over."""
+"""What commands print besides their answers: JSON, the command that usually follows, files that were passed over."""
 
 import contextlib
 import functools
@@ -13,7 +13,11 @@ from ..base.errors import VbprError, counted, some
 
 
 def keep_apart(json_out: Path | None, files: Mapping[str, Any]) -> None:
-    """Refuse a `--json` that writes over what one of these options names."""
+    """Refuse a `--json` that would overwrite a file which one of these options names.
+
+    Raises:
+        VbprError: it would.
+    """
     for name, value in files.items():
         for path in value if isinstance(value, list) else [value]:
             if json_out is not None and isinstance(path, Path) and path.absolute() == json_out.absolute():
@@ -21,21 +25,21 @@ def keep_apart(json_out: Path | None, files: Mapping[str, Any]) -> None:
 
 
 def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
-    """A command whose result `--json` writes; where that is standard output, the rest goes to standard error."""
+    """A command whose result `--json` writes. Where that is standard output, all else goes to standard error."""
 
     @functools.wraps(command)
     def run(*args: Any, json_out: Path | None = None, **options: Any) -> None:
-        apart = str(json_out) == "-"
-        if apart:
+        to_stdout = str(json_out) == "-"
+        if to_stdout:
             from ..base.progress import console
         elif json_out is not None:
             from ..base.targets import check_target
 
             check_target(json_out, "JSON", "--json")
             keep_apart(json_out, options)
-        with contextlib.redirect_stdout(console.file if apart else sys.stdout):
+        with contextlib.redirect_stdout(console.file if to_stdout else sys.stdout):
             result = command(*args, json_out=json_out, **options)
-        if apart:
+        if to_stdout:
             print(json.dumps(result, indent=1))
         elif json_out is not None:
             from ..base.files import replace_text
@@ -46,7 +50,7 @@ def tells_json(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 def tell_others(others: Mapping[str, int]) -> None:
-    """Which files a folder or archive of images holds that were not looked at."""
+    """Print how many files were passed over among the images, by ending."""
     if others:
         kinds = sorted((-count, repr(ending)[1:-1]) for ending, count in others.items())
         first = some(f"{-count:,} {ending}" for count, ending in kinds)
@@ -54,12 +58,12 @@ def tell_others(others: Mapping[str, int]) -> None:
 
 
 def tell_next(*words: str | Path) -> None:
-    """The command that usually follows, to be pasted into a shell."""
+    """Print the command that usually follows, to be pasted into a shell."""
     print("next:", shlex.join(map(str, ["vbpr", *words])))
 
 
 def beside(files: list[Path], model: str, suffix: str) -> Path:
-    """Where what is made from feature files goes: artifacts/inc.h5 -> artifacts/inc.vbpr.model.h5."""
+    """The default path of what is made from feature files: artifacts/inc.h5 -> artifacts/inc.vbpr.model.h5."""
     stem = files[0].with_suffix("") if files else Path("artifacts") / model
     return stem.with_name(f"{stem.name}{'' if not files or model == 'visual' else f'.{model}'}{suffix}")
 

@@ -1,4 +1,4 @@
-"""Tables of studies on a terminal."""
+"""The tables that `vbpr compare` and `vbpr tune` print."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from ..pages.terminal import terminal
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    """A table of each data set, and what its paired tests say."""
+    """A table of each data set, and one of its paired tests."""
     from ..studies.compare.table import LEGEND, PUBLISHED_PROTOCOLS, differences, heading, table_of
 
-    for told in result["data"]:
-        tables = {heading(told): table_of(told)} | ({LEGEND: differences(told)} if told["tests"] else {})
+    for data in result["data"]:
+        tables = {heading(data): table_of(data)} | ({LEGEND: differences(data)} if data["tests"] else {})
         for title, (header, rows) in tables.items():
             table = Table(title=title, title_justify="left")
             for n, column in enumerate(header):
@@ -21,13 +21,13 @@ def print_comparison(result: dict[str, Any]) -> None:
             for row in rows:
                 table.add_row(*row)
             terminal().print(table)
-    if any(told["published_protocols"] for told in result["data"]):
+    if any(data["published_protocols"] for data in result["data"]):
         for name, about in PUBLISHED_PROTOCOLS.items():
             print(f"{name}: {about}")
 
 
 def print_trials(objective: str, trials: Sequence[Any], shown: int = 10) -> None:
-    """The best trials of a study, a column a parameter."""
+    """The best `shown` trials of a study, with a column for each parameter."""
     names = list(trials[0].params)
     table = Table(title=f"best trials by validation {objective}", title_justify="left")
     for column in ("trial", objective, "seconds", *names):
