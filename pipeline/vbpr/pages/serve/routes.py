@@ -7,7 +7,7 @@ import asyncio
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, File, HTTPException, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from ...answers.nearest import UNKNOWN, Nearest
@@ -39,13 +39,12 @@ POLICY = (
 )
 
 
-async def current(request: Request) -> Answers:
-    """What answers now, asked once for each request: a replaced model must not be held on to."""
+def current(request: Request) -> Answers:
+    """What answers now. Each request asks once and forgets it: a model that is replaced must not be held on to."""
     answers: Answers = request.app.state.current()
     return answers
 
 
-Current = Annotated[Answers, Depends(current)]
 router = APIRouter()  # /openapi.json has the routes in the order of this file
 
 
@@ -71,13 +70,14 @@ def index_of(answers: Answers) -> Nearest:
 
 @router.head("/", include_in_schema=False)
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
-async def home(answers: Current) -> HTMLResponse:
-    return HTMLResponse(answers.page, headers={"Content-Security-Policy": POLICY})
+async def home(request: Request) -> HTMLResponse:
+    return HTMLResponse(current(request).page, headers={"Content-Security-Policy": POLICY})
 
 
 @router.head("/health", include_in_schema=False)  # which monitors use
 @router.get("/health")
-async def health(answers: Current) -> Health:
+async def health(request: Request) -> Health:
+    answers = current(request)
     factors = answers.factors
     return Health(
         status="ok",
@@ -100,18 +100,19 @@ async def metrics(request: Request) -> PlainTextResponse:
 
 
 @router.get("/users")
-async def users(answers: Current, search: Search = "", limit: Limit = 20) -> Found:
-    return Found(**find(answers.user_at, search, limit))
+async def users(request: Request, search: Search = "", limit: Limit = 20) -> Found:
+    return Found(**find(current(request).user_at, search, limit))
 
 
 @router.get("/items")
-async def items(answers: Current, search: Search = "", limit: Limit = 20) -> Found:
-    return Found(**find(answers.item_at, search, limit))
+async def items(request: Request, search: Search = "", limit: Limit = 20) -> Found:
+    return Found(**find(current(request).item_at, search, limit))
 
 
 @router.post("/users/fold-in")
-async def fold_in(answers: Current, asked: Liked) -> ForLiked:
+async def fold_in(request: Request, asked: Liked) -> ForLiked:
     """Recommendations for someone unknown, from items that they like."""
+    answers = current(request)
     factors, liked = answers.factors, answers.positions(asked.liked)
     unknown = [item_id for item_id in dict.fromkeys(asked.liked) if item_id not in answers.item_at]
     if not len(liked):
@@ -129,7 +130,7 @@ async def fold_in(answers: Current, asked: Liked) -> ForLiked:
 
 @router.get("/users/{user_id:path}/recommendations")
 async def recommendations(
-    answers: Current,
+    request: Request,
     user_id: Id,
     k: K = 10,
     category: Category = None,
@@ -137,6 +138,7 @@ async def recommendations(
     seen: bool = False,
     exclude: Exclude = [],  # noqa: B006  (FastAPI copies it)
 ) -> Answer:
+    answers = current(request)
     factors, user, excluded = answers.factors, user_of(answers, user_id), answers.positions(exclude)
     if not seen:
         excluded = np.concatenate([excluded, factors.seen_by(user)])
@@ -148,7 +150,8 @@ async def recommendations(
 
 
 @router.get("/users/{user_id:path}")
-async def user(answers: Current, user_id: Id) -> User:
+async def user(request: Request, user_id: Id) -> User:
+    answers = current(request)
     history = answers.factors.seen_by(user_of(answers, user_id)).tolist()
     simulated = bool(answers.factors.about.get("simulated"))
     return User(user_id=user_id, simulated=simulated, history=[Item(**answers.item(i)) for i in history])
@@ -156,12 +159,13 @@ async def user(answers: Current, user_id: Id) -> User:
 
 @router.get("/items/{item_id:path}/similar")
 async def similar(
-    answers: Current,
+    request: Request,
     item_id: Id,
     k: K = 10,
     category: Category = None,
     exclude: Exclude = [],  # noqa: B006
 ) -> Answer:
+    answers = current(request)
     item, index = item_of(answers, item_id), index_of(answers)
     vector = index.rows(np.array([item]))
     if not vector.any():
@@ -171,8 +175,9 @@ async def similar(
 
 @router.get("/items/{item_id:path}/photo", response_class=Response, responses={200: {"content": {"image/webp": {}}}})
 async def photo(
-    request: Request, answers: Current, item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192
+    request: Request, item_id: Id, side: Annotated[int, Query(description=f"one of {SIDES}")] = 192
 ) -> Response:
+    answers = current(request)
     item_of(answers, item_id)
     if side not in SIDES:
         raise HTTPException(422, f"side: one of {', '.join(map(str, SIDES))}")
@@ -185,20 +190,21 @@ async def photo(
 
 
 @router.get("/items/{item_id:path}")
-async def item(answers: Current, item_id: Id) -> Item:
+async def item(request: Request, item_id: Id) -> Item:
+    answers = current(request)
     return Item(**answers.item(item_of(answers, item_id)))
 
 
 @router.post("/similar")
 async def similar_to_photo(
     request: Request,
-    answers: Current,
     photos: Annotated[list[UploadFile], File(description="one photo or several")],
     k: K = 10,
     category: Category = None,
     exclude: Exclude = [],  # noqa: B006
 ) -> Answer:
     """Items like a photo, or like what several have in common."""
+    answers = current(request)
     index, encoder = index_of(answers), answers.encoder
     if encoder is None:
         raise HTTPException(409, answers.no_photos)
