@@ -304,19 +304,19 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
     factors = Factors.load(path)
     if not factors.items.shape[1]:
         raise VbprError(
-            f"{path} is a {factors.about.get('model')} model: it has no item vectors to compare; use "
+            f"{path} is a {factors.record.model or 'nameless'} model: it has no item vectors to compare; use "
             "--model visual, or give the feature file"
         )
     return factors.item_ids, factors.items, of_model(factors)
 
 
 def of_model(factors: Factors) -> dict[str, Any]:
-    about, head = factors.about, factors.head
+    record, head = factors.record, factors.head
     return {
-        "backbone": about.get("features", []),
+        "backbone": record.features,
         "encode": head and (lambda features: head(features)[0]),
-        "data": about.get("data", ""),
-        "added": about.get("added", []),
+        "data": record.data,
+        "added": record.added,
     }
 
 

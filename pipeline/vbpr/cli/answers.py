@@ -56,7 +56,7 @@ def recommend(
         raise VbprError("--held-out is for a known user's list without what the user has; leave it out, or the others")
     check_grid(grid)
     factors = Factors.load(model)
-    dataset = Dataset.behind(factors.about, data)
+    dataset = Dataset.behind(factors.record.data, data)
     columns = dataset.items() if category is not None or one_per is not None else {}
     groups = None if one_per is None else groups_of(factors.item_ids, columns, one_per)
     mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
@@ -77,10 +77,10 @@ def recommend(
         return None
     if out is not None:
         raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
-    photos = Photos(dataset, factors.about.get("added", []))
+    photos = Photos(dataset, factors.record.added)
     if user is not None:
         at = factors.user_index(user)
-        took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
+        took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.record.simulated else ""
         who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
         items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity, groups=groups)
     else:
@@ -89,7 +89,7 @@ def recommend(
         if image:
             from ..extraction.photos import encode_photos
 
-            parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
+            parts.append(factors.encoded(encode_photos(image, factors.record.features, weights)))
         who, heading = "someone who likes these", "liked"
         items, scores = factors.choose(
             factors.fold_in(*parts),
@@ -108,7 +108,7 @@ def recommend(
         old = factors.item_ids[took].tolist() + [str(path) for path in image or []]
         save_grid(
             grid,
-            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.about.get('title')}", ids)],
+            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.record.title}", ids)],
             photos,
         )
         print(f"pictures: {grid}")
@@ -187,7 +187,7 @@ def similar(
     elif out is not None:
         raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
     near = Nearest.open(file, index)
-    photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
+    photos = Photos(Dataset.behind(near.data, data), near.added)
     mask = allow(near.item_ids, photos.data.items(), category, read_known(allowed, near.item_ids) if allowed else None)
     if unseen_by is not None:
         mask = near.not_taken(file, unseen_by, mask)

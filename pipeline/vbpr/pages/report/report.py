@@ -32,7 +32,6 @@ from ...evaluation import metrics
 from ...evaluation.evaluate import COLD, Metrics, evaluate
 from ...evaluation.ranks import Ranks
 from ...stores.features.store import FeatureStore
-from ...stores.model.about import first_curve
 from ...stores.model.factors import Factors
 from ...stores.model.head import unit_rows
 from ...stores.model.topk import best
@@ -72,8 +71,8 @@ def report(
     check_target(path, "a page")
     factors = Factors.load(model)
     rng = np.random.default_rng(seed)
-    dataset = Dataset.behind(factors.about, data)
-    page = Page(factors, Photos(dataset, factors.about.get("added", [])))
+    dataset = Dataset.behind(factors.record.data, data)
+    page = Page(factors, Photos(dataset, factors.record.added))
     measured, note = measure(factors, device, rank_users, seed)
     asked = None if rank_users is None else np.unique(measured[0].ranks["all"].users)
     with Progress("report", 4, "parts") as bar:
@@ -99,13 +98,11 @@ def report(
 
 def measure(factors: Factors, device: str, users: int | None, seed: int) -> tuple[list[Metrics], str]:
     """The model's metrics and those of the baselines that can be fitted here, and a word on what cannot."""
-    about, note = factors.about, ""
-    split = Split(
-        factors.user_ids, factors.item_ids, factors.train, factors.validation, factors.test, about.get("split", "")
-    )
+    record, note = factors.record, ""
+    split = Split(factors.user_ids, factors.item_ids, factors.train, factors.validation, factors.test, record.split)
     names, features = ["popularity", "random"], None
     try:
-        recorded = about.get("features", [])
+        recorded = record.features
         stores = [FeatureStore(f["path"]) for f in recorded]
         for store, f in zip(stores, recorded, strict=True):
             if any(store.provenance.get(key) != f.get(key) for key in MADE_BY):
@@ -114,15 +111,13 @@ def measure(factors: Factors, device: str, users: int | None, seed: int) -> tupl
             features, names = align(stores, factors.item_ids), ["knn", *names]
     except VbprError as error:
         note = f"Visual nearest neighbours are left out: {error}."
-    rest = [
-        fit(split, features if name == "knn" else None, configure(name)) for name in names if name != about.get("model")
-    ]
+    rest = [fit(split, features if name == "knn" else None, configure(name)) for name in names if name != record.model]
     return [evaluate(f, device=device, users=users, seed=seed) for f in (factors, *rest)], note
 
 
 def curve(factors: Factors) -> dict[str, Any] | None:
     """The learning curve as points of a drawing, 600 by 200."""
-    points = [p for p in first_curve(factors.about) if "auc" in p]
+    points = [p for p in factors.record.first_curve() if "auc" in p]
     if len({p["epoch"] for p in points}) < 2:
         return None
     epochs, aucs = [p["epoch"] for p in points], [p["auc"] for p in points]
@@ -331,25 +326,24 @@ def data_url(webp: bytes) -> str:
 def render(factors: Factors, dataset: Dataset, page: Page, sections: dict[str, Any]) -> str:
     import jinja2
 
-    about = factors.about
+    record = factors.record
     text = (importlib.resources.files("vbpr") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     apart = ("title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added")
-    made = {key: value for key, value in about.items() if key not in apart}
-    model = str(about.get("model", ""))
-    read = {"model", *(MODELS[model].reads if model in MODELS else about.get("config", {}))}
+    made = {key: value for key, value in factors.about.items() if key not in apart}
+    read = {"model", *(MODELS[record.model].reads if record.model in MODELS else record.config)}
     return environment.from_string(text).render(
-        title=about.get("title", about.get("model", "model")),
-        data=about.get("data_title") or dataset.title,
-        simulated=bool(about.get("simulated")),
+        title=record.title,
+        data=record.data_title or dataset.title,
+        simulated=record.simulated,
         users=len(factors.user_ids),
         items=len(factors.item_ids),
         parts={name: getattr(factors, name).nnz for name in MATRICES},
         made=made,
-        features=about.get("features", []),
-        added=about.get("added", []),
-        config={key: value for key, value in about.get("config", {}).items() if key in read},
-        versions=about.get("versions", {}),
+        features=record.features,
+        added=record.added,
+        config={key: value for key, value in record.config.items() if key in read},
+        versions=record.versions,
         thumbnails=page.thumbnails(),
         **sections,
     )

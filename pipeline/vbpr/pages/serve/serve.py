@@ -156,10 +156,10 @@ class Answers:
         self.path = Path(model)
         self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
         self.factors = Factors.load(model)
-        about = self.factors.about
-        self.title = str(about.get("title", about.get("model", "model")))
-        dataset = Dataset.behind(about, data)
-        self.photos = Photos(dataset, about.get("added", []))
+        record = self.factors.record
+        self.title = record.title
+        dataset = Dataset.behind(record.data, data)
+        self.photos = Photos(dataset, record.added)
         self.meta = dataset.items()
         self.groups = None if one_per is None else groups_of(self.factors.item_ids, self.meta, one_per)
         self.near = Nearest.open(model) if self.factors.items.shape[1] else None
@@ -177,7 +177,7 @@ class Answers:
             if self.factors.head is None:
                 raise VbprError(BLIND)
             if by_photo:
-                self.encoder = PhotoEncoder(about.get("features", []), weights)
+                self.encoder = PhotoEncoder(record.features, weights)
         except ImportError as error:
             self.no_photos = f"that needs {error.name}, which is not installed here"
         except VbprError as error:
@@ -297,18 +297,17 @@ def create_app(
     async def health() -> Health:
         answers = now()
         factors = answers.factors
-        about = factors.about
         return Health(
             status="ok",
             file=answers.path.name,
             digest=answers.digest,
             loaded=answers.loaded,
             model=answers.title,
-            data=str(about.get("data_title", "")),
+            data=factors.record.data_title,
             users=len(factors.user_ids),
             items=len(factors.item_ids),
             photos=answers.encoder is not None,
-            simulated=bool(about.get("simulated")),
+            simulated=factors.record.simulated,
         )
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -369,7 +368,7 @@ def create_app(
     async def user(user_id: Id) -> User:
         answers = now()
         took = answers.factors.seen_by(user_of(answers, user_id)).tolist()
-        simulated = bool(answers.factors.about.get("simulated"))
+        simulated = answers.factors.record.simulated
         return User(user_id=user_id, simulated=simulated, history=[Item(**answers.item(i)) for i in took])
 
     @app.get("/items/{item_id:path}/similar")
@@ -463,13 +462,13 @@ def page_html(answers: Answers) -> str:
     import jinja2
 
     text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")
-    about = answers.factors.about
+    record = answers.factors.record
     categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(text).render(
         title=answers.title,
-        data=about.get("data_title", ""),
-        simulated=bool(about.get("simulated")),
+        data=record.data_title,
+        simulated=record.simulated,
         users=len(answers.factors.user_ids),
         items=len(answers.factors.item_ids),
         photos=answers.encoder is not None,

@@ -57,7 +57,7 @@ def fitted_on(split: Split, name: str, path: Path) -> Factors:
     if factors.split_digest() != digest_of(split).hexdigest():
         raise VbprError(
             f"--fitted {name}={path} is of another data set or split ({factors!r}; split: "
-            f"{factors.about.get('split', 'not on record')}), on which figures do not compare; train it on {split!r}"
+            f"{factors.record.split or 'not on record'}), on which figures do not compare; train it on {split!r}"
         )
     return factors
 
@@ -70,7 +70,7 @@ def fitted_cell(name: str, factors: Factors, folder: Path, device: str, publishe
         told = read_json(path)
         if not is_whole(told, identity) or (published and not told["published"]):
             console.print(f"measuring {name}")
-            told = measured(factors, device) | {"identity": identity, "seconds": factors.about.get("seconds")}
+            told = measured(factors, device) | {"identity": identity, "seconds": factors.record.seconds}
             told["published"] = sampled(factors) if published else {}
             replace_text(path, json.dumps(told))
     return told
@@ -163,7 +163,7 @@ def cell(
             note.unlink(missing_ok=True)
         if published:
             told["published"] = sampled(factors)
-            if factors.about.get("curve"):
+            if factors.record.curve:
                 swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
                 config, oracle = config.changed(identity=identity + " oracle"), path.with_suffix(".checkpoint-oracle")
                 best = fit(swapped, matrix, config, oracle, images)
@@ -188,7 +188,7 @@ def measured(factors: Factors, device: str) -> dict[str, Any]:
     metrics = evaluate(factors, device=device)
     users = {part: mean_auc(metrics.ranks[part]) for part in PARTS} | {"ndcg@10": ndcg(metrics.ranks["all"], 10)}
     return {
-        "encoded": int(factors.about.get("encoded", 0)),
+        "encoded": factors.record.encoded,
         "summary": metrics.summary(),
         "users": {name: [round(float(v), 9) for v in values] for name, values in users.items()},
         "scores_unseen": metrics.scores_unseen,

@@ -90,11 +90,11 @@ def compare_on(
         row = row_of(method, cells, users[method.name], spent, known, features, untrained)
         rows.append(row | {"config": config.to_json()})
     for name, factors in fitted.items():
-        about, nothing = factors.about, {"seconds": 0.0, "images": 0}
+        record, nothing = factors.record, {"seconds": 0.0, "images": 0}
         told = fitted_cell(name, factors, folder, options.device, published)
         users[name] = users_of([told])
-        row = row_of(Method(name, str(about.get("model", "")), ""), [told], users[name], nothing, known, None, False)
-        rows.append(row | {"config": about.get("config", {}), "file": str(options.fitted[name])})
+        row = row_of(Method(name, record.model, ""), [told], users[name], nothing, known, None, False)
+        rows.append(row | {"config": record.config, "file": str(options.fitted[name])})
     return {
         "data": data.name,
         "title": data.title,
