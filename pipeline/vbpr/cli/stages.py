@@ -143,7 +143,6 @@ def train(
     from ..data.dataset import Dataset
     from ..data.split import SplitConfig
     from ..stores.features.store import stores_of
-    from ..stores.model.about import first_curve
     from ..training.configure import configure, refuse_idle
     from ..training.train import train as run
 
@@ -175,15 +174,12 @@ def train(
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
     done = run(dataset, stores, options, out, SplitConfig(split, min_interactions, k_core, split_seed))
-    f = done.factors
+    f, record = done.factors, done.factors.record
     print(
-        f"{done.path}: {f.about['title']} on {dataset.title}, {len(f.user_ids):,} users, {len(f.item_ids):,} items, "
+        f"{done.path}: {record.title} on {dataset.title}, {len(f.user_ids):,} users, {len(f.item_ids):,} items, "
         f"{f.train.nnz:,} train interactions, {done.seconds:.1f} s"
     )
-    print(
-        f"split: {f.about['split']}"
-        + (f" ({counted(f.about['dropped_users'], 'user')})" if f.about["dropped_users"] else "")
-    )
+    print(f"split: {record.split}" + (f" ({counted(record.dropped_users, 'user')})" if record.dropped_users else ""))
     if strangers := int((f.train.getnnz(axis=1) == 0).sum()):
         print(f"{counted(strangers, 'user')} without train interactions, given the mean of the others' tastes")
     if done.without_features:
@@ -193,7 +189,7 @@ def train(
         )
         if any(name != name.strip() for name in done.without_features):
             print("some of these ids have spaces around them, which makes them other ids; take the spaces off")
-    curve = first_curve(f.about)
+    curve = record.first_curve()
     if curve and f.validation.nnz:
         best = max(curve, key=lambda point: point["auc"])
         of = " of the visual part" if "part" in best else ""
@@ -226,7 +222,7 @@ def evaluate(
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)
-        data, rule = (factors.about.get(key, "not on record") for key in ("data", "split"))
+        data, rule = (on_record or "not on record" for on_record in (factors.record.data, factors.record.split))
         digest = factors.split_digest()
         told = {"file": str(path), "held": held, "split": rule, "split_digest": digest}
         summaries.append(told | run(factors, held, device, users=users).summary())
