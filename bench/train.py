@@ -24,7 +24,7 @@ from vbpr.training.config import TrainConfig
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
-from vbpr.training.models.bpr.gradients import difference
+from vbpr.training.models.bpr.terms import difference
 
 MODES: dict[str, dict[str, Any]] = {"own negative each": OWN_NEGATIVES, "default": {}}
 # What grows twofold: users, items, interactions.

@@ -1,11 +1,17 @@
-"""The commands that the documents show are commands that exist, with options that exist."""
+"""The commands that the documents show are commands that exist, with options that exist, and these are as declared."""
+
+import inspect
 
 import pytest
 import typer.main
 
 from commands import shown
 from conftest import ROOT
+from vbpr import extract
 from vbpr.cli import app
+from vbpr.extraction.config import AUTOENCODER, ENCODING
+from vbpr.networks.cae_training import train_autoencoder
+from vbpr.training.config import OPTIONS, fields_of
 from vbpr.training.configure import configure
 from vbpr.training.models import MODELS
 
@@ -42,16 +48,49 @@ def test_the_check_itself_refuses_what_does_not_exist(line):
         check(line.split())
 
 
-def test_the_table_of_options_has_the_defaults():
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
-    lines = text[text.index("| option | |") :].split("\n\n")[0].splitlines()
-    models = [cell.strip(" `") for cell in lines[0].split("|")[3:-1]]
-    assert models == ["visual", "vbpr", "hybrid", "bprmf"]
-    for line in lines[2:]:
-        option, _, *values = [cell.strip(" `") for cell in line.split("|")[1:-1]]
-        field = option.removeprefix("--").replace("-", "_")
-        for model, value in zip(models, values, strict=True):
-            own = getattr(configure(model), field)
-            assert value == (
-                "-" if field not in MODELS[model].reads else f"{own:g}" if isinstance(own, float) else str(own)
-            )
+def cell(model, field):
+    """A model's own value of an option, as a file of options has it; a dash where the model does not look at it."""
+    value = getattr(configure(model), field)
+    if field not in MODELS[model].reads:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def table_of_options():
+    """Every option of training as it is declared, with the defaults of each model that reads more than a seed."""
+    models = [name for name, model in MODELS.items() if model.reads - {"seed"}]
+    flags = {flag for parameter in GROUP.commands["train"].params for flag in parameter.opts}
+    lines = [f"| option | | {' | '.join(f'`{name}`' for name in models)} |", "|---" * (len(models) + 2) + "|"]
+    for name, declared in OPTIONS.items():
+        if name not in ("model", "identity"):
+            option = f"`{declared.flag}`" if declared.flag in flags else name
+            lines.append(f"| {option} | {declared.help} | {' | '.join(cell(model, name) for model in models)} |")
+    return "\n".join(lines)
+
+
+def test_the_table_of_options_is_what_is_declared():
+    assert table_of_options() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_an_option_is_for_the_command_line_or_for_files_and_one_group_has_it():
+    flags = {flag for parameter in GROUP.commands["train"].params for flag in parameter.opts}
+    kept = {
+        "item_bias",
+        "visual_bias",
+        "history",
+        "history_factors",
+        "joint",
+        "unit",
+        "identity",
+    }  # in files and Python
+    for name, declared in OPTIONS.items():
+        assert declared.help and name in fields_of(declared.group)
+        assert (declared.flag in flags) != (declared.file_only or name in kept), name
+    for model in MODELS.values():
+        assert set(model.defaults) <= set(OPTIONS) and model.reads <= set(OPTIONS)
+
+
+def test_extract_has_the_defaults_that_are_declared():
+    encoding, autoencoder = (inspect.signature(function).parameters for function in (extract, train_autoencoder))
+    for options, function in ((ENCODING, encoding), (AUTOENCODER, autoencoder)):
+        assert {o.name: o.default for o in options} == {o.name: function[o.name].default for o in options}

@@ -85,13 +85,24 @@ def test_every_module_pins_its_names():
 
 
 def test_help_starts_at_once_and_without_torch():
+    heavy = ("torch", "timm", "faiss", "h5py", "scipy", "pyarrow", "numpy")
     code = "import sys, vbpr.cli\ntry: vbpr.cli.app(['--help'])\nexcept SystemExit: pass\n" + (
-        "print('HEAVY', [m for m in ('torch', 'timm', 'faiss', 'h5py', 'scipy', 'pyarrow') if m in sys.modules])"
+        f"print('HEAVY', [m for m in {heavy} if m in sys.modules])"
     )
     started = time.monotonic()
     done = run_python("-c", code)
     assert done.returncode == 0 and "HEAVY []" in done.stdout, done.stdout + done.stderr
     assert time.monotonic() - started < 5  # a generous bound: machines are busy
+
+
+def test_options_are_declared_without_torch():
+    code = """
+import vbpr.extraction.config
+from vbpr import TrainConfig
+print(TrainConfig(dim=8).dim)
+"""
+    done = run_python("-c", WITHOUT.format(names=("torch",)) + code)
+    assert done.stdout.split() == ["8"], done.stdout + done.stderr
 
 
 WITHOUT = """

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -12,6 +13,7 @@ from conftest import PROVENANCE
 from small import made
 from vbpr import Dataset, Factors, FeatureStore, Nearest, VbprError, configure, extract, train
 from vbpr.answers import index_kinds
+from vbpr.answers.copies import distinct
 from vbpr.answers.index_file import digest_of, index_path
 from vbpr.answers.index_kinds import among, build, choose
 from vbpr.base.hdf5 import read_strings, read_text, write_text
@@ -70,6 +72,71 @@ def test_the_kind_changes_at_its_limits():
         choose(*size)[0] for size in ((50_000, 64), (50_001, 64), (4_000_000, 8), (4_000_001, 8), (4_000_000, 2048))
     ]
     assert kinds == ["flat", "hnsw", "hnsw", "ivfpq", "ivfpq"]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_identical_items_hide_no_other_and_all_are_answers(kind, wide, monkeypatch):
+    """As of a shop where every fifth item shows the same "no photo", and came first."""
+    monkeypatch.setattr(index_kinds, "AXES", 20 if wide else 128)
+    monkeypatch.setattr(vbpr.answers.nearest, "SUBSET", 0)
+    others = clustered(4000)
+    others[3000:3010] = others[2000]
+    vectors = np.concatenate([np.repeat(clustered(1, seed=5), 1000, 0), others])
+    near, rest = near_of(vectors, kind), np.setdiff1d(np.arange(1000, 5000), [3000, *range(4000, 4010)])
+    assert near.index.ntotal == 1 + 4000 - 10 and "; 1,009 look exactly like others" in near.reason
+    assert near.recall >= 0.99
+    itself = near.search_many(near.rows(rest), 1)[0][:, 0]
+    assert (itself == rest).mean() > (0.999 if kind == "hnsw" else 0.99)
+    np.testing.assert_allclose(near.rows(np.arange(5000)), vectors, atol=2e-3)
+    items, scores = near.search_many(vectors[[0, 3000]], 1500)
+    assert items[0, :1000].tolist() == list(range(1000)) and (scores[0, :1000] == scores[0, 0]).all()
+    assert items[1, :11].tolist() == [3000, *range(4000, 4010)]
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in items)
+    allowed = np.arange(5000) % 2 == 1
+    items = near.search_many(vectors[[0, 3000]], 600, allowed)[0]
+    assert items[0, :500].tolist() == list(range(1, 1000, 2)) and items[1, :5].tolist() == list(range(4001, 4010, 2))
+    assert allowed[items[items >= 0]].all()
+    new = clustered(1, seed=6)[0]
+    more = near.extended(np.array(["a", "b", "c"]), np.stack([vectors[0], new, new]), "x")
+    assert more.index.ntotal == near.index.ntotal + 1 and len(more.vectors) == 5003
+    assert more.search(vectors[:1], 1001)[-1][0] == "a" and {i for i, _ in more.search(new[None], 2)} == {"b", "c"}
+    plain = near_of(others[:2000], kind)
+    assert plain.row_of is None and plain.extended(np.array(["b"]), new[None], "x").row_of is None
+
+
+def test_vectors_are_compared_as_numbers_and_number_by_number():
+    rows = np.array([[0, 1], [-0.0, 1], [1, 0], [0, 1], [1, 0], [2, 2]], np.float32)
+    firsts, which = distinct(rows)
+    assert firsts.tolist() == [0, 2, 5] and which.tolist() == [0, 0, 1, 0, 1, 2]
+    firsts, which = distinct(rows[[0, 2, 5]])
+    assert firsts.tolist() == which.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_an_index_with_copies_is_saved_and_one_without_is_as_ever(model, kind):
+    factors, path = Factors.load(model), index_path(model)
+    near = Nearest.of(model, kind)
+    near.save(path)
+    with h5py.File(path) as handle:
+        assert "row_of" not in handle and near.row_of is None
+    items = factors.items.copy()
+    items[10:14] = items[3]
+    dataclasses.replace(factors, items=items).save(model)
+    near = Nearest.of(model, kind)
+    near.save(path)
+    again = Nearest.open(model, path)
+    assert again.kind == kind and again.index.ntotal == 26
+    np.testing.assert_array_equal(again.row_of, near.row_of)
+    np.testing.assert_array_equal(again.vectors, near.vectors)
+    assert {i for i, _ in again.search(again.query_item("item-03"), 5)} == {
+        "item-03",
+        *(f"item-{n}" for n in range(10, 14)),
+    }
+    with h5py.File(path, "r+") as handle:
+        handle["row_of"][0] = 5
+    with pytest.raises(VbprError, match="damaged or was altered"):
+        Nearest.open(model)
 
 
 @pytest.mark.parametrize("n", [1, 5, 12, 15, 16, 60])

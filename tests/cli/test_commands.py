@@ -104,11 +104,11 @@ def test_data_may_come_from_the_environment(cli, board, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_gone_from_the_environment_hides_no_pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("VBPR_DATA", str(tmp_path / "gone"))
-    assert Dataset.behind({"data": "sample"}).simulated
+    assert Dataset.behind("sample").simulated
     monkeypatch.setenv("VBPR_DATA", str(tmp_path))
-    assert Dataset.behind({"data": "sample"}).path == tmp_path
+    assert Dataset.behind("sample").path == tmp_path
     with pytest.raises(VbprError, match="does not exist"):
-        Dataset.behind({"data": "sample"}, str(tmp_path / "gone"))
+        Dataset.behind("sample", str(tmp_path / "gone"))
 
 
 def test_the_sample_is_known_under_any_path(monkeypatch):

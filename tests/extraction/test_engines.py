@@ -16,9 +16,10 @@ import torch
 from conftest import TINY, board_items
 from vbpr import VbprError, load_backbone
 from vbpr.extraction.engines import Encoder, cuda
-from vbpr.extraction.engines.graphs import in_float32, in_halves, pool_later, tiles
+from vbpr.extraction.engines.graphs import in_float32, in_halves, pool_later, split_group_norms, tiles
 from vbpr.extraction.engines.torch_cpu import TorchRunner
-from vbpr.networks.prepare import prepare
+from vbpr.networks.backbone import finish
+from vbpr.networks.prepare import Preprocessing, prepare
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
@@ -196,6 +197,98 @@ def test_features_do_not_depend_on_the_batch_and_equal_eager(engine):
     assert 0 < np.linalg.norm(fast - expected) <= 0.05 * np.linalg.norm(expected)
     alone = Encoder(backbone, "cpu", "exact", batch=1)(pixels[:2])
     assert np.linalg.norm(alone - expected[:2]) <= 1e-3 * np.linalg.norm(expected[:2])
+
+
+def backbone_of(module, size=32):
+    """A module as a backbone that takes pixels scaled to [-1, 1]."""
+    half = (0.5, 0.5, 0.5)
+    return finish("made", module, "random", Preprocessing(size, 1.0, "bilinear", half, half))
+
+
+def eager(backbone, pixels):
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    with torch.inference_mode():
+        return backbone.module((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
+
+
+def noise(n, size=32):
+    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+class Lambda(torch.nn.Module):
+    """A convolution in three dimensions over a map's places, as LambdaNetworks have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 3, stride=4)
+        self.over = torch.nn.Conv3d(1, 4, (3, 3, 1), padding=(1, 1, 0))
+
+    def forward(self, x):
+        x = self.first(x).flatten(2).unflatten(2, (8, 8))
+        return self.over(x.permute(0, 2, 3, 1)[:, None]).mean((2, 3)).flatten(1)
+
+
+class Table(torch.nn.Module):
+    """A table of positions, resized to the map that it is added to, as naflexvit and hiera have."""
+
+    def __init__(self, **how):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.places = torch.nn.Parameter(torch.randn(1, 8, 5, 7))
+        self.how = {"size": (8, 8)} | how
+
+    def forward(self, x):
+        places = torch.nn.functional.interpolate(self.places, mode="bicubic", antialias=True, **self.how)
+        return (self.first(x) + places).relu().mean((2, 3))
+
+
+class Groups(torch.nn.Module):
+    """Group normalisation of maps and of rows, with its scale and shift."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Conv2d(3, 24, 4, stride=4)
+        self.norm, self.rows = torch.nn.GroupNorm(6, 24, eps=1e-3), torch.nn.GroupNorm(4, 24)
+        for norm in (self.norm, self.rows):
+            torch.nn.init.uniform_(norm.weight, 0.5, 2)
+            torch.nn.init.normal_(norm.bias)
+
+    def forward(self, x):
+        return self.rows(self.norm(self.first(x)).relu().mean(2)).relu().mean(2)
+
+
+@pytest.mark.parametrize(("engine", "batch"), [("torch", 1), ("torch", 4), ("openvino", 4)])
+@pytest.mark.parametrize("kind", [Lambda, Table, functools.partial(Table, size=None, scale_factor=(1.6, 1.15)), Groups])
+def test_odd_networks_have_the_same_features_by_every_engine(kind, engine, batch):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    backbone, pixels = backbone_of(kind()), noise(3)
+    expected = eager(backbone, pixels)
+    found = Encoder(backbone, "cpu", "exact", engine, batch)(pixels)
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("groups", [1, 3, 12])
+def test_group_norms_are_written_as_simpler_operations(groups):
+    openvino = pytest.importorskip("openvino")
+    torch.manual_seed(0)
+    model, x = torch.nn.GroupNorm(groups, 12, eps=1e-2), torch.randn(2, 12, 5, 3) * 3 + 1
+    torch.nn.init.normal_(model.weight)
+    torch.nn.init.normal_(model.bias)
+    with torch.inference_mode():
+        expected = model(x).numpy()
+    graph = converted(model, x)
+    assert split_group_norms(graph) == 1
+    assert "GroupNormalization" not in [node.get_type_name() for node in graph.get_ordered_ops()]
+    found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gpu_runner_takes_convolutions_in_three_dimensions(cuda_on_cpu):
+    backbone, pixels = backbone_of(Lambda()), noise(3)
+    found = cuda.CudaRunner(backbone, False, 4, cuda_on_cpu).start(pixels)()
+    assert np.linalg.norm(found - eager(backbone, pixels)) < 1e-5 * np.linalg.norm(found)
 
 
 class Stream:

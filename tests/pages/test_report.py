@@ -13,6 +13,7 @@ from vbpr import Dataset, Factors, evaluate, extract
 from vbpr.pages.photos import Photos
 from vbpr.pages.report.plots import curve, plane
 from vbpr.pages.report.report import report
+from vbpr.stores.model.about import About
 from vbpr.stores.model.head import unit_rows
 
 
@@ -120,9 +121,9 @@ def test_an_item_that_looks_like_nothing_has_a_place_too():
 def test_the_curve_is_of_one_part():
     parts = [("visual", 0.8, 3), ("latent", 0.7, 12)]
     points = [{"epoch": e, "auc": auc + e / 1000, "part": part} for part, auc, n in parts for e in range(1, n + 1)]
-    factors = types.SimpleNamespace(about={"curve": points})
+    factors = types.SimpleNamespace(record=About(curve=points))
     assert [mark["auc"] for mark in curve(factors)["marks"]] == [0.801, 0.802, 0.803]
-    factors.about["curve"] = points[:1] * 2
+    factors.record = About(curve=points[:1] * 2)
     assert curve(factors) is None
 
 

@@ -15,7 +15,6 @@ import torch
 from conftest import PROVENANCE, TINY, board_items, board_pairs, write_catalogue
 from vbpr import Dataset, Factors, FeatureStore, Interactions, VbprError, Visual, configure, evaluate, extract, train
 from vbpr.base.stopping import Stopped
-from vbpr.stores.model.about import first_curve
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.item_features import ItemFeatures
 from vbpr.training.model import Diverged
@@ -169,7 +168,7 @@ def test_training_that_diverges_leaves_the_last_good_model(model, board, board_f
     monkeypatch.undo()
     one = run(board, [board_features], tmp_path / "one.h5", model, **parts).factors
     kept = Factors.load(tmp_path / "m.h5")
-    assert first_curve(kept.about) == first_curve(one.about)[:1]
+    assert kept.record.first_curve() == one.record.first_curve()[:1]
     undisturbed, latent = ([p for p in f.about["curve"] if p.get("part") == "latent"] for f in (one, kept))
     assert latent == undisturbed
     assert np.isfinite(kept.users).all()
@@ -204,7 +203,7 @@ def test_a_model_that_is_fitted_twice_forgets_the_first_fault(board, board_featu
     with pytest.raises(Diverged, match="not finite in epoch 2"):
         model.fit(split, features)
     monkeypatch.undo()
-    assert len(first_curve(model.fit(split, features).about)) == 3
+    assert len(model.fit(split, features).record.first_curve()) == 3
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -65,7 +65,7 @@ def add_items(
     with locked(path):
         factors = Factors.load(path)
         if factors.head is None:
-            raise VbprError(f"{path} ({factors.about.get('model')}): {BLIND}")
+            raise VbprError(f"{path} ({factors.record.model or 'nameless'}): {BLIND}")
         saved, index, state = index_path(path), None, ""
         if saved.exists():
             index = Nearest.load(saved, path)  # a stale or damaged one is refused before any work is done
@@ -81,7 +81,7 @@ def add_items(
         if not len(todo):
             return Added([], skipped, [], state, source.others)
         encoder = PhotoEncoder(
-            factors.about.get("features", []), weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
+            factors.record.features, weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
         )
         ids: list[str] = []
         rows: list[tuple[Array, Array]] = []
@@ -106,7 +106,7 @@ def add_items(
             return Added([], skipped, failures, state, source.others)
         vectors, bias = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         names = np.array(ids, np.str_)
-        added = [*factors.about.get("added", []), {"folder": str(Path(folder).resolve()), "items": len(ids)}]
+        added = [*factors.record.added, {"folder": str(Path(folder).resolve()), "items": len(ids)}]
         new = factors.extended(names, vectors, bias)
         dataclasses.replace(new, about=factors.about | {"added": added}).save(path)
         if index is not None:

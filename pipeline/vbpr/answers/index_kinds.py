@@ -11,6 +11,7 @@ import numpy as np
 from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import Progress, console
+from .copies import distinct
 
 KINDS = ("auto", "flat", "hnsw", "ivfpq")
 FLAT_ITEMS, HNSW_ITEMS, HNSW_BYTES = 50_000, 4_000_000, 2**34
@@ -50,29 +51,51 @@ def one_faiss() -> None:
 
 
 def build(vectors: Array, kind: str) -> tuple[Any, dict[str, Any]]:
-    """Build an index (by inner product) and find how hard it must search; what was chosen comes back by name."""
+    """Build an index (by inner product) and find how hard it must search; what was chosen comes back by name, as
+    `Nearest` keeps it.
+
+    Approximate kinds hold each distinct vector once; `row_of` (n,) int64 then tells which is whose.
+    """
     one_faiss()
     if kind not in KINDS:
         raise VbprError(f"--kind {kind} is not known; choose from {', '.join(KINDS)}")
     n, dim = vectors.shape
     kind, reason = choose(n, dim) if kind == "auto" else (kind, "as asked for")
-    if kind == "ivfpq" and n < PQ_ITEMS:
-        kind, reason = "flat", f"{n:,} items: fewer than the {PQ_ITEMS} that the codes of ivfpq are learnt from"
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    index, held = BUILDERS[kind](vectors), 0 if kind == "flat" else min(SAMPLE, n // 10)
-    rest, queries = vectors[: n - held], vectors[n - held :]
-    fill(index, rest, kind)
-    if not held:
-        return index, {"kind": kind, "effort": 0 if kind == "flat" else 64, "reason": reason, "recall": 1.0}
+    vectors, row_of = np.ascontiguousarray(vectors, np.float32), None
+    firsts, rows = (np.arange(n), np.arange(n)) if kind == "flat" else distinct(vectors)
+    if kind == "ivfpq" and len(firsts) < PQ_ITEMS:
+        reason = f"{len(firsts):,} items: fewer than the {PQ_ITEMS} that the codes of ivfpq are learnt from"
+        kind, firsts = "flat", np.arange(n)
+    if len(firsts) < n:
+        reason = f"{reason}; {n - len(firsts):,} look exactly like others"
+        vectors, row_of = vectors[firsts], rows
+    held = 0 if kind == "flat" else min(SAMPLE, len(vectors) // 10)
     # As queries, items that the index does not have yet: it finds those that it has with less effort than a new photo.
-    exact = among(queries, rest, np.arange(len(rest)), 10)[0]
+    index, rest, queries = BUILDERS[kind](vectors), vectors[: len(vectors) - held], vectors[len(vectors) - held :]
+    fill(index, rest, kind)
+    effort, recall = 0 if kind == "flat" else 64, 1.0
+    if held:
+        effort, recall = tuned(index, kind, rest, queries)
+        index.add(queries)
+    return index, {"kind": kind, "effort": effort, "reason": reason, "recall": recall, "row_of": row_of}
+
+
+def tuned(index: Any, kind: str, vectors: Array, queries: Array) -> tuple[int, float]:
+    """The least effort at which an index of these vectors reaches `RECALL` for these queries, and its recall@10.
+
+    Found is what scores as high as the tenth by exact search: of items that score alike, any will do.
+    """
+    exact = among(queries, vectors, np.arange(len(vectors)), 10)[1]
+    wanted = np.isfinite(exact).sum(1)
+    floor = np.take_along_axis(exact, wanted[:, None] - 1, 1)
+    floor -= 1e-6 * np.maximum(1, np.abs(floor))  # sums of other orders
     for effort in EFFORTS[kind]:
-        found = index.search(queries, 10, params=parameters(index, kind, effort, None))[1]
-        recall = float(np.mean([np.isin(e[e >= 0], f).mean() for e, f in zip(exact, found, strict=True)]))
+        listed = index.search(queries, 10, params=parameters(index, kind, effort, None))[1]
+        scores = np.where(listed < 0, -np.inf, np.einsum("qd,qkd->qk", queries, vectors[listed]))
+        recall = float(np.mean((scores >= floor).sum(1) / wanted))
         if recall >= RECALL:
             break
-    index.add(queries)
-    return index, {"kind": kind, "effort": effort, "reason": reason, "recall": recall}
+    return effort, recall
 
 
 def fill(index: Any, vectors: Array, kind: str) -> None:
@@ -179,4 +202,53 @@ def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Arr
     return found, scores
 
 
-__all__ = ["KINDS", "among", "build", "one_faiss", "parameters"]
+def reconstructed(index: Any, rows: Array) -> Array:
+    """(m, K) vectors of an index at these rows, as float16 keeps them where it decides among candidates."""
+    import faiss
+
+    store = faiss.downcast_index(index)
+    if isinstance(store, faiss.IndexRefine):
+        store = faiss.downcast_index(store.refine_index)
+    return np.asarray(store.reconstruct_batch(np.asarray(rows, np.int64)))
+
+
+def searched(index: Any, kind: str, effort: int, queries: Array, k: int, allowed: Array | None) -> tuple[Array, Array]:
+    """For queries (q, K): (q, k) rows of an index and their scores, best first; -1 where there are no more.
+
+    Args:
+        effort: that it was tuned to. allowed: (rows,) bool, those that may come back; None for all.
+    """
+    import faiss
+
+    effort, selector = max(effort, k), None
+    if allowed is not None:
+        bits = np.packbits(allowed, bitorder="little")
+        selector = faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(bits))
+        # an approximate search meets only so many allowed items: look at more where fewer are allowed
+        effort = min(4096, int(effort * len(allowed) / max(1, int(allowed.sum()))))
+    scores, rows = index.search(queries, k, params=parameters(index, kind, effort, selector))
+    return rows, scores
+
+
+def appended(index: Any, kind: str, row_of: Array | None, n: int, vectors: Array) -> tuple[Any, Array | None]:
+    """A copy of an index of n items with vectors appended, and its `row_of`; copies of what it has are not added."""
+    import faiss
+
+    index = faiss.clone_index(index)
+    if kind == "flat":
+        index.add(vectors)
+        return index, row_of
+    firsts, place = distinct(vectors)
+    new = vectors[firsts]
+    nearest = searched(index, kind, 64, new, 1, None)[0][:, 0]
+    held = reconstructed(index, np.maximum(nearest, 0))
+    exact = new.astype(np.float16) if isinstance(faiss.downcast_index(index), faiss.IndexRefine) else new
+    same = np.abs(held - exact).max(1) <= 1e-5 * np.abs(exact).max(1)  # a product's last bits hang on the batch
+    same &= nearest >= 0
+    rows = np.where(same, nearest, index.ntotal + np.cumsum(~same) - 1)[place]
+    plain = row_of is None and np.array_equal(rows, np.arange(n, n + len(vectors)))
+    index.add(new[~same])
+    return index, None if plain else np.concatenate([np.arange(n) if row_of is None else row_of, rows])
+
+
+__all__ = ["KINDS", "among", "appended", "build", "one_faiss", "reconstructed", "searched"]

@@ -1,15 +1,11 @@
 """The items nearest to items or photos, with FAISS, by a model's item vectors or by raw features.
 
-    near = Nearest.of("artifacts/inc.model.h5"); near.search(near.query_item("B00A1"), k=10)
-    near.save("artifacts/inc.model.index"); Nearest.open("artifacts/inc.model.h5")     # uses the saved index
-
-An index file is HDF5 of ours: FAISS's bytes, the ids, what made it, a digest of all that, and one of the model file.
-FAISS itself loads most damaged indexes without a word, so its bytes are not handed to it before the digest is right.
+near = Nearest.of("artifacts/inc.model.h5"); near.search(near.query_item("B00A1"), k=10)
+near.save("artifacts/inc.model.index"); Nearest.open("artifacts/inc.model.h5")     # uses the saved index
 """
 
 import dataclasses
 import functools
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,15 +15,16 @@ import numpy as np
 
 from ..base.arrays import Array, Strings
 from ..base.errors import VbprError, some
-from ..base.files import digest, replacing_h5
-from ..base.hdf5 import kind_of, write_strings, write_text
+from ..base.files import digest
+from ..base.hdf5 import kind_of
 from ..base.progress import console
 from ..stores.features.store import FeatureStore
 from ..stores.model.factors import BLIND, Factors
 from ..stores.model.head import unit_rows
 from ..stores.model.lookup import at_least_one, index_of, indices_of, mask_of
-from .index_file import digest_of, index_path, read_index
-from .index_kinds import among, build, one_faiss, parameters
+from .copies import allowed_rows, expanded, members_of
+from .index_file import index_path, read_index, write_index
+from .index_kinds import among, appended, build, one_faiss, reconstructed, searched
 
 METRICS = ("cosine", "inner")
 ROWS = 4096  # of features read at a time
@@ -53,6 +50,7 @@ class Nearest:
         kind: flat, hnsw or ivfpq. metric: cosine or inner. effort: efSearch of hnsw, nprobe of ivfpq.
         reason: why this kind, in words. recall: recall@10 against exact search, measured when it was built.
         source: digest of the file that it was made from.
+        row_of: (n,) int64, which vector of `index` each item has, where some have the same; None: each has its own.
     """
 
     item_ids: Strings
@@ -67,6 +65,7 @@ class Nearest:
     reason: str = ""
     recall: float = 1.0
     source: str = ""
+    row_of: Array | None = None
 
     @classmethod
     def of(cls, path: Path | str, kind: str = "flat", metric: str = "cosine") -> "Nearest":
@@ -109,35 +108,27 @@ class Nearest:
         one_faiss()
         import faiss
 
-        data, ids, about = read_index(saved, str(path))
+        data, ids, about, row_of = read_index(saved, str(path))
         if about["source"] != digest(path):
             raise Stale(
                 f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
             )
         index = faiss.deserialize_index(data)
         made = of_features(FeatureStore(path)) if kind_of(path) == "features" else of_model(Factors.load(path))
-        return cls(ids, index, **made, **about)
+        return cls(ids, index, **made, **about, row_of=row_of)
 
     def save(self, path: Path | str) -> None:
         """Write the index file, atomically."""
         import faiss
 
         about = {key: getattr(self, key) for key in ("kind", "metric", "effort", "reason", "recall", "source")}
-        data = faiss.serialize_index(self.index)
-        with replacing_h5(path, "index", data.nbytes + self.item_ids.nbytes) as handle:
-            write_text(handle, "about", json.dumps(about))
-            write_text(handle, "digest", digest_of(data, self.item_ids, about))
-            handle.create_dataset("faiss", data=data)
-            write_strings(handle, "item_ids", self.item_ids)
+        write_index(path, faiss.serialize_index(self.index), self.item_ids, about, self.row_of)
 
     def extended(self, item_ids: Strings, vectors: Array, source: str) -> "Nearest":
         """A copy of this index with items appended, of the model file with digest `source`."""
-        import faiss
-
-        index = faiss.clone_index(self.index)
-        index.add(self._as_indexed(vectors))
+        index, row_of = appended(self.index, self.kind, self.row_of, len(self.item_ids), self._as_indexed(vectors))
         ids = np.concatenate([self.item_ids, item_ids])
-        return dataclasses.replace(self, index=index, item_ids=ids, source=source)
+        return dataclasses.replace(self, index=index, item_ids=ids, source=source, row_of=row_of)
 
     @functools.cached_property
     def gpu(self) -> Any:
@@ -156,19 +147,18 @@ class Nearest:
     def by_gpu(self, queries: Array, k: int) -> tuple[Array, Array] | None:
         """What a search on the GPU answers; None where there is none, or no room for the queries."""
         with GPU:
+            if self.gpu is None:
+                return None
             try:
-                return None if self.gpu is None else self.gpu.search(queries, k)
+                scores, rows = self.gpu.search(queries, k)
             except RuntimeError:
                 return None
+        return rows, scores
 
     def rows(self, at: Array) -> Array:
         """(n, K) the indexed vectors at these positions (as float16 keeps them, where it decides among candidates)."""
-        import faiss
-
-        store = faiss.downcast_index(self.index)
-        if isinstance(store, faiss.IndexRefine):
-            store = faiss.downcast_index(store.refine_index)
-        return np.asarray(store.reconstruct_batch(np.asarray(at, np.int64)))
+        at = np.asarray(at, np.int64)
+        return reconstructed(self.index, at if self.row_of is None else self.row_of[at])
 
     @property
     def vectors(self) -> Array:
@@ -234,34 +224,34 @@ class Nearest:
         Raises:
             VbprError: queries of another K, or not finite; k is not positive; `allowed` is no mask.
         """
-        import faiss
-
         queries = np.ascontiguousarray(queries, np.float32)
         if queries.ndim != 2 or queries.shape[1] != self.index.d:
             raise VbprError(f"queries are vectors of {self.index.d} numbers, (q, {self.index.d}); got {queries.shape}")
         if not np.isfinite(queries).all():
             raise VbprError("a query holds numbers that are not finite")
         at_least_one(k)
-        k, allowed = min(k, len(self.item_ids)), None if allowed is None else mask_of(allowed, len(self.item_ids))
+        k, rows = min(k, len(self.item_ids)), None
+        if allowed is not None:
+            allowed = rows = mask_of(allowed, len(self.item_ids))
+            candidates = np.flatnonzero(allowed)
+            if len(candidates) <= SUBSET:
+                return among(queries, self.rows(candidates), candidates, k)
+            if self.row_of is not None:
+                rows = allowed_rows(self.row_of, allowed, self.index.ntotal)
         wide = max(k, 10)  # for fewer, approximate search would look at fewer candidates than it was tuned with
-        if allowed is None:
-            large = queries.size * len(self.item_ids) >= GPU_WORK
-            answer = self.by_gpu(queries, wide) if large and wide <= GPU_K else None
-            if answer is None:
-                how = parameters(self.index, self.kind, max(self.effort, wide), None)
-                answer = self.index.search(queries, wide, params=how)
-            scores, found = answer
-            return found[:, :k], scores[:, :k]
-        candidates = np.flatnonzero(allowed)
-        if len(candidates) <= SUBSET:
-            return among(queries, self.rows(candidates), candidates, k)
-        bits = np.packbits(allowed, bitorder="little")
-        chosen = faiss.IDSelectorBitmap(len(self.item_ids), faiss.swig_ptr(bits))
-        # an approximate search meets only so many allowed items: look at more where fewer are allowed
-        effort = min(4096, int(max(self.effort, wide) * len(allowed) / len(candidates)))
-        how = parameters(self.index, self.kind, effort, chosen)
-        scores, found = self.index.search(queries, wide, params=how)
-        return found[:, :k], scores[:, :k]
+        large = rows is None and wide <= GPU_K and queries.size * len(self.item_ids) >= GPU_WORK
+        listed, scores = (large and self.by_gpu(queries, wide)) or searched(
+            self.index, self.kind, self.effort, queries, wide, rows
+        )
+        if self.row_of is not None:
+            members = self._members if allowed is None else members_of(self.row_of, allowed)
+            return expanded(listed, scores, k, members)
+        return listed[:, :k], scores[:, :k]
+
+    @functools.cached_property
+    def _members(self) -> tuple[Array, Array]:
+        assert self.row_of is not None
+        return members_of(self.row_of)
 
     def search_items(
         self, item_ids: Sequence[str], k: int = 10, allowed: Array | None = None, block: int = 4096
@@ -304,19 +294,19 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
     factors = Factors.load(path)
     if not factors.items.shape[1]:
         raise VbprError(
-            f"{path} is a {factors.about.get('model')} model: it has no item vectors to compare; use "
+            f"{path} is a {factors.record.model or 'nameless'} model: it has no item vectors to compare; use "
             "--model visual, or give the feature file"
         )
     return factors.item_ids, factors.items, of_model(factors)
 
 
 def of_model(factors: Factors) -> dict[str, Any]:
-    about, head = factors.about, factors.head
+    record, head = factors.record, factors.head
     return {
-        "backbone": about.get("features", []),
+        "backbone": record.features,
         "encode": head and (lambda features: head(features)[0]),
-        "data": about.get("data", ""),
-        "added": about.get("added", []),
+        "data": record.data,
+        "added": record.added,
     }
 
 

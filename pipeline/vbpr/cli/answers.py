@@ -1,13 +1,16 @@
 """`vbpr recommend`, `similar`, `index` and `add-items`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..base.errors import VbprError, counted, some
 from .options import Allowed, Category, Data, Device, Grid, Json, OnePer, Weights
 from .output import tell_next, tell_others, tells_json
+
+if TYPE_CHECKING:
+    from ..answers.answer import Answer
 
 
 @tells_json
@@ -38,16 +41,9 @@ def recommend(
     grid: Grid = None,
 ) -> Any:
     """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
-    import time
-
-    from ..answers.filters import allowed as allow
-    from ..answers.filters import groups_of, read_known
-    from ..base.targets import check_table
-    from ..data.dataset import Dataset
-    from ..pages.grid import Row, check_grid, save_grid
-    from ..pages.photos import Photos
-    from ..pages.terminal import print_items
-    from ..stores.model.factors import Factors
+    from ..answers.recommend import recommend as run
+    from ..answers.recommend import recommend_to_many
+    from ..pages.grid import check_grid
 
     if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
@@ -55,67 +51,32 @@ def recommend(
     if held_out and (seen or liked or image):
         raise VbprError("--held-out is for a known user's list without what the user has; leave it out, or the others")
     check_grid(grid)
-    factors = Factors.load(model)
-    dataset = Dataset.behind(factors.about, data)
-    columns = dataset.items() if category is not None or one_per is not None else {}
-    groups = None if one_per is None else groups_of(factors.item_ids, columns, one_per)
-    mask = allow(factors.item_ids, columns, category, read_known(allowed, factors.item_ids) if allowed else None)
-    if held_out:
-        factors = factors.before_holding_out()
+    filters: dict[str, Any] = {"category": category, "allowed": allowed, "one_per": one_per, "data": data}
     if users is not None or everyone:
         if out is None:
             raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
-        check_table(out)
         if diversity or grid or json_out:
             idle = "--diversity" if diversity else "--grid" if grid else "--json"
             raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
-        many = None if users is None else factors.user_indices(read_known(users, factors.user_ids, "users"))
-        started = time.monotonic()
-        rows = factors.write_recommendations(out, k, many, seen, mask, groups)
-        count, seconds = len(factors.user_ids) if many is None else len(many), time.monotonic() - started
-        print(f"{out}: {counted(rows, 'row')} for {counted(count, 'user')}, {count / max(seconds, 1e-9):,.0f} users/s")
+        done = recommend_to_many(model, out, users, k, seen=seen, held_out=held_out, **filters)
+        rate = done.queries / max(done.seconds, 1e-9)
+        print(f"{out}: {counted(done.rows, 'row')} for {counted(done.queries, 'user')}, {rate:,.0f} users/s")
         return None
     if out is not None:
         raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
-    photos = Photos(dataset, factors.about.get("added", []))
-    if user is not None:
-        at = factors.user_index(user)
-        took, simulated = factors.seen_by(at), " (a simulated shopper)" if factors.about.get("simulated") else ""
-        who, heading = f"{user}{simulated}", f"what {user}{simulated} took"
-        items, scores = factors.recommend(at, k, seen, allowed=mask, diversity=diversity, groups=groups)
-    else:
-        took = factors.item_indices(list(dict.fromkeys(liked or [])))
-        parts = [factors.items[took]]
-        if image:
-            from ..extraction.photos import encode_photos
-
-            parts.append(factors.encoded(encode_photos(image, factors.about.get("features", []), weights)))
-        who, heading = "someone who likes these", "liked"
-        items, scores = factors.choose(
-            factors.fold_in(*parts),
-            k,
-            exclude=None if seen else took,
-            allowed=mask,
-            diversity=diversity,
-            groups=groups,
-        )
-    ids = factors.item_ids[items].tolist()
-    names = photos.titles(ids)
-    print_items(f"for {who}", ids, scores.tolist(), names, "score")
-    if grid:
-        for path in image or []:
-            photos.add(path)
-        old = factors.item_ids[took].tolist() + [str(path) for path in image or []]
-        save_grid(
-            grid,
-            [Row(f"{heading} ({len(old)})", old[:20]), Row(f"recommended by {factors.about.get('title')}", ids)],
-            photos,
-        )
-        print(f"pictures: {grid}")
-    asked = (
-        {"user": user} if user is not None else {"liked": liked or [], "images": [str(path) for path in image or []]}
+    answer = run(
+        model,
+        user,
+        k,
+        liked=liked or [],
+        images=image or [],
+        weights=weights,
+        seen=seen,
+        held_out=held_out,
+        diversity=diversity,
+        **filters,
     )
-    return {**asked, "items": [{"item_id": i, "score": float(s)} for i, s in zip(ids, scores, strict=True)]}
+    return show(answer, grid, image)
 
 
 def index(
@@ -165,50 +126,30 @@ def similar(
     grid: Grid = None,
 ) -> Any:
     """The items nearest to items or photos."""
-    from ..answers.everyone import write_answers
-    from ..answers.filters import allowed as allow
-    from ..answers.filters import read_known
-    from ..answers.nearest import Nearest
-    from ..base.targets import check_table
-    from ..data.dataset import Dataset
-    from ..extraction.photos import encode_photos
-    from ..pages.grid import Row, check_grid, save_grid
-    from ..pages.photos import Photos
-    from ..pages.terminal import print_items
+    from ..answers.similar import similar as run
+    from ..answers.similar import similar_to_many
+    from ..pages.grid import check_grid
 
     if sum([bool(item), bool(image), items is not None]) != 1:
         raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
     refuse_weights(weights, image)
     check_grid(grid)
+    filters: dict[str, Any] = {
+        "category": category,
+        "allowed": allowed,
+        "unseen_by": unseen_by,
+        "index": index,
+        "data": data,
+    }
     if items is not None:
         if out is None or grid or json_out:
             raise VbprError("--items writes a table; give --out NAME.parquet or NAME.csv, without --grid and --json")
-        check_table(out)
-    elif out is not None:
-        raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
-    near = Nearest.open(file, index)
-    photos = Photos(Dataset.behind({"data": near.data}, data), near.added)
-    mask = allow(near.item_ids, photos.data.items(), category, read_known(allowed, near.item_ids) if allowed else None)
-    if unseen_by is not None:
-        mask = near.not_taken(file, unseen_by, mask)
-    if items is not None and out is not None:
-        asked = read_known(items, near.item_ids)
-        rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
-        print(f"{out}: {counted(rows, 'row')} for {counted(len(asked), 'item')}")
+        done = similar_to_many(file, out, items, k, **filters)
+        print(f"{out}: {counted(done.rows, 'row')} for {counted(done.queries, 'item')}")
         return None
-    queries = item or [str(path) for path in image or []]
-    query = near.query_item(*item) if item else near.query_photos(encode_photos(image or [], near.backbone, weights))
-    found = near.search(query, k, leave_out=item, allowed=mask)
-    ids, scores = [i for i, _ in found], [s for _, s in found]
-    names = photos.titles(ids)
-    print_items(f"like {', '.join(queries)}", ids, scores, names, near.metric)
-    if grid:
-        for path in image or []:
-            photos.add(path)
-        save_grid(grid, [Row("query", queries), Row("nearest", ids)], photos)
-        print(f"pictures: {grid}")
-    query_of = queries[0] if len(queries) == 1 else queries
-    return {"query": query_of, "items": [{"item_id": i, near.metric: s} for i, s in found]}
+    if out is not None:
+        raise VbprError("--out is for --items; --json FILE or --grid FILE keeps what one query finds")
+    return show(run(file, item or [], k, images=image or [], weights=weights, **filters), grid, image)
 
 
 def add_items(
@@ -233,6 +174,22 @@ def add_items(
     tell_others(done.others)
     if done.index:
         print(f"index: {done.index} has them too")
+
+
+def show(answer: "Answer", grid: Path | None, image: list[Path] | None) -> dict[str, Any]:
+    """Print an answer, draw it where that was asked for, and return it as JSON."""
+    from ..pages.grid import Row, save_grid
+    from ..pages.photos import Photos
+    from ..pages.terminal import print_items
+
+    photos = Photos(answer.data, answer.added)
+    print_items(answer.title, answer.item_ids, answer.scores, photos.titles(answer.item_ids), answer.metric)
+    if grid:
+        for path in image or []:
+            photos.add(path)
+        save_grid(grid, [Row(answer.given_as, answer.given), Row(answer.listed_as, answer.item_ids)], photos)
+        print(f"pictures: {grid}")
+    return answer.to_json()
 
 
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:

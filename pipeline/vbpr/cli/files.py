@@ -58,7 +58,7 @@ def print_index(file: Path) -> None:
     """What an index holds, and what made it."""
     from ..answers.index_file import read_index
 
-    data, ids, about = read_index(file)
+    data, ids, about, _ = read_index(file)
     print(f"{file}: index, {len(ids):,} items, {data.nbytes / 2**20:,.1f} MB")
     for key, value in about.items():
         print(f"  {key}: {value}")

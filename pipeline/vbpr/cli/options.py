@@ -1,9 +1,54 @@
-"""Options that several commands have."""
+"""Options of commands: those that several have, and those that a stage declares."""
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ..base.options import Option
+from ..training.config import OPTIONS as TRAINING
+
+
+def takes(into: str, options: Iterable[Option]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A command whose parameter `into`, a dictionary of these options' values by name, is an option each for people.
+
+    They stand where `into` stands. A path becomes text, as it is kept in files.
+    """
+    named = {option.flag.strip("-").replace("-", "_"): option for option in options}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def run(**values: Any) -> Any:
+            given = {option.name: values.pop(name) for name, option in named.items()}
+            return command(**values, **{into: {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}})
+
+        signature = inspect.signature(command)
+        parameters = [
+            new
+            for old in signature.parameters.values()
+            for new in ([shown(name, option) for name, option in named.items()] if old.name == into else [old])
+        ]
+        vars(run)["__signature__"] = signature.replace(parameters=parameters)
+        return run
+
+    return decorate
+
+
+def shown(name: str, option: Option) -> inspect.Parameter:
+    """An option as typer reads it."""
+    bounds: dict[str, Any] = {"min": option.least, "max": option.most} if option.ranged else {}
+    default = typer.Option(option.default, option.flag, help=option.help, **bounds)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option.type)
+
+
+def optional(option: Option, **changes: Any) -> Option:
+    """An option that may be left out: None, and what it then is depends on others."""
+    return replace(option, **{"type": option.type | None, "default": None, **changes})
+
 
 Data = Annotated[
     str | None,
@@ -13,12 +58,10 @@ Data = Annotated[
         "[default: $VBPR_DATA, else what the file records, else sample]",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto (CUDA where there is one), cpu, cuda or cuda:N")]
+Device = Annotated[str, typer.Option("--device", help=TRAINING["device"].help)]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output")]
 Grid = Annotated[Path | None, typer.Option("--grid", help="Draw the pictures into this PNG, JPEG or WebP file")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Backbone weights: .safetensors, or a tensors-only .pt")
-]
+Weights = Annotated[Path | None, typer.Option("--weights", help=TRAINING["network_weights"].help)]
 HowToSplit = Annotated[
     str, typer.Option("--split", help="auto, random, time, global-time, file, or none: train on all")
 ]
@@ -46,4 +89,6 @@ __all__ = [
     "OnePer",
     "SplitSeed",
     "Weights",
+    "optional",
+    "takes",
 ]

@@ -1,12 +1,15 @@
 """`vbpr tune` and `compare`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..base.errors import VbprError, counted
-from .options import Data, Device, HowToSplit, Json, KCore, MinInteractions, SplitSeed
+from ..extraction.config import AUTOENCODER
+from ..training.config import OPTIONS as TRAINING
+from .options import Data, Device, HowToSplit, Json, KCore, MinInteractions, SplitSeed, optional, takes
 from .output import beside, keep_apart, tell_next, tells_json
 
 
@@ -60,8 +63,20 @@ def tune(
     return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
 
+DVBPR = (
+    optional(TRAINING["epochs"], help="dvbpr: epochs [default: 20, as published]", ranged=True),
+    optional(TRAINING["image_size"], help="dvbpr: pixels of a side [default: 224]", ranged=True),
+    optional(TRAINING["network"]),
+)
+RECIPE, CAE_EPOCHS, _ = AUTOENCODER
+CAE = (replace(CAE_EPOCHS, help="cae: epochs [default: the recipe's]", flag="--cae-epochs"), RECIPE)
+
+
 @tells_json
+@takes("dvbpr", DVBPR)
+@takes("cae", CAE)
 def compare(
+    *,
     models: Annotated[
         str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones", show_default=False)
     ] = "",
@@ -82,11 +97,8 @@ def compare(
     published: Annotated[
         bool | None, typer.Option(help="The published protocols too [default: where the data set is recognised]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="dvbpr: epochs [default: 20, as published]")] = None,
-    image_size: Annotated[int | None, typer.Option(min=32, help="dvbpr: pixels of a side [default: 224]")] = None,
-    backbone: Annotated[str | None, typer.Option(help="dvbpr: network to fine-tune instead of CNN-F")] = None,
-    cae_epochs: Annotated[int | None, typer.Option(min=1, help="cae: epochs [default: the recipe's]")] = None,
-    recipe: Annotated[str, typer.Option(help="cae: improved, or report: as published")] = "improved",
+    dvbpr: dict[str, Any],
+    cae: dict[str, Any],
     split: HowToSplit = "auto",
     min_interactions: MinInteractions = 5,
     k_core: KCore = 0,
@@ -102,6 +114,7 @@ def compare(
     from ..training.configure import refuse_idle
     from .study_tables import print_comparison
 
+    backbone = dvbpr["network"]
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
     beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")
     names = [name for name in models.replace(" ", "").split(",") if name]
@@ -110,33 +123,30 @@ def compare(
     backbones = {method.backbone for method in (methods_of(names) if names else [])}
     for name in files.keys() - {backbone, *backbones}:
         raise VbprError(f"--weights {name}={files[name]}: no backbone of --models is called so; mend the name")
-    for method, own in {
-        "dvbpr": {"--epochs": epochs, "--image-size": image_size, "--backbone": backbone},
-        "cae": {"--cae-epochs": cae_epochs, "--recipe": None if recipe == "improved" else recipe},
-    }.items():
-        idle = [option for option, value in own.items() if value is not None]
-        if idle and not any(name.startswith(method) for name in names):
-            raise VbprError(f"{idle[0]} is for {method}, which --models does not name; leave it out")
-        if idle and method == "cae" and "cae" in files:
-            raise VbprError(f"{idle[0]} is for training the autoencoder, and --weights cae= gives one; leave it out")
+    for method, options, values in (("dvbpr", DVBPR, dvbpr), ("cae", CAE, cae)):
+        given = [option.flag for option in options if values[option.name] != option.default]
+        if given and not any(name.startswith(method) for name in names):
+            raise VbprError(f"{given[0]} is for {method}, which --models does not name; leave it out")
+        if given and method == "cae" and "cae" in files:
+            raise VbprError(f"{given[0]} is for training the autoencoder, and --weights cae= gives one; leave it out")
     if random_weights and not (backbone or backbones - {"", "cae"}):
         raise VbprError("--random-weights is for backbones, and --models names none that takes weights; leave it out")
     network = backbone and (str(files[backbone]) if backbone in files else "random" if random_weights else None)
-    tuned = {"epochs": epochs, "image_size": image_size, "network": backbone, "network_weights": network}
-    refuse_idle("dvbpr", tuned)
-    options = Options(
+    dvbpr["network_weights"] = network
+    refuse_idle("dvbpr", dvbpr)
+    how = Options(
         seeds=seeds,
         weights=files,
         random_weights=random_weights,
-        dvbpr=tuned,
-        cae={"recipe": recipe, "epochs": cae_epochs},
+        dvbpr=dvbpr,
+        cae={"recipe": cae["recipe"], "epochs": cae["epochs"]},  # in the order in which the feature file keeps them
         published=published,
         fitted=beside,
         split=SplitConfig(split, min_interactions, k_core, split_seed),
         device=device,
     )
     chosen: list[str | None] = [*data] if data else [None]
-    result = run([Dataset.resolve(name) for name in chosen], names, out, options)
+    result = run([Dataset.resolve(name) for name in chosen], names, out, how)
     print_comparison(result)
     print(f"written: {out}/compare.json, compare.md, compare.png")
     return result

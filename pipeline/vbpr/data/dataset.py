@@ -8,7 +8,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .. import sample
 from ..base.errors import VbprError, some
@@ -55,16 +54,16 @@ class Dataset:
         return cls(path)
 
     @classmethod
-    def behind(cls, about: Mapping[str, Any], source: str | None = None) -> "Dataset":
-        """The data set whose pictures and titles to show with a model (its `about`): `source` where it is given, else
-        $VBPR_DATA, else the one on record; one without anything where these are gone, or none is, which is no fault.
+    def behind(cls, recorded: str, source: str | None = None) -> "Dataset":
+        """The data set whose pictures and titles to show with a model or an index: `source` where it is given, else
+        $VBPR_DATA, else the one on record ("" for none); one without anything where these are gone, or none is, which
+        is no fault.
 
         Raises:
             VbprError: `source` does not exist.
         """
         if source is not None:
             return cls.resolve(source)
-        recorded = about.get("data")
         for name in (os.environ.get("VBPR_DATA"), recorded):
             with contextlib.suppress(VbprError):
                 if name:

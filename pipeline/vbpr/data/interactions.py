@@ -108,8 +108,8 @@ class Interactions:
         keep = np.flatnonzero(chosen)
         if not len(keep):
             raise VbprError("no interaction is selected; choose at least one")
-        user_ids, users = in_use(self.user_ids, self.users[keep])
-        item_ids, items = in_use(self.item_ids, self.items[keep])
+        user_ids, users = compact(self.user_ids, self.users[keep])
+        item_ids, items = compact(self.item_ids, self.items[keep])
         times, splits = (None if of is None else of[keep] for of in (self.times, self.splits))
         return Interactions(user_ids, item_ids, users, items, times, splits)
 
@@ -131,8 +131,8 @@ class Interactions:
         return self.select(keep)
 
 
-def in_use(ids: Strings, places: Array) -> tuple[Strings, Array]:
-    """Those ids that have a place, and (n,) int32 places among them."""
+def compact(ids: Strings, places: Array) -> tuple[Strings, Array]:
+    """The ids that occur at any of these places, and (n,) int32 places among them."""
     used = np.bincount(places, minlength=len(ids)) > 0
     return ids[used], (np.cumsum(used, dtype=np.int32) - 1)[places]
 

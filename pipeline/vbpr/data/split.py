@@ -91,9 +91,9 @@ class Split(Parts):
             how = "random" if interactions.splits is None else "file"
         if how not in SPLIT_RULES:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
-        if config.rule in WHOLE and config.min_interactions != SplitConfig.min_interactions:
+        if config.rule in DETERMINISTIC and config.min_interactions != SplitConfig.min_interactions:
             raise VbprError(f"--min-interactions does nothing for --split {how}; leave it out, or give --k-core")
-        if config.rule in WHOLE and config.seed != SplitConfig.seed:
+        if config.rule in DETERMINISTIC and config.seed != SplitConfig.seed:
             raise VbprError(f"--split-seed does nothing for --split {how}, which draws nothing; leave it out")
         if config.k_core:
             before = interactions.item_ids
@@ -180,6 +180,6 @@ SPLIT_RULES: dict[str, Callable[[Interactions, int], tuple[Array, str]]] = {
     "file": file_rule,
     "none": none_rule,
 }
-WHOLE = {"global-time", "file", "none"}  # which leave nobody out and draw nothing
+DETERMINISTIC = {"global-time", "file", "none"}  # which leave nobody out and draw nothing
 
 __all__ = ["SPLIT_RULES", "Split", "SplitConfig"]

@@ -56,7 +56,7 @@ def given_ids(what: str, values: Any) -> Strings:
     if column.ndim != 1:
         raise VbprError(f"{what} ids have {column.ndim} dimensions; give one id an event")
     if column.dtype.kind == "f":
-        bad = ~whole(column)
+        bad = ~is_whole(column)
         strings = np.where(bad, 0, column).astype(np.int64).astype(np.str_)
     elif column.dtype.kind == "O":
         each = [plainly(value) for value in column.tolist()]
@@ -86,7 +86,7 @@ def is_no_id(value: Any) -> bool:
     return isinstance(value, float | np.floating) or str(value) in ("", "None", "<NA>", "NaT")
 
 
-def whole(numbers: Array) -> Array:
+def is_whole(numbers: Array) -> Array:
     """(n,) bool: which floats are whole numbers, and none that the type may have rounded: pandas makes such of a column
     of whole numbers where one is missing."""
     with np.errstate(invalid="ignore"):
@@ -125,4 +125,4 @@ def given_splits(values: Any) -> Array:
     return column.astype(np.uint8, copy=False)
 
 
-__all__ = ["SPLITS", "Coded", "Columns", "distinct", "given_splits", "given_times", "whole"]
+__all__ = ["SPLITS", "Coded", "Columns", "distinct", "given_splits", "given_times", "is_whole"]

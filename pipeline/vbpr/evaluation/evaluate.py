@@ -102,13 +102,13 @@ def evaluate(
         ranks = held_out_ranks(theta, items, bias, part, factors.seen, advance=bar.advance)
     count = factors.train.getnnz(axis=0)[ranks.items]
     parts = {name: subset(ranks, count < fewer) for name, fewer in PARTS.items()}
-    about = factors.about
+    record = factors.record
     return Metrics(
         parts,
-        str(about.get("title", about.get("model", "model"))),
-        str(about.get("data_title", "")),
+        record.title,
+        record.data_title,
         coverage(factors, None if users is None else np.unique(ranks.users)),
-        bool(about.get("scores_unseen", True)),
+        record.scores_unseen,
     )
 
 

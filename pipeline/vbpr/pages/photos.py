@@ -29,7 +29,7 @@ class Photos:
     def __init__(self, data: Dataset, added: Sequence[dict[str, Any]] = ()) -> None:
         """
         Args:
-            added: a model's `about["added"]`, which names the folders of items added since it was trained.
+            added: of a model, `record.added`: folders of items that came later.
         """
         self.data, self.folders = data, [data.path, *(Path(a["folder"]) for a in added)]
         self.extra: dict[str, Image.Image] = {}

@@ -69,7 +69,7 @@ def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureSt
         for s, d in zip(stores, digests, strict=True)
     ]
     random = [s.provenance["backbone"] for s in stores if s.provenance["weights"] == "random"]
-    if random and MODELS[about["model"]].visual:
+    if random and MODELS[factors.record.model].visual:
         about["title"] += f" (RANDOM weights: {some(random)})"
     return dataclasses.replace(factors, about=about)
 

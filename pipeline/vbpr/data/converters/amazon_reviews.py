@@ -34,12 +34,12 @@ def lines(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if len(raw) >= LINE:
                     raise VbprError(f"{source}, line {number:,} is longer than {LINE:,} bytes; this is no review file")
                 if raw.strip():
-                    yield number, record(source, number, raw)
+                    yield number, parse_line(source, number, raw)
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
         raise VbprError(f"{source} breaks off after line {number:,} ({error}); fetch it again") from error
 
 
-def record(source: Path, number: int, raw: bytes) -> dict[str, Any]:
+def parse_line(source: Path, number: int, raw: bytes) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
         try:
@@ -53,10 +53,10 @@ def record(source: Path, number: int, raw: bytes) -> dict[str, Any]:
     return value
 
 
-def field(source: Path, number: int, told: dict[str, Any], name: str) -> str:
-    value = told.get(name)
+def field(source: Path, number: int, record: dict[str, Any], name: str) -> str:
+    value = record.get(name)
     if not isinstance(value, str) or not value:
-        raise VbprError(f"{source}, line {number:,} has no {name}; it has {', '.join(sorted(map(str, told)))[:120]}")
+        raise VbprError(f"{source}, line {number:,} has no {name}; it has {', '.join(sorted(map(str, record)))[:120]}")
     if not ID.fullmatch(value):
         raise VbprError(f"{source}, line {number:,}: {name} {value[:100]!r} is no id; mend or remove the line")
     return value
@@ -68,10 +68,10 @@ def convert_reviews(source: Path, out: Path) -> Conversion:
     if done is not None and ((out / "items.csv").exists() or meta is None):
         return done
     users, items, times = [], [], []
-    for number, told in lines(source):
-        users.append(field(source, number, told, "reviewerID"))
-        items.append(field(source, number, told, "asin"))
-        when = told.get("unixReviewTime")
+    for number, record in lines(source):
+        users.append(field(source, number, record, "reviewerID"))
+        items.append(field(source, number, record, "asin"))
+        when = record.get("unixReviewTime")
         if type(when) is not int:
             raise VbprError(f"{source}, line {number:,} has no unixReviewTime; remove it")
         times.append(when)
@@ -97,14 +97,14 @@ def metadata_of(source: Path) -> Path | None:
 
 def write_metadata(meta: Path, out: Path, wanted: set[str]) -> None:
     rows: dict[str, tuple[str, str, str, str]] = {}
-    for number, told in lines(meta):
-        item = field(meta, number, told, "asin")
+    for number, record in lines(meta):
+        item = field(meta, number, record, "asin")
         if item in wanted:
-            paths = told.get("categories")
+            paths = record.get("categories")
             path = paths[0] if isinstance(paths, list) and paths else None
             words = [str(word) for word in path] if isinstance(path, list) else []
             leaf = words[-1] if words else ""
-            rows[item] = (str(told.get("title") or ""), leaf, " > ".join(words), str(told.get("imUrl") or ""))
+            rows[item] = (str(record.get("title") or ""), leaf, " > ".join(words), str(record.get("imUrl") or ""))
     columns = list(zip(*rows.values(), strict=True)) or [()] * 4
     names = ("title", "category", "categories", "image_url")
     write_table(out / "items.csv", {"item_id": list(rows), **dict(zip(names, columns, strict=True))})

@@ -1,6 +1,6 @@
 """Writing the canonical folder that every other stage reads: interactions.csv, items.csv, images.tar.
 
-The tables are written whole, under a temporary name; the tar grows member by member and can be taken up again.
+A table appears complete or not at all; the tar grows image by image, and a stopped run resumes it.
 """
 
 import csv
@@ -60,8 +60,8 @@ def shards(source: Path) -> list[Path]:
 
 def source_mark(source: Path) -> dict[str, Any]:
     """What tells one source, a file or a folder, from another without reading it."""
-    found = [path.stat() for path in shards(source)]
-    size, modified = sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+    files = [path.stat() for path in shards(source)]
+    size, modified = sum(status.st_size for status in files), max(status.st_mtime_ns for status in files)
     return {"source": source.name, "size": size, "modified": modified}
 
 
@@ -76,17 +76,17 @@ def finished(out: Path, source: Path) -> Conversion | None:
         raise VbprError(f"{out} is a file; give convert a folder to write")
     if mark.exists():
         try:
-            told = json.loads(mark.read_text(encoding="utf-8"))
-            marked = {key: told[key] for key in source_mark(source)}
-            counts = {str(name): int(count) for name, count in told["counts"].items()} if "counts" in told else None
-            notes = [str(note) for note in told["notes"]] if counts is not None else []
-            files = [str(name) for name in told.get("files", [])]
+            noted = json.loads(mark.read_text(encoding="utf-8"))
+            marked = {key: noted[key] for key in source_mark(source)}
+            counts = {str(name): int(count) for name, count in noted["counts"].items()} if "counts" in noted else None
+            notes = [str(note) for note in noted["notes"]] if counts is not None else []
+            files = [str(name) for name in noted.get("files", [])]
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise VbprError(f"{mark} is damaged; delete {out} and run again, or choose an empty folder") from error
         if marked != source_mark(source):
             raise VbprError(f"{out} holds a conversion of another file ({marked['source']}); choose an empty folder")
-        whole = all((out / name).exists() for name in files)
-        return Conversion(out, counts, notes) if counts is not None and whole else None
+        complete = counts is not None and all((out / name).exists() for name in files)
+        return Conversion(out, counts or {}, notes) if complete else None
     if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
         raise VbprError(f"{out} is not empty; choose an empty folder, so that nothing is overwritten")
     return None
@@ -100,8 +100,8 @@ def begin(out: Path, source: Path) -> None:
 def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str]) -> Conversion:
     """Note that it is complete."""
     files = sorted(path.name for path in out.iterdir() if path.name != MARK and not path.name.startswith("."))
-    told = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
-    replace_text(out / MARK, json.dumps(told, indent=1) + "\n")
+    noted = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
+    replace_text(out / MARK, json.dumps(noted, indent=1) + "\n")
     return Conversion(out, counts, notes)
 
 
@@ -123,26 +123,7 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
     partial = out / PARTIAL
     try:
         with locked(out / "images.tar"):  # another run may just have finished it, or be about to
-            kept, end = members_of(partial)
-            with partial.open("ab") as handle, stop_signals() as stopping, Progress("convert", total, "images") as bar:
-                handle.truncate(end)
-                bar.advance(len(kept))
-                for n, (item_id, data) in enumerate(images):
-                    name = f"{item_id}.{suffix_of(data[:16])}"
-                    if n < len(kept):
-                        if kept[n] != (name, len(data)):
-                            raise VbprError(f"{partial} is of another conversion; delete {out} and run again")
-                        continue
-                    info = tarfile.TarInfo(name)
-                    info.size = len(data)
-                    handle.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-                    handle.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
-                    bar.advance(1)
-                    if stopping():
-                        raise Stopped(
-                            f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume"
-                        )
-                handle.write(bytes(2 * tarfile.BLOCKSIZE))
+            append_images(partial, images, total)
             sync(partial)
             partial.replace(out / "images.tar")
             sync(out)
@@ -153,12 +134,39 @@ def write_tar(out: Path, images: Iterable[tuple[str, bytes]], total: int) -> Non
         ) from error
 
 
+def append_images(partial: Path, images: Iterable[tuple[str, bytes]], total: int) -> None:
+    """Complete an unfinished tar with those of the images that it does not hold yet.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM.
+        VbprError: it holds others.
+    """
+    kept, end = members_of(partial)
+    with partial.open("ab") as handle, stop_signals() as stopping, Progress("convert", total, "images") as bar:
+        handle.truncate(end)
+        bar.advance(len(kept))
+        for n, (item_id, data) in enumerate(images):
+            name = f"{item_id}.{suffix_of(data[:16])}"
+            if n < len(kept):
+                if kept[n] != (name, len(data)):
+                    raise VbprError(f"{partial} is of another conversion; delete {partial.parent} and run again")
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            handle.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+            handle.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
+            bar.advance(1)
+            if stopping():
+                raise Stopped(f"stopped with {n + 1:,} of {total:,} images; run the same command again to resume")
+        handle.write(bytes(2 * tarfile.BLOCKSIZE))
+
+
 def members_of(partial: Path) -> tuple[list[tuple[str, int]], int]:
-    """The whole members of an unfinished tar, (name, size), and where they end."""
-    found: list[tuple[str, int]] = []
+    """The complete members of an unfinished tar, (name, size), and the byte after the last."""
+    members: list[tuple[str, int]] = []
     end, at, long = 0, 0, ""
     if not partial.exists():
-        return found, end
+        return members, end
     total = partial.stat().st_size
     with partial.open("rb") as handle:
         while at + tarfile.BLOCKSIZE <= total:
@@ -173,10 +181,10 @@ def members_of(partial: Path) -> tuple[list[tuple[str, int]], int]:
             if info.type == tarfile.GNUTYPE_LONGNAME:  # of over 100 bytes: a member of its own before the image
                 long, at = handle.read(info.size).rstrip(b"\0").decode("utf-8", "surrogateescape"), after
                 continue
-            found.append((long or info.name, info.size))
+            members.append((long or info.name, info.size))
             long, at = "", after
             end = after
-    return found, end
+    return members, end
 
 
 def spans(path: Path, wanted: Iterable[tuple[str, int, int]]) -> Iterator[tuple[str, bytes]]:

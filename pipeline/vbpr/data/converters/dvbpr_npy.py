@@ -7,6 +7,7 @@ convert_npy(Path("AmazonFashion6ImgPartitioned.npy"), Path("data/amazon-fashion"
 import ast
 import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .canonical import Conversion, begin, finish, finished, spans, write_table, 
 from .pickles import Array, Span, read_pickle
 from .published import PUBLISHED
 
-Told = dict[Any, Any]
+Record = dict[Any, Any]
 MAGIC = b"\x93NUMPY"
 ID = re.compile(r"[A-Za-z0-9_\-]{1,100}")  # what can be an id and the stem of a file name alike
 SPLITS = ("train", "validation", "test")
@@ -41,26 +42,29 @@ def convert_npy(source: Path, out: Path) -> Conversion:
     ids = item_ids(items)
     begin(out, source)
     notes = []
-    pairs = [(u, told, code) for code in range(3) for u in range(len(users)) for told in parts[code].get(u, [])]
-    times = [get(told, "unixReviewTime") for _, told, _ in pairs]
+    pairs = [(u, record, code) for code in range(3) for u in range(len(users)) for record in parts[code].get(u, [])]
     columns = {
         "user_id": [users[u] for u, _, _ in pairs],
-        "item_id": [ids[product(source, told, len(ids))] for _, told, _ in pairs],
+        "item_id": [ids[product(source, record, len(ids))] for _, record, _ in pairs],
         "split": [SPLITS[code] for _, _, code in pairs],
     }
+    times = [get(record, "unixReviewTime") for _, record, _ in pairs]
     if all(type(t) is int for t in times):
         columns["timestamp"] = times
     else:
         notes.append(f"{sum(type(t) is not int for t in times):,} interactions have no time, so none is written")
     write_table(out / "interactions.csv", columns)
     write_items(out, ids, items)
-    images = {i: found for i in range(len(ids)) if type(found := get(items[i], "imgs")) in (Span, bytes) and found}
+    images = {
+        item: image
+        for item, record in zip(ids, items, strict=True)
+        if type(image := get(record, "imgs")) in (Span, bytes) and image
+    }
     if len(images) < len(ids):
-        lost = [ids[i] for i in range(len(ids)) if i not in images]
-        notes.append(f"{len(lost):,} of {len(ids):,} items have no image: {some(lost)}")
+        missing = [item for item in ids if item not in images]
+        notes.append(f"{len(missing):,} of {len(ids):,} items have no image: {some(missing)}")
     if images:
-        whole = [(ids[i], at) for i, at in images.items()]
-        write_tar(out, pictures(source, whole), len(whole))
+        write_tar(out, pictures(source, images), len(images))
     counts = {
         "users": len(users),
         "items": len(ids),
@@ -71,7 +75,7 @@ def convert_npy(source: Path, out: Path) -> Conversion:
     return finish(out, source, counts, notes + compare_with_published(source, counts))
 
 
-def read_npy(source: Path) -> tuple[list[dict[int, list[Told]]], list[Told]]:
+def read_npy(source: Path) -> tuple[list[dict[int, list[Record]]], list[Record]]:
     """([train, validation, test], items) of an original file, checked for structure; images stay in the file as Span.
 
     Raises:
@@ -101,9 +105,9 @@ def read_npy(source: Path) -> tuple[list[dict[int, list[Told]]], list[Told]]:
             f"{len(items):,}; fetch it again"
         )
     for name, part in zip(SPLITS, parts, strict=True):
-        if not all(type(told) is list and all(type(t) is dict for t in told) for told in part.values()):
+        if not all(type(events) is list and all(type(event) is dict for event in events) for events in part.values()):
             raise VbprError(f"{source}: its {name} does not hold lists of interactions")
-    if not all(type(told) is dict for told in items.values()):
+    if not all(type(record) is dict for record in items.values()):
         raise VbprError(f"{source}: its Item does not hold a table an item")
     return parts, [items[i] for i in range(item_count)]
 
@@ -127,10 +131,10 @@ def header_end(source: Path, data: Any) -> int:
     return start + length
 
 
-def get(told: Told, key: str) -> Any:
+def get(record: Record, key: str) -> Any:
     """A field under its text or its bytes name; None where there is none."""
-    value = told.get(key)
-    return told.get(key.encode()) if value is None else value
+    value = record.get(key)
+    return record.get(key.encode()) if value is None else value
 
 
 def text(value: Any) -> str:
@@ -140,8 +144,8 @@ def text(value: Any) -> str:
     return value if type(value) is str else ""
 
 
-def product(source: Path, told: Told, count: int) -> int:
-    index = get(told, "productid")
+def product(source: Path, record: Record, count: int) -> int:
+    index = get(record, "productid")
     if type(index) is not int or not 0 <= index < count:
         raise VbprError(f"{source}: an interaction has the productid {index!r:.40}, outside 0 ... {count - 1:,}")
     return index
@@ -154,26 +158,26 @@ def unique(names: list[str], prefix: str) -> list[str]:
     return [f"{prefix}{n}" for n in range(len(names))]
 
 
-def user_ids(train: dict[int, list[Told]]) -> list[str]:
+def user_ids(train: dict[int, list[Record]]) -> list[str]:
     return unique([text(get(train[u][0], "reviewerID")) if train[u] else "" for u in range(len(train))], "u")
 
 
-def item_ids(items: list[Told]) -> list[str]:
-    return unique([text(get(told, "asin")) for told in items], "i")
+def item_ids(items: list[Record]) -> list[str]:
+    return unique([text(get(record, "asin")) for record in items], "i")
 
 
-def write_items(out: Path, ids: list[str], items: list[Told]) -> None:
+def write_items(out: Path, ids: list[str], items: list[Record]) -> None:
     """items.csv: asin, title, the leaf category, the path to it, and the class of the six where the file has it."""
-    paths = [category_path(get(told, "categories")) for told in items]
+    paths = [category_path(get(record, "categories")) for record in items]
     columns: dict[str, list[Any]] = {
         "item_id": ids,
-        "asin": [text(get(told, "asin")) for told in items],
-        "title": [text(get(told, "title")) for told in items],
+        "asin": [text(get(record, "asin")) for record in items],
+        "title": [text(get(record, "title")) for record in items],
         "category": [path[-1] if path else "" for path in paths],
         "categories": [" > ".join(path) for path in paths],
-        "image_url": [text(get(told, "imUrl")) for told in items],
+        "image_url": [text(get(record, "imUrl")) for record in items],
     }
-    classes = [class_of(get(told, "c")) for told in items]
+    classes = [class_of(get(record, "c")) for record in items]
     if any(classes):
         columns["class"] = classes
     write_table(out / "items.csv", columns)
@@ -192,17 +196,17 @@ def class_of(one_hot: Any) -> str:
     return str(int(value.argmax())) if isinstance(value, np.ndarray) and value.any() else ""
 
 
-def pictures(source: Path, whole: list[tuple[str, Any]]) -> Any:
+def pictures(source: Path, images: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     """(item id, bytes) in order, out of the file or, for the few short ones, out of memory."""
-    read = spans(source, [(item_id, *at) for item_id, at in whole if type(at) is Span])
-    for item_id, at in whole:
-        yield next(read) if type(at) is Span else (item_id, at)
+    read = spans(source, [(item_id, *image) for item_id, image in images.items() if type(image) is Span])
+    for item_id, image in images.items():
+        yield next(read) if type(image) is Span else (item_id, image)
 
 
 def compare_with_published(source: Path, counts: dict[str, int]) -> list[str]:
     """Where the counts stand beside the published ones of the data set that the file's name announces."""
-    plain = source.name.lower().replace("_", "").replace("-", "")
-    name = next((title for start, title in FILE_NAMES.items() if plain.startswith(start)), None)
+    stem = source.name.lower().replace("_", "").replace("-", "")
+    name = next((title for start, title in FILE_NAMES.items() if stem.startswith(start)), None)
     if name is None:
         return []
     published = PUBLISHED[name]

@@ -17,7 +17,7 @@ from ...base.arrays import composed
 from ...base.errors import VbprError, first_line, some
 from ..images.source import LONGEST_ID, item_id_of
 from ..items import is_scalar, texts
-from ..readers.columns import ITEM_COLUMNS, column_of, plain, refuse_twins, without_floats
+from ..readers.columns import ITEM_COLUMNS, column_key, column_of, refuse_twins, without_floats
 from .canonical import Conversion, begin, finish, finished, shards, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there
@@ -90,7 +90,7 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
     ids = [composed(name) for name in texts(without_floats(names)).to_pylist()]
     classes = class_names(schema)
     columns: dict[str, list[Any]] = {"item_id": [item_id_of(path) for path in ids] if key is None else ids}
-    for name in (name for name in scalar if plain(name) != "itemid"):
+    for name in (name for name in scalar if column_key(name) != "itemid"):
         words = classes.get(name, {})
         columns[name] = [words.get(value, value) for value in texts(table[name]).to_pylist()]
     return image, key, columns
@@ -107,9 +107,9 @@ def class_names(schema: pa.Schema) -> dict[str, dict[str, str]]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {
-            column: {str(n): str(name) for n, name in enumerate(told["names"])}
-            for column, told in features.items()
-            if isinstance(told, dict) and told.get("_type") == "ClassLabel"
+            column: {str(n): str(name) for n, name in enumerate(feature["names"])}
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

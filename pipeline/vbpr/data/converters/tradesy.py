@@ -18,8 +18,8 @@ def convert_tradesy(source: Path, out: Path) -> Conversion:
     if done is not None:
         return done
     pairs: dict[tuple[str, str], None] = {}
-    for number, told in lines(source):
-        user, lists = field(source, number, told, "uid"), told.get("lists")
+    for number, record in lines(source):
+        user, lists = field(source, number, record, "uid"), record.get("lists")
         if not isinstance(lists, dict) or not all(isinstance(lists.get(name, []), list) for name in POSITIVE):
             raise VbprError(f"{source}, line {number:,} has no lists of items; this is not Tradesy's file")
         taken = [item for name in POSITIVE for item in lists.get(name, [])]

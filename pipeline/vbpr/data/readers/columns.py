@@ -16,9 +16,9 @@ from ...base.arrays import Array
 from ...base.errors import VbprError, first_line, some
 from ...base.progress import console
 from ..tables import UNFIT
-from ..values import SPLITS, Coded, Columns, whole
+from ..values import SPLITS, Coded, Columns, is_whole
 
-# What the field calls its columns, as `plain` writes it; the first that is there is taken.
+# What the field calls its columns, as `column_key` writes it; the first that is there is taken.
 USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "userid:token"]
 USER_COLUMNS += ["customer", "account"]
 ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "itemid:token"]
@@ -28,15 +28,15 @@ TIME_COLUMNS += ["invoicedate", "orderdate"]
 SPLIT_COLUMNS = ["split", "xlabel", "subset"]
 
 
-def plain(name: str) -> str:
+def column_key(name: str) -> str:
     """A column's name without capitals, blanks and joints: `User-ID`, `user_id` and `userId` are one."""
     return re.sub(r"[\s_.-]", "", name.lower())
 
 
 def column_of(names: list[str], aliases: list[str]) -> str | None:
     """The column that goes by the first of these aliases that is there; None where none is."""
-    known = {plain(name): name for name in reversed(names)}
-    return next((known[alias] for alias in aliases if alias in known), None)
+    by_key = {column_key(name): name for name in reversed(names)}
+    return next((by_key[alias] for alias in aliases if alias in by_key), None)
 
 
 def match_columns(path: Path, names: list[str]) -> dict[str, str]:
@@ -55,7 +55,7 @@ def match_columns(path: Path, names: list[str]) -> dict[str, str]:
         name = column_of(names, aliases)
         if name is not None:
             found[role] = name
-            others = [other for other in dict.fromkeys(names) if plain(other) in aliases and other != name]
+            others = [other for other in dict.fromkeys(names) if column_key(other) in aliases and other != name]
             if others:
                 console.print(f"note: {path}: {name} is taken for the {role}, and {some(others)} left alone")
         elif role in ("user_id", "item_id"):
@@ -103,7 +103,7 @@ def without_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_floating(column.type):
         return column
     numbers = column.to_numpy()
-    sound = whole(numbers)
+    sound = is_whole(numbers)
     return pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
 
 
@@ -187,11 +187,11 @@ CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str
 __all__ = [
     "ITEM_COLUMNS",
     "NO_ROWS",
+    "column_key",
     "column_of",
     "from_table",
     "ids",
     "match_columns",
-    "plain",
     "refuse_twins",
     "seconds",
     "times",

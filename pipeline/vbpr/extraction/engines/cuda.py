@@ -18,7 +18,7 @@ from ...base.errors import VbprError, first_line
 from ...compute.device import full_float32
 from ...data.images.source import Pixels
 from ...networks.backbone import Backbone
-from .runner import Features, Scaled
+from .runner import Features, Scaled, channels_last
 
 
 class CudaRunner:
@@ -33,7 +33,7 @@ class CudaRunner:
         self.device, self.depth, self.dim = device, 3, backbone.dim
         self.size = backbone.preprocessing.size
         self.dtype = torch.bfloat16 if fast else torch.float32
-        scaled = Scaled(backbone, self.dtype).eval().to(device).to(memory_format=torch.channels_last)
+        scaled = channels_last(Scaled(backbone, self.dtype).eval().to(device))
         self.model: Callable[[torch.Tensor], torch.Tensor] = scaled
         self.copying, self.computing = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)  # the weights were copied on the default stream

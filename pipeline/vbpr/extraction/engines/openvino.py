@@ -28,7 +28,8 @@ class OpenvinoRunner:
         self.part = min(batch, (16 if fast else 8) if tiles() else 4)
         shape = (self.part, backbone.preprocessing.size, backbone.preprocessing.size, 3)
         # Traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds.
-        model = ov.convert_model(traced(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8)), input=[shape])
+        graph = traced(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8))
+        model = ov.convert_model(graph, input=[(shape, ov.Type.u8)])
         threads = torch.get_num_threads()
         options = {
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",

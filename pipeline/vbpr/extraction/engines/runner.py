@@ -35,6 +35,17 @@ class Scaled(nn.Module):
         return self.module(scaled.to(self.dtype)).float()  # type: ignore[no-any-return]
 
 
+def channels_last(model: Scaled) -> Scaled:
+    """The model, its convolutions' weights laid out with channels innermost; so are all maps that follow.
+
+    Tensors of four dimensions only: the weights of convolutions in three, as LambdaNetworks have, know no such layout.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 class Whole(nn.Module):
     """A function as a module without parts, so that tracing takes weights for constants.
 
@@ -49,12 +60,21 @@ class Whole(nn.Module):
         return self.model[0](pixels)
 
 
-def traced(model: Scaled, example: torch.Tensor, frozen: bool = False) -> torch.jit.ScriptModule:
-    """A model in TorchScript, for pixels of the example's shape; `frozen`: its batch norms folded into convolutions."""
+def traced(model: Scaled, example: torch.Tensor, folded: bool = False) -> torch.jit.ScriptModule:
+    """A model in TorchScript, for pixels of the example's shape.
+
+    What depends on no pixel, as position tables resized to the image, is computed here, once: OpenVINO's own constants
+    of antialiased bicubic resizes are others (a cubic coefficient of -.75 where torch, and OpenVINO when it runs, have
+    -.5).
+
+    Args:
+        folded: batch norms are folded into convolutions.
+    """
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         made = torch.jit.trace(Whole(model).eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
-        return torch.jit.freeze(made) if frozen else made  # type: ignore[no-any-return]
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(made, optimize_numerics=folded)
+        return frozen
 
 
 class Runner(Protocol):
@@ -78,4 +98,4 @@ def in_parts(run: Callable[[Pixels], Features], pixels: Pixels, part: int) -> Fe
     return np.concatenate([run(pixels[a : a + part]) for a in range(0, len(pixels), part)])[: len(pixels) - missing]
 
 
-__all__ = ["CPU", "Features", "Runner", "Scaled", "in_parts", "traced"]
+__all__ = ["CPU", "Features", "Runner", "Scaled", "channels_last", "in_parts", "traced"]

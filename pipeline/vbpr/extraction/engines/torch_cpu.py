@@ -8,7 +8,7 @@ import torch
 
 from ...data.images.source import Pixels
 from ...networks.backbone import Backbone
-from .runner import CPU, Features, Scaled, in_parts, traced
+from .runner import CPU, Features, Scaled, channels_last, in_parts, traced
 
 
 class TorchRunner:
@@ -27,13 +27,13 @@ class TorchRunner:
         self.depth = max(1, min(torch.get_num_threads(), 16 if batch > 1 else 1))
         width = max(1, torch.get_num_threads() // self.depth)
         self.pool = ThreadPoolExecutor(self.depth, "encode", initializer=torch.set_num_threads, initargs=(width,))
-        model = Scaled(backbone, torch.bfloat16 if fast else torch.float32).eval().to(memory_format=torch.channels_last)
+        model = channels_last(Scaled(backbone, torch.bfloat16 if fast else torch.float32).eval())
         size = backbone.preprocessing.size
         example = torch.zeros(self.part, size, size, 3, dtype=torch.uint8)
         self.model: Callable[[torch.Tensor], torch.Tensor] = model
         if batch > 1:  # for one photo, tracing takes longer than it saves
             with contextlib.suppress(Exception):  # a model that cannot be traced runs as it is
-                self.model = traced(model, example, frozen=True)
+                self.model = traced(model, example, folded=True)
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         return self.pool.submit(in_parts, self.run, pixels, self.part).result

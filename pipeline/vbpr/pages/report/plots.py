@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...base.arrays import Array, Strings
-from ...stores.model.about import first_curve
 from ...stores.model.factors import Factors
 from ...stores.model.head import unit_rows
 from ..photos import Photos
@@ -22,7 +21,7 @@ ATLAS = 40  # cells on a side of one picture of the map's thumbnails
 
 def curve(factors: Factors) -> dict[str, Any] | None:
     """The learning curve of the first part trained, as a drawing of 600 by 200; None for fewer than two epochs."""
-    points = [p for p in first_curve(factors.about) if "auc" in p]
+    points = [p for p in factors.record.first_curve() if "auc" in p]
     if len({p["epoch"] for p in points}) < 2:
         return None
     epochs, aucs = [p["epoch"] for p in points], [p["auc"] for p in points]

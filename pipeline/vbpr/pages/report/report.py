@@ -58,8 +58,8 @@ def report(
     check_target(path, "a page")
     factors = Factors.load(model)
     rng = np.random.default_rng(seed)
-    dataset = Dataset.behind(factors.about, data)
-    gallery = Gallery(factors, Photos(dataset, factors.about.get("added", [])))
+    dataset = Dataset.behind(factors.record.data, data)
+    gallery = Gallery(factors, Photos(dataset, factors.record.added))
     measured, note = measure(factors, device, rank_users, seed)
     ranked = None if rank_users is None else np.unique(measured[0].ranks["all"].users)
     has_vectors = bool(factors.items.shape[1])
@@ -86,13 +86,11 @@ def report(
 
 def measure(factors: Factors, device: str, users: int | None, seed: int) -> tuple[list[Metrics], str]:
     """The model's metrics, those of the baselines that can be fitted here, and a sentence on the one that cannot."""
-    about, note = factors.about, ""
-    split = Split(
-        factors.user_ids, factors.item_ids, factors.train, factors.validation, factors.test, about.get("split", "")
-    )
+    record, note = factors.record, ""
+    split = Split(factors.user_ids, factors.item_ids, factors.train, factors.validation, factors.test, record.split)
     names, features = ["popularity", "random"], None
     try:
-        recorded = about.get("features", [])
+        recorded = record.features
         stores = [FeatureStore(f["path"]) for f in recorded]
         for store, f in zip(stores, recorded, strict=True):
             if any(store.provenance.get(key) != f.get(key) for key in MADE_BY):
@@ -102,7 +100,7 @@ def measure(factors: Factors, device: str, users: int | None, seed: int) -> tupl
     except VbprError as error:
         note = f"Visual nearest neighbours are left out: {error}."
     baselines = [
-        fit(split, features if name == "knn" else None, configure(name)) for name in names if name != about.get("model")
+        fit(split, features if name == "knn" else None, configure(name)) for name in names if name != record.model
     ]
     return [evaluate(f, device=device, users=users, seed=seed) for f in (factors, *baselines)], note
 
@@ -111,25 +109,24 @@ def render(factors: Factors, dataset: Dataset, gallery: Gallery, sections: dict[
     """The page: templates/report.html with these sections, and all that is on record of how the model was made."""
     import jinja2
 
-    about = factors.about
+    record = factors.record
     text = (importlib.resources.files("vbpr") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     apart = ("title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added")
-    made = {key: value for key, value in about.items() if key not in apart}
-    model = str(about.get("model", ""))
-    options = {"model", *(MODELS[model].reads if model in MODELS else about.get("config", {}))}
+    made = {key: value for key, value in factors.about.items() if key not in apart}
+    options = {"model", *(MODELS[record.model].reads if record.model in MODELS else record.config)}
     return environment.from_string(text).render(
-        title=about.get("title", about.get("model", "model")),
-        data=about.get("data_title") or dataset.title,
-        simulated=bool(about.get("simulated")),
+        title=record.title,
+        data=record.data_title or dataset.title,
+        simulated=record.simulated,
         users=len(factors.user_ids),
         items=len(factors.item_ids),
         parts={name: getattr(factors, name).nnz for name in MATRICES},
         made=made,
-        features=about.get("features", []),
-        added=about.get("added", []),
-        config={key: value for key, value in about.get("config", {}).items() if key in options},
-        versions=about.get("versions", {}),
+        features=record.features,
+        added=record.added,
+        config={key: value for key, value in record.config.items() if key in options},
+        versions=record.versions,
         thumbnails=gallery.thumbnails(),
         **sections,
     )

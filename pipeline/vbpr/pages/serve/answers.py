@@ -42,10 +42,10 @@ class Answers:
         self.path = Path(model)
         self.loaded, self.digest = datetime.datetime.now(datetime.UTC), digest(model)
         self.factors = Factors.load(model)
-        about = self.factors.about
-        self.title = str(about.get("title", about.get("model", "model")))
-        dataset = Dataset.behind(about, data)
-        self.photos = Photos(dataset, about.get("added", []))
+        record = self.factors.record
+        self.title = record.title
+        dataset = Dataset.behind(record.data, data)
+        self.photos = Photos(dataset, record.added)
         self.meta = dataset.items()
         self.groups = None if one_per is None else filters.groups_of(self.factors.item_ids, self.meta, one_per)
         self.index = Nearest.open(model) if self.factors.items.shape[1] else None
@@ -63,7 +63,7 @@ class Answers:
             if self.factors.head is None:
                 raise VbprError(BLIND)
             if by_photo:
-                self.encoder = PhotoEncoder(about.get("features", []), weights)
+                self.encoder = PhotoEncoder(record.features, weights)
         except ImportError as error:
             self.no_photos = f"that needs {error.name}, which is not installed here"
         except VbprError as error:
@@ -122,13 +122,12 @@ def page_html(answers: Answers) -> str:
     import jinja2
 
     text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")
-    about = answers.factors.about
     categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
     environment = jinja2.Environment(autoescape=True)
     return environment.from_string(text).render(
         title=answers.title,
-        data=about.get("data_title", ""),
-        simulated=bool(about.get("simulated")),
+        data=answers.factors.record.data_title,
+        simulated=answers.factors.record.simulated,
         users=len(answers.factors.user_ids),
         items=len(answers.factors.item_ids),
         photos=answers.encoder is not None,

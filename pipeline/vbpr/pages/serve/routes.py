@@ -85,11 +85,11 @@ async def health(request: Request) -> Health:
         digest=answers.digest,
         loaded=answers.loaded,
         model=answers.title,
-        data=str(factors.about.get("data_title", "")),
+        data=factors.record.data_title,
         users=len(factors.user_ids),
         items=len(factors.item_ids),
         photos=answers.encoder is not None,
-        simulated=bool(factors.about.get("simulated")),
+        simulated=factors.record.simulated,
     )
 
 
@@ -153,7 +153,7 @@ async def recommendations(
 async def user(request: Request, user_id: Id) -> User:
     answers = current(request)
     history = answers.factors.seen_by(user_of(answers, user_id)).tolist()
-    simulated = bool(answers.factors.about.get("simulated"))
+    simulated = answers.factors.record.simulated
     return User(user_id=user_id, simulated=simulated, history=[Item(**answers.item(i)) for i in history])
 
 

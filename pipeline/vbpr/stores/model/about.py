@@ -1,9 +1,59 @@
-"""What a model file tells of the model: how it was made, of what, and how training went."""
+"""What a model file tells of the model, as a typed record: how it was made, of what, and how training went."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is there; of a list of objects, what each holds
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What is read of a model's `about`; whatever else stands there is kept and passed on.
+
+    Attributes:
+        model: its name in `MODELS`; "" where that is not on record. title: what to call it.
+        config: of its training, as JSON. versions: of what trained it. seconds: that training took.
+        encoded: images that a network saw in training.
+        data: the data set's name or folder; "" where that is not on record. data_title: what to call it. simulated:
+            whether its users are made up.
+        split: the rule; "" where that is not on record. dropped_users: how many users the rule left out.
+        scores_unseen: whether an item that nobody has taken gets a score of its own.
+        features: of each feature file: path, digest, and what a photo must go through: backbone, weights,
+            preprocessing, ...
+        added: folders of items that came later: folder, items (how many).
+        curve: the learning curve: epoch, auc, and the part of the model where several are trained one after another.
+    """
+
+    model: str = ""
+    title: str = "model"
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    seconds: float | None = None
+    encoded: int = 0
+    data: str = ""
+    data_title: str = ""
+    simulated: bool = False
+    split: str = ""
+    dropped_users: int = 0
+    scores_unseen: bool = True
+    features: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any]) -> "About":
+        """The record in the JSON object of a model; what it lacks, or has as null, is as the defaults say."""
+        present = {f.name: about[f.name] for f in dataclasses.fields(cls) if about.get(f.name) is not None}
+        for name, kind in (("model", str), ("title", str), ("data_title", str), ("encoded", int), ("simulated", bool)):
+            if name in present:
+                present[name] = kind(present[name])
+        return cls(**{"title": present.get("model", "model"), **present})
+
+    def first_curve(self) -> list[dict[str, Any]]:
+        """The learning curve; of parts trained one after another, the first one's."""
+        return [point for point in self.curve if point.get("part", "visual") == "visual"]
+
+
+CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list of objects, what each object holds
     "data": str,
     "dropped_users": int,
     "config": dict,
@@ -15,21 +65,21 @@ ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is ther
 
 
 def check_about(about: Any) -> None:
-    """Refuse an `about` whose values are of other types than a model's.
+    """Refuse what is no `about` of a model.
 
     Raises:
-        ValueError: it is.
+        ValueError: a value is of another type.
     """
     if not isinstance(about, dict):
         raise ValueError("about is no object")
-    for name in ABOUT.keys() & about.keys():
-        value, kind = about[name], ABOUT[name]
+    for name in CHECKED.keys() & about.keys():
+        value, kind = about[name], CHECKED[name]
         if value is None:
             continue
         if isinstance(kind, dict):
             sound = isinstance(value, list) and all(
-                isinstance(each, dict) and all(isinstance(each.get(key), of) for key, of in kind.items())
-                for each in value
+                isinstance(entry, dict) and all(isinstance(entry.get(key), type_) for key, type_ in kind.items())
+                for entry in value
             )
         else:
             sound = isinstance(value, kind)
@@ -37,9 +87,4 @@ def check_about(about: Any) -> None:
             raise ValueError(f"about: {name} is not what a model has there")
 
 
-def first_curve(about: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The learning curve that a model's `about` holds; of parts trained one after another, the first one's."""
-    return [point for point in about.get("curve", []) if point.get("part", "visual") == "visual"]
-
-
-__all__ = ["check_about", "first_curve"]
+__all__ = ["About", "check_about"]

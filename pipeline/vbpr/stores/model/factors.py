@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from ...base.arrays import Array, Strings
 from ...base.errors import VbprError
 from ...data.parts import MATRICES, Parts, digest_of
+from .about import About
 from .file import digest_of_model, read_model, write_model, write_safetensors
 from .head import Head
 from .lists import write_lists
@@ -59,9 +60,14 @@ class Factors:
 
     def __repr__(self) -> str:
         return (
-            f"Factors({self.about.get('model', 'model')}, {len(self.user_ids):,} users, {len(self.item_ids):,} "
+            f"Factors({self.record.model or 'model'}, {len(self.user_ids):,} users, {len(self.item_ids):,} "
             f"items, K {self.users.shape[1]})"
         )
+
+    @property
+    def record(self) -> About:
+        """`about`, read: with types, and a value for what is not on record."""
+        return About.of(self.about)
 
     def scores(self, users: Array) -> Array:
         """(n,) user positions -> (n, I) float32.
@@ -215,7 +221,7 @@ class Factors:
         Raises:
             VbprError: unknown; the message names near ids.
         """
-        dropped = self.about.get("dropped_users")
+        dropped = self.record.dropped_users
         return index_of(self.user_ids, user_id, "user", LEFT_OUT.format(dropped) if dropped else "")
 
     def item_index(self, item_id: str) -> int:

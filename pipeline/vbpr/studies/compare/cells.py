@@ -62,7 +62,7 @@ def fitted_on(split: Split, name: str, path: Path) -> Factors:
     if factors.split_digest() != digest_of(split).hexdigest():
         raise VbprError(
             f"--fitted {name}={path} is of another data set or split ({factors!r}; split: "
-            f"{factors.about.get('split', 'not on record')}), on which figures do not compare; train it on {split!r}"
+            f"{factors.record.split or 'not on record'}), on which figures do not compare; train it on {split!r}"
         )
     return factors
 
@@ -75,7 +75,7 @@ def fitted_cell(name: str, factors: Factors, folder: Path, device: str, publishe
         record = read_json(path)
         if not is_complete(record, identity) or (published and not record["published"]):
             console.print(f"measuring {name}")
-            record = measure(factors, device) | {"identity": identity, "seconds": factors.about.get("seconds")}
+            record = measure(factors, device) | {"identity": identity, "seconds": factors.record.seconds}
             record["published"] = sampled(factors) if published else {}
             replace_text(path, json.dumps(record))
     return record
@@ -168,7 +168,7 @@ def cell(
             note.unlink(missing_ok=True)
         if published:
             record["published"] = sampled(factors)
-            if factors.about.get("curve"):
+            if factors.record.curve:
                 swapped = dataclasses.replace(split, validation=split.test, test=split.validation)
                 config, oracle = config.changed(identity=identity + " oracle"), path.with_suffix(".checkpoint-oracle")
                 best = fit(swapped, matrix, config, oracle, images)
@@ -193,7 +193,7 @@ def measure(factors: Factors, device: str) -> dict[str, Any]:
     metrics = evaluate(factors, device=device)
     users = {part: mean_auc(metrics.ranks[part]) for part in PARTS} | {"ndcg@10": ndcg(metrics.ranks["all"], 10)}
     return {
-        "encoded": int(factors.about.get("encoded", 0)),
+        "encoded": factors.record.encoded,
         "summary": metrics.summary(),
         "users": {name: [round(float(v), 9) for v in values] for name, values in users.items()},
         "scores_unseen": metrics.scores_unseen,

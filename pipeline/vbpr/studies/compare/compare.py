@@ -91,12 +91,12 @@ def compare_on(
         row = row_of(method, cells, users[method.name], spent, recognised, features, untrained)
         rows.append(row | {"config": config.to_json()})
     for name, factors in fitted.items():
-        about, nothing = factors.about, {"seconds": 0.0, "images": 0}
+        nothing = {"seconds": 0.0, "images": 0}
         record = fitted_cell(name, factors, folder, options.device, published)
         users[name] = users_of([record])
-        method = Method(name, str(about.get("model", "")), "")
+        method = Method(name, factors.record.model, "")
         row = row_of(method, [record], users[name], nothing, recognised, None, False)
-        rows.append(row | {"config": about.get("config", {}), "file": str(options.fitted[name])})
+        rows.append(row | {"config": factors.record.config, "file": str(options.fitted[name])})
     return {
         "data": data.name,
         "title": data.title,

@@ -60,9 +60,7 @@ def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
         heads.append((part.head, part.items.shape[1], biased))
     first = parts[0][1]
     curve = [
-        {**point, "part": name}
-        for name, (_, part) in zip(names, parts, strict=True)
-        for point in part.about.get("curve", [])
+        {**point, "part": name} for name, (_, part) in zip(names, parts, strict=True) for point in part.record.curve
     ]
     return dataclasses.replace(
         first,
