@@ -10,10 +10,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "pipeline" / "vbpr"
 FILE, CLASS, FUNCTION = 400, 250, 80  # lines, at most
 LONGER = {  # that are longer, and why
-    "answers/nearest.py Nearest": "being cut",
-    "cli/answers.py recommend": "being cut",
-    "cli/stages.py train": "being cut",
-    "training/models/bpr/gradients.py gradients": "being cut",
+    "stores/model/factors.py Factors": "the one class of every fitted model; nearly half of it is docstrings",
 }
 FOLDERS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -38,6 +35,7 @@ def test_files_classes_and_functions_are_short():
         for entry in too_long(path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix())
     )
     assert not {name: lines for name, lines in found.items() if name not in LONGER}
+    assert not LONGER.keys() - found.keys()  # what is short again is taken off the list
 
 
 def test_the_limits_themselves_hold():

@@ -23,7 +23,7 @@ class Model:
         space: what `vbpr tune` searches, and over which range; empty: nothing.
         presets: further defaults by the name of a preset, which no other model has.
         visual: whether it reads features.
-        images: whether it reads the pictures themselves: its `images` is set before `fit`.
+        images: whether it learns from the pictures themselves, which `fit` is given.
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
