@@ -269,6 +269,16 @@ def test_one_item_of_each_group_and_none_of_a_group_that_was_taken(kinds, ties, 
         assert len(set(groups[one])) == len(one) == min(5, len(chosen))
 
 
+def test_groups_that_may_not_be_answers_take_no_place():
+    """A user took items of two groups that are not allowed; the best eight items are of one group."""
+    groups, allowed = np.repeat(np.arange(5), 10), np.repeat([True, True, True, False, False], 10)
+    taken = sp.csr_matrix(([1, 1], ([0, 0], [30, 40])), shape=(1, 50), dtype=np.float32)
+    none = sp.csr_matrix((1, 50), dtype=np.float32)
+    names = np.arange(50).astype(str)
+    factors = Factors(np.ones((1, 1)), -np.arange(50.0)[:, None], np.zeros(50), ["u"], names, taken, none, none)
+    assert factors.recommend_all(k=2, allowed=allowed, groups=groups)[0].tolist() == [[0, 10]]
+
+
 def test_the_command_takes_one_item_of_each_value_of_a_column(tmp_path, cli, refused):
     model = made() / "small.model.h5"
     code, said, err = cli("recommend", model, "--user", "user/01", "--seen", "--one-per", "Category", "-k", 9)

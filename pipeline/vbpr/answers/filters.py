@@ -1,4 +1,4 @@
-"""What questions have in common: lists of ids from files, and which items may be answers.
+"""Which items may be answers: by category, by a list of ids from a file, and one of each group.
 
 allowed(factors.item_ids, dataset.items(), category="Dress", ids=read_known("in-stock.txt", factors.item_ids))
 """
@@ -35,20 +35,23 @@ def read_ids(path: Path | str) -> list[str]:
     return ids
 
 
-def read_known(path: Path | str, known: Strings, what: str = "items") -> list[str]:
-    """The ids in a file that a model knows, each once; says how many it does not know.
+def read_known(path: Path | str, catalogue: Strings, kind: str = "items") -> list[str]:
+    """The ids in a file that a model has, each once; prints how many it has not.
+
+    Args:
+        catalogue: (n,) the ids of the model. kind: of what they are: "items" or "users".
 
     Raises:
-        VbprError: see `read_ids`; or it knows none.
+        VbprError: see `read_ids`; or the model has none of them.
     """
     ids = list(dict.fromkeys(read_ids(path)))
-    here = set(known.tolist())
-    strange = [name for name in ids if name not in here]
+    in_catalogue = set(catalogue.tolist())
+    strange = [name for name in ids if name not in in_catalogue]
     if len(strange) == len(ids):
-        raise VbprError(f"none of the {what} that {path} names are in this model ({some(strange)})")
+        raise VbprError(f"none of the {kind} that {path} names are in this model ({some(strange)})")
     if strange:
-        console.print(f"note: {path} names {what} that are not in this model: {len(strange):,} ({some(strange)})")
-    return [name for name in ids if name in here]
+        console.print(f"note: {path} names {kind} that are not in this model: {len(strange):,} ({some(strange)})")
+    return [name for name in ids if name in in_catalogue]
 
 
 def allowed(
@@ -78,8 +81,8 @@ def allowed(
                 f"--category needs an items.csv or items.parquet with a column `category` in the data set; {has}"
             )
         wanted, names = composed(category.strip()).casefold(), {value for value in column.values() if value}
-        known = wanted in {name.casefold() for name in names}  # else there is no need to look at every item
-        mask &= known and np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
+        present = wanted in {name.casefold() for name in names}  # else there is no need to look at every item
+        mask &= present and np.array([column.get(str(i), "").casefold() == wanted for i in item_ids], bool)
         if not mask.any():
             raise VbprError(f"no item has the category '{category}'{near(category, sorted(names))}")
     if ids is not None:
@@ -99,9 +102,9 @@ def groups_of(item_ids: Strings, items: Mapping[str, dict[str, str]], column: st
     if texts is None:
         has = f"it has {some(items, 8)}" if items else "there is none; if the data set has moved, give --data"
         raise VbprError(f"--one-per {column} needs that column in the data set's items.csv or items.parquet; {has}")
-    known: dict[object, int] = {}
-    own = [known.setdefault(texts.get(name) or (name,), len(known)) for name in item_ids.tolist()]  # a tuple is no text
-    return np.array(own, np.int64)
+    number: dict[object, int] = {}  # of each text, and of each item without one as a tuple, which is no text
+    groups = [number.setdefault(texts.get(name) or (name,), len(number)) for name in item_ids.tolist()]
+    return np.array(groups, np.int64)
 
 
 __all__ = ["allowed", "groups_of", "read_known"]

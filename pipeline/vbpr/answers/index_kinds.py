@@ -161,10 +161,11 @@ def over_axes(base: Any, vectors: Array) -> Any:
 
 
 def refined(base: Any, dim: int) -> Any:
+    """An index whose candidates are compared again, by float16 vectors (n, dim)."""
     import faiss
 
-    whole = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    return faiss.IndexRefine(base, whole)
+    vectors = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    return faiss.IndexRefine(base, vectors)
 
 
 BUILDERS: dict[str, Callable[[Array], Any]] = {"flat": flat, "hnsw": hnsw, "ivfpq": ivfpq}
@@ -194,12 +195,12 @@ def among(queries: Array, vectors: Array, positions: Array, k: int) -> tuple[Arr
     """Exact search over some vectors (n, K), whose positions come back; -1 where there are fewer than k."""
     import faiss
 
-    found, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
+    nearest, scores = np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32)
     if len(positions):
         top = min(k, len(positions))
         scores[:, :top], at = faiss.knn(queries, np.ascontiguousarray(vectors), top, faiss.METRIC_INNER_PRODUCT)
-        found[:, :top] = positions[at]
-    return found, scores
+        nearest[:, :top] = positions[at]
+    return nearest, scores
 
 
 def reconstructed(index: Any, rows: Array) -> Array:

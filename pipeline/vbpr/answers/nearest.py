@@ -171,11 +171,11 @@ class Nearest:
         Raises:
             VbprError: unknown ids (the message names near ones), or an item of which the model knows nothing.
         """
-        found = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids], np.int64))
-        blank = [str(item_id) for item_id, row in zip(item_ids, found, strict=True) if not row.any()]
+        vectors = self.rows(np.array([index_of(self.item_ids, item_id, "item") for item_id in item_ids], np.int64))
+        blank = [str(item_id) for item_id, row in zip(item_ids, vectors, strict=True) if not row.any()]
         if blank or not item_ids:
             raise VbprError(f"{some(blank) or 'no item'} has no vector to compare: {UNKNOWN}")
-        return self._combined(found)
+        return self._combined(vectors)
 
     def query_features(self, features: Array) -> Array:
         """(n, D) features, as the backbone gives them -> (n, K) queries."""
@@ -214,8 +214,8 @@ class Nearest:
             raise VbprError(f"one query is answered; got {len(queries)}: query_photos makes one of several photos")
         out = [leave_out] if isinstance(leave_out, str) else list(leave_out or ())
         at, scores = self.search_many(queries, k + len(out), allowed)
-        found = zip(at[0], scores[0], strict=True)
-        pairs = [(str(self.item_ids[i]), float(s)) for i, s in found if i >= 0]
+        listed = zip(at[0], scores[0], strict=True)
+        pairs = [(str(self.item_ids[i]), float(s)) for i, s in listed if i >= 0]
         return [pair for pair in pairs if pair[0] not in out][:k]
 
     def search_many(self, queries: Array, k: int = 10, allowed: Array | None = None) -> tuple[Array, Array]:
@@ -263,11 +263,11 @@ class Nearest:
         at, out = indices_of(self.item_ids, item_ids, "item"), []
         for a in range(0, len(at), block):
             vectors = self.rows(at[a : a + block])
-            found, scores = self.search_many(vectors, k + 1, allowed)
-            found[~vectors.any(1)] = -1
-            for own, row, values in zip(at[a : a + block], found, scores, strict=True):
+            nearest, scores = self.search_many(vectors, k + 1, allowed)
+            nearest[~vectors.any(1)] = -1
+            for item, row, values in zip(at[a : a + block], nearest, scores, strict=True):
                 pairs = zip(row.tolist(), values.tolist(), strict=True)
-                out.append([(str(self.item_ids[i]), s) for i, s in pairs if i >= 0 and i != own][:k])
+                out.append([(str(self.item_ids[i]), s) for i, s in pairs if i >= 0 and i != item][:k])
         return out
 
     def not_taken(self, model: Path | str, user_id: str, allowed: Array | None = None) -> Array:
@@ -301,6 +301,7 @@ def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
 
 
 def of_model(factors: Factors) -> dict[str, Any]:
+    """What `Nearest` keeps of a model."""
     record, head = factors.record, factors.head
     return {
         "backbone": record.features,
@@ -311,7 +312,7 @@ def of_model(factors: Factors) -> dict[str, Any]:
 
 
 def of_features(store: FeatureStore) -> dict[str, Any]:
-    """Raw features, about their mean."""
+    """What `Nearest` keeps of a feature file, whose vectors are features less their mean."""
     rows, total = store.done, np.zeros(store.dim)
     if not len(rows):
         raise VbprError(f"{store.path} has features of no item; run vbpr extract again")

@@ -18,8 +18,8 @@ def composed(text: str) -> str:
 def places(ids: Strings, wanted: Strings) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """(n,) int64: where each id that is wanted stands among distinct ids, -1 where it does not."""
     order = np.argsort(ids, kind="stable")
-    found = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
-    return np.where(ids[found] == wanted, found, -1)
+    nearest = order[np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)]
+    return np.where(ids[nearest] == wanted, nearest, -1)
 
 
 class Digest(Protocol):

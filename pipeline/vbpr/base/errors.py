@@ -9,9 +9,9 @@ class VbprError(Exception):
     """A fault of the input or the machine that the user can mend. The command line prints it and exits with code 2."""
 
 
-def counted(count: int, what: str) -> str:
+def counted(count: int, noun: str) -> str:
     """`1 item`, `2,000 items`."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 ERRNO = re.compile(r"errno = (\d+)")
@@ -21,12 +21,12 @@ def errno_in(error: BaseException) -> int:
     """The system's number of a fault, which HDF5 hides in its words; 0 where there is none."""
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    found = ERRNO.search(str(error))
-    return int(found[1]) if found else 0
+    match = ERRNO.search(str(error))
+    return int(match[1]) if match else 0
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in its first line; nothing said: its kind."""
+    """The first line of an error's message; of one without a message, its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""How files come into being: written under a temporary name, made durable, then renamed, so a kill leaves old or new.
+"""Writing files so that a kill leaves the old or the new one: a temporary name, fsync, then a rename.
 
 with replacing("artifacts/inc.model.h5") as temporary: ...
 """
@@ -63,7 +63,7 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
 
 
 def replace_text(path: Path | str, text: str, kind: str = "", errors: str = "strict") -> None:
-    """Write a text file, in UTF-8, whole or not at all; see `replacing`, and `open` of `errors`."""
+    """Write a text file in UTF-8, all of it or nothing; see `replacing`; for `errors` see `open`."""
     with replacing(path, kind) as temporary:
         temporary.write_text(text, encoding="utf-8", errors=errors)
 
@@ -94,7 +94,7 @@ def failed_write(error: OSError | RuntimeError) -> str | None:
 
 
 def read_bytes(path: Path | str, most: int) -> bytes:
-    """What is in a regular file, or comes out of a shell's `<(command)`.
+    """The bytes of a regular file, or of what comes out of a shell's `<(command)`.
 
     Raises:
         OSError: it cannot be read, is a device or a pipe that nobody may ever write to, or has more than `most` bytes.
@@ -119,10 +119,10 @@ def read_bytes(path: Path | str, most: int) -> bytes:
 
 
 def reserve(path: Path, size: int) -> None:
-    """See that `size` bytes can be had where `path` is going to be: HDF5 may crash when it meets a full disk.
+    """Check that the disk of `path` has room for `size` bytes: HDF5 may crash when it meets a full disk.
 
     Raises:
-        OSError: they cannot.
+        OSError: it has not.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -147,12 +147,12 @@ def replacing_h5(path: Path | str, kind: str, size: int) -> Iterator[h5py.File]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What an earlier run wrote down; nothing where there is no such file, or it is damaged."""
+    """The JSON object in a file; an empty one where there is no such file, or it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def digest(path: Path | str) -> str:

@@ -23,9 +23,9 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
     handle = opened(Path(path), MAKES[kind])
     try:
         check_closed(handle, Path(path))
-        found = kind_in(handle, Path(path)) or "nothing of vbpr's"
-        if found != kind:
-            raise VbprError(f"{path} holds {found}, not {kind}; {MAKES[kind]}")
+        actual = kind_in(handle, Path(path)) or "nothing of vbpr's"
+        if actual != kind:
+            raise VbprError(f"{path} holds {actual}, not {kind}; {MAKES[kind]}")
     except BaseException:
         handle.close()
         raise
@@ -33,13 +33,21 @@ def open_h5(path: Path | str, kind: str) -> h5py.File:
 
 
 def opened(path: Path, make: str) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Args:
+        make: how to get one, for the message.
+
+    Raises:
+        VbprError: there is none, or it cannot be read.
+    """
     try:
         if path.is_symlink() and not path.exists():
             raise VbprError(f"{path} is a link to what is not there; {make}")
         if not path.exists():
             siblings = sorted(str(p) for p in path.parent.glob("*.h5")) if path.parent.is_dir() else []
-            there = f"; there is {some(siblings, 5)}" if siblings else ""
-            raise VbprError(f"{path} does not exist{there}; {make}")
+            hint = f"; there is {some(siblings, 5)}" if siblings else ""
+            raise VbprError(f"{path} does not exist{hint}; {make}")
         if not path.is_file():  # a pipe would be waited for
             raise VbprError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}; {make}")
         return h5py.File(path, "r")
@@ -55,6 +63,7 @@ def opened(path: Path, make: str) -> h5py.File:
 
 
 def kind_in(handle: h5py.File, path: Path) -> str:
+    """What an open HDF5 file is: see `kind_of`."""
     try:
         return read_text(handle, "vbpr") if "vbpr" in handle.attrs else ""
     except (OSError, KeyError, RuntimeError, TypeError, ValueError) as error:  # h5py raises any of these
@@ -62,12 +71,14 @@ def kind_in(handle: h5py.File, path: Path) -> str:
 
 
 def damaged(path: Path, error: Exception, mend: str = "make it again") -> str:
+    """The message for a file that cannot be read, and how to `mend` that."""
     if number := errno_in(error):  # the disk's fault, not the file's
         return cannot_be_read(path, number)
     return f"{path} is damaged ({first_line(error)}); {mend}"
 
 
 def cannot_be_read(path: Path, number: int) -> str:
+    """The message for a fault of the disk or of permissions (an errno)."""
     return f"{path} cannot be read ({os.strerror(number)}); mend its disk or permissions"
 
 
@@ -153,9 +164,9 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
     if not is_whole(data):
         raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
     try:
-        found = data[:].astype(f"S{data.dtype.itemsize}")
-        ascii = not len(found) or found.view(np.uint8).max() < 128
-        return found.astype(np.str_) if ascii else np.char.decode(found, "utf-8")
+        strings = data[:].astype(f"S{data.dtype.itemsize}")
+        ascii = not len(strings) or strings.view(np.uint8).max() < 128
+        return strings.astype(np.str_) if ascii else np.char.decode(strings, "utf-8")
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is damaged: {name} is no UTF-8; make it again") from error
 
@@ -168,7 +179,7 @@ def read_numbers(group: h5py.Group, name: str, shape: tuple[int | None, ...]) ->
     """
     data = group[name]
     sound = isinstance(data, h5py.Dataset) and data.dtype.kind in "biuf" and len(data.shape or ()) == len(shape)
-    if not sound or any(wanted not in (None, own) for own, wanted in zip(data.shape, shape, strict=True)):
+    if not sound or any(wanted not in (None, size) for size, wanted in zip(data.shape, shape, strict=True)):
         raise ValueError(f"{data.name} is no array of {shape}".replace("None", "any length"))
     if not is_whole(data):
         raise ValueError(f"{data.name} is not whole")

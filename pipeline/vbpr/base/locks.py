@@ -1,4 +1,4 @@
-"""One writer a file: a lock file beside it, which the kernel lets go of when its holder dies.
+"""One writer a file: a lock file beside it, whose lock the kernel drops when its holder dies.
 
 with locked("artifacts/inc.h5") as admit: ...
 """
@@ -17,6 +17,7 @@ from .errors import VbprError
 
 
 def lock_of(path: Path) -> Path:
+    """The lock file of a file."""
     return path.with_name(f".{path.name}.lock")
 
 
@@ -24,7 +25,7 @@ def lock_of(path: Path) -> Path:
 def locked(path: Path | str) -> Iterator[Callable[[], None]]:
     """Hold the right to write `path` (a lock file beside it; the kernel drops it when its holder dies).
 
-    What it yields shares that right, from then on, with those who ask for it by `joined`.
+    It yields a function: once that is called, other processes may share the right, by `joined`.
 
     Raises:
         VbprError: another process holds it; the message names its pid and host.
@@ -47,19 +48,21 @@ def locked(path: Path | str) -> Iterator[Callable[[], None]]:
             ) from error
         except OSError as error:
             handle.close()
-            lock.unlink(missing_ok=True)  # nobody can hold it
+            lock.unlink(missing_ok=True)  # no process can hold it
             raise VbprError(f"{lock} cannot be locked ({error.strerror}); choose a disk that has locks") from error
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
                 break
         handle.close()  # its last holder removed this very file between our open and our lock
     with handle:
-        with contextlib.suppress(OSError):  # a full disk has no room even for that; what comes next will say so
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk has no room even for that; the write that follows tells the user
             handle.truncate(0)
             handle.write(f"pid {os.getpid()} on {socket.gethostname()}".encode())
-        own = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(tmp|probe)")
+        leftover = re.compile(rf"\.{re.escape(path.name)}\.\d+\.(tmp|probe)")
         for left in lock.parent.glob(f".{glob.escape(path.name)}.*"):
-            if own.fullmatch(left.name):  # of a run killed before its rename
+            if leftover.fullmatch(left.name):  # of a run killed before its rename
                 left.unlink(missing_ok=True)
 
         def admit() -> None:
@@ -79,7 +82,7 @@ def joined(path: Path) -> Iterator[None]:
     """Hold the right to write `path` together with the process that shares it.
 
     Raises:
-        VbprError: nobody does.
+        VbprError: no process shares it.
     """
     lock = lock_of(path)
     with contextlib.ExitStack() as held:
@@ -100,7 +103,7 @@ def joined(path: Path) -> Iterator[None]:
 
 
 def release(handle: IO[bytes], lock: Path) -> None:
-    """Take the lock file away, unless one who shares it is still at work."""
+    """Remove the lock file, unless another process still shares the lock."""
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):

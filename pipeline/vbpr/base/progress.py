@@ -55,7 +55,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str = "items", shown: bool = True) -> None:
         self.label, self.total, self.unit, self.shown = label, total, unit, shown
-        self.done, self.told, self.note = 0, 0, ""
+        self.done, self.printed, self.note = 0, 0, ""
         self.start = self.spoken = time.monotonic()
         self.bar: Bar | None = None
 
@@ -82,7 +82,7 @@ class Progress:
         Progress.live = Progress.live and not self.shown
         if self.bar is not None:
             self.bar.stop()
-        elif self.done > self.told and time.monotonic() - self.start > BRIEF:
+        elif self.done > self.printed and time.monotonic() - self.start > BRIEF:
             self._line()
 
     @property
@@ -103,7 +103,7 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
-        self.spoken, self.told = time.monotonic(), self.done
+        self.spoken, self.printed = time.monotonic(), self.done
         if not self.shown:
             return
         left = (self.total - self.done) / max(1e-9, self.rate)

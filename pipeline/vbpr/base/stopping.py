@@ -101,8 +101,8 @@ def handling(on_signal: Callable[[int, FrameType | None], None], before: dict[in
     try:
         yield
     finally:
-        for known, handler in before.items():
-            signal.signal(known, signal.SIG_DFL if handler is None else handler)
+        for restored, handler in before.items():
+            signal.signal(restored, signal.SIG_DFL if handler is None else handler)
 
 
 def importing(frame: FrameType | None) -> bool:

@@ -1,4 +1,4 @@
-"""Where something may be written: refused before any work where the place cannot be written or holds something else."""
+"""Checks of a place that is going to be written, made before any work: it can be written, and holds nothing else."""
 
 import contextlib
 import errno
@@ -14,7 +14,8 @@ from .hdf5 import kind_of
 
 
 def check_table(path: Path | str) -> None:
-    """
+    """Refuse a place where no table of answers can be written; see `check_target`.
+
     Raises:
         VbprError: the name of a table does not tell its format, or the place holds something else.
     """
@@ -24,15 +25,14 @@ def check_table(path: Path | str) -> None:
 
 
 def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
-    """Make the folder of `path`, and refuse what cannot be written, or should not, before any work is done.
+    """Make the folder of `path`, and refuse a place that cannot be written, or holds something else, before any work.
 
     Args:
         kind: what is going to be written: of our HDF5 files see `open_h5`, of others `PLAIN`; "" for any other file.
         option: by which the user chose the place.
 
     Raises:
-        VbprError: the folder cannot be made or written; something is at `path` that is no file, or holds something
-            else: of our files, another kind; for one of ours, anything at all.
+        VbprError: the folder cannot be made or written; or at `path` lies what is no file, or a file of another kind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,25 +40,25 @@ def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
         probe.touch()
         probe.unlink(missing_ok=True)
     except OSError as error:
-        what = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
-        raise VbprError(f"{what} ({error.strerror}); choose another place with {option}") from error
+        fault = f"{path} cannot be written" if error.errno == errno.ENAMETOOLONG else f"{path.parent} is not writable"
+        raise VbprError(f"{fault} ({error.strerror}); choose another place with {option}") from error
     try:
-        there = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return
     except OSError as error:  # a link to itself
         raise VbprError(f"{path} cannot be written ({error.strerror}); choose another place with {option}") from error
-    if not stat.S_ISREG(there.st_mode):  # a pipe would be waited for
-        what = "a folder" if stat.S_ISDIR(there.st_mode) else "not a regular file"
-        raise VbprError(f"{path} is {what}; give {option} a file name")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        fault = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise VbprError(f"{path} is {fault}; give {option} a file name")
     try:
-        found = (kind_of(path) or "something else") if there.st_size else kind
+        content = (kind_of(path) or "something else") if status.st_size else kind
     except VbprError as error:
         if h5py.is_hdf5(path):
             raise VbprError(f"{error}; or delete it, or choose another place with {option}") from error
-        found = (plain_kind(path) if kind in PLAIN else "something else") if kind else ""
-    if found != kind:
-        raise VbprError(f"{path} is there and holds {found}; choose another place with {option}")
+        content = (plain_kind(path) if kind in PLAIN else "something else") if kind else ""
+    if content != kind:
+        raise VbprError(f"{path} is there and holds {content}; choose another place with {option}")
 
 
 PLAIN = ("a page", "JSON", "answers", "tensors", "a picture of ours")

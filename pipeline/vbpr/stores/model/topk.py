@@ -109,9 +109,9 @@ def one_per_group(
     items, scores = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
     count = int(groups.max(initial=0)) + 1
     barred = np.unique(taken[0] * count + groups[taken[1]])  # a query and a group as one number
-    available = np.unique(groups if offered is None else groups[offered])
-    gone = np.bincount(barred[np.isin(barred % count, available)] // count, minlength=n)
-    reachable = np.minimum(k, len(available) - gone)
+    available = np.bincount(groups if offered is None else groups[offered], minlength=count) > 0
+    gone = np.bincount(barred[available[barred % count]] // count, minlength=n)
+    reachable = np.minimum(k, available.sum() - gone)
     todo, width = np.arange(n), min(start, most)
     while len(todo) and width:
         short = []
