@@ -32,9 +32,9 @@ from vbpr.data.dataset import Dataset
 from vbpr.data.split import Split, SplitConfig
 from vbpr.evaluation import metrics
 from vbpr.evaluation.evaluate import PARTS, evaluate
+from vbpr.evaluation.intervals import holm, paired_tests
 from vbpr.stores.features.store import FeatureStore
 from vbpr.studies.compare.table import shown_p
-from vbpr.studies.compare.tests import holm, paired_tests
 from vbpr.training.catalogue import align, prepare
 from vbpr.training.config import TrainConfig
 from vbpr.training.configure import configure

@@ -55,6 +55,7 @@ class Metrics:
 
 
 def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
+    """The number of users of a part, and the mean over them of every measure."""
     auc = metrics.mean_auc(ranks)
     values = {
         "auc_strict": metrics.mean_auc(ranks, strict=True),
@@ -93,10 +94,10 @@ def evaluate(
     if not part.nnz:
         raise VbprError(f"this model's split has no {held} items; train with another --split")
     if users is not None:
-        part = of_some(part, users, seed)
-    on = pick_device(device)
+        part = sample_users(part, users, seed)
+    chosen = pick_device(device)
     theta, items, bias = (
-        torch.from_numpy(np.ascontiguousarray(a)).to(on) for a in (factors.users, factors.items, factors.bias)
+        torch.from_numpy(np.ascontiguousarray(a)).to(chosen) for a in (factors.users, factors.items, factors.bias)
     )
     with Progress("evaluate", int(np.count_nonzero(np.diff(part.indptr))), "users") as bar:
         ranks = held_out_ranks(theta, items, bias, part, factors.seen, advance=bar.advance)
@@ -112,16 +113,20 @@ def evaluate(
     )
 
 
-def of_some(held: sp.csr_matrix, users: int, seed: int) -> sp.csr_matrix:
-    """The held-out items of `users` of those who have any, drawn without replacement."""
+def sample_users(held: sp.csr_matrix, users: int, seed: int) -> sp.csr_matrix:
+    """The held-out items of `users` of those who have any, drawn without replacement.
+
+    Raises:
+        VbprError: no user is asked for.
+    """
     if users < 1:
         raise VbprError(f"users is {users}; it must be at least 1")
     who = np.flatnonzero(np.diff(held.indptr))
     chosen = np.zeros(held.shape[0], np.float32)
     chosen[np.random.default_rng(seed).permutation(who)[:users]] = 1
-    some = sp.csr_matrix(held.multiply(chosen[:, None]))
-    some.eliminate_zeros()
-    return some
+    sample = sp.csr_matrix(held.multiply(chosen[:, None]))
+    sample.eliminate_zeros()
+    return sample
 
 
 def coverage(factors: Factors, among: Array | None = None, seed: int = 0) -> float:

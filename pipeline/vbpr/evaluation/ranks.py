@@ -102,7 +102,7 @@ def held_out_ranks(
     def count(rows: Array) -> int:
         block = Block(users, padded, columns, held, observed, rows)
         for total, number in zip(counted, block.count(), strict=True):
-            total[block.at] = number
+            total[block.entry] = number
         return len(rows)
 
     with (
@@ -121,7 +121,16 @@ def held_out_ranks(
 
 
 class Block:
-    """Some users against the whole catalogue, item block by item block."""
+    """Some users against the whole catalogue, item block by item block.
+
+    Attributes:
+        rows: (n,) users. columns: the items' vectors, block by block, as the right side of a product.
+        pair_row, pair_item: (P,) of each held-out pair: which of `rows`, and the item. entry: its place in `held`.
+        chunks: slices of the pairs that are compared at a time; the first holds one pair of each user, in order.
+        seen_row, seen_column: (S,) what the users have seen, sorted by item; seen_item the same in NumPy.
+        by_user: (S,) where each user's seen items lie among those, from `seen_start`, `seen_count` of them.
+        pair_seen: (P,) where each held-out pair lies among them. seen_held: (S,) 1 where that is a held-out pair.
+    """
 
     def __init__(
         self,
@@ -139,9 +148,9 @@ class Block:
         counts = np.diff(held.indptr)[rows]
         nth = places(counts)
         order = np.argsort(nth, kind="stable")
-        self.row = np.repeat(np.arange(len(rows)), counts)[order]
-        self.at = (np.repeat(held.indptr[rows], counts) + nth)[order]
-        self.item = held.indices[self.at].astype(np.int64)
+        self.pair_row = np.repeat(np.arange(len(rows)), counts)[order]
+        self.entry = (np.repeat(held.indptr[rows], counts) + nth)[order]
+        self.pair_item = held.indices[self.entry].astype(np.int64)
         self.chunks = [slice(a, min(a + len(rows), len(order))) for a in range(0, len(order), len(rows))]
         part = observed[rows]
         part.sort_indices()
@@ -149,14 +158,14 @@ class Block:
         order = np.argsort(part.indices, kind="stable")  # so that an item block's entries lie together
         self.seen_item = part.indices[order].astype(np.int64)
         self.seen_row = torch.from_numpy(row[order]).to(self.device)
-        self.seen_at = torch.from_numpy(self.seen_item).to(self.device)
+        self.seen_column = torch.from_numpy(self.seen_item).to(self.device)
         # By user: what each has seen, among the entries that are sorted by item.
-        self.by_row = np.empty_like(order)
-        self.by_row[order] = np.arange(len(order))
+        self.by_user = np.empty_like(order)
+        self.by_user[order] = np.arange(len(order))
         keys = row * len(items) + part.indices
-        self.itself = self.by_row[np.searchsorted(keys, self.row * len(items) + self.item)]
+        self.pair_seen = self.by_user[np.searchsorted(keys, self.pair_row * len(items) + self.pair_item)]
         is_held = np.zeros(len(keys), np.int64)
-        is_held[self.itself] = 1
+        is_held[self.pair_seen] = 1
         self.seen_held = torch.from_numpy(is_held).to(self.device)
         self.seen_count = np.diff(part.indptr)
         self.seen_start = part.indptr[:-1]
@@ -164,16 +173,16 @@ class Block:
     def count(self) -> tuple[Array, Array, Array]:
         """Of each held-out pair: what is above it, what ties with it, and twice the places lost to other held ones."""
         width = min(len(self.rows), self.item_block)
-        target = torch.cat([self.target(slice(a, a + width)) for a in range(0, len(self.row), width)])
-        own, numbers = self.compare(target)
-        if not torch.equal(own, target):  # another kernel, another last bit: take the scores of the pass itself
-            _, numbers = self.compare(own)
-        above, not_below, lost = (t.cpu().numpy() for t in numbers)
+        target = torch.cat([self.target(slice(a, a + width)) for a in range(0, len(self.pair_row), width)])
+        computed, counts = self.compare(target)
+        if not torch.equal(computed, target):  # another kernel, another last bit: take the scores of the pass itself
+            _, counts = self.compare(computed)
+        above, not_below, lost = (t.cpu().numpy() for t in counts)
         return above, not_below - above, lost - 1  # among the held-out items it ties with itself, once
 
     def target(self, pairs: slice) -> Tensor:
         """The scores of these held-out pairs, by a product of the shape that the pass has."""
-        item, row = self.item[pairs], self.row[pairs]
+        item, row = self.pair_item[pairs], self.pair_row[pairs]
         wanted = np.resize(item, self.item_block), np.resize(row, len(self.rows))
         at, of = (torch.from_numpy(a).to(self.device) for a in wanted)
         return torch.mm(self.users[of], self.items[at].T.contiguous()).diagonal()[: len(row)].clone()
@@ -190,12 +199,12 @@ class Block:
         parts = torch.zeros(2, apart, len(target), dtype=target.dtype, device=self.device)
         s = torch.empty(len(self.rows), self.item_block, dtype=target.dtype, device=self.device)
         mask = torch.empty_like(s)
-        place = self.seen_row * self.item_block + self.seen_at % self.item_block
+        place = self.seen_row * self.item_block + self.seen_column % self.item_block
         score = torch.empty(len(place), dtype=target.dtype, device=self.device)
         edges = np.arange(len(self.columns) + 1) * self.item_block
         spans = np.diff(np.searchsorted(self.seen_item, edges)).tolist()
         chunks = [
-            (torch.from_numpy(self.row[chunk]).to(self.device), target[chunk, None], *parts[:, :, chunk].unbind())
+            (torch.from_numpy(self.pair_row[chunk]).to(self.device), target[chunk, None], *parts[:, :, chunk].unbind())
             for chunk in self.chunks
         ]
         blocks = zip(self.columns.unbind(), torch.split(place, spans), torch.split(score, spans), strict=True)
@@ -212,15 +221,15 @@ class Block:
                 parts.zero_()
         above, not_below = total
         for chunk in self.chunks:  # each pair with all that its user has seen
-            counts = self.seen_count[self.row[chunk]]
-            seen_at = self.by_row[np.repeat(self.seen_start[self.row[chunk]], counts) + places(counts)]
+            counts = self.seen_count[self.pair_row[chunk]]
+            seen_at = self.by_user[np.repeat(self.seen_start[self.pair_row[chunk]], counts) + places(counts)]
             pair = np.repeat(np.arange(chunk.start, chunk.stop), counts)
             at, of = (torch.from_numpy(a).to(self.device) for a in (seen_at, pair))
             higher, as_high = (score[at] > target[of]).long(), (score[at] >= target[of]).long()
             above.index_add_(0, of, higher, alpha=-1)
             not_below.index_add_(0, of, as_high, alpha=-1)
             lost.index_add_(0, of, (higher + as_high) * self.seen_held[at])
-        return score[torch.from_numpy(self.itself).to(self.device)], [above, not_below, lost]
+        return score[torch.from_numpy(self.pair_seen).to(self.device)], [above, not_below, lost]
 
 
 def places(counts: Array) -> Array:

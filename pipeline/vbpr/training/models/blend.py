@@ -15,32 +15,39 @@ from ..model import Diverged
 from .bpr.bpr import BPR
 
 
-def part(
+def fit_part(
     config: TrainConfig,
     checkpoint: Path | None,
     name: str,
     split: Split,
     features: ItemFeatures | None,
-    faults: list[str],
+    failures: list[str],
 ) -> Factors:
-    """A part that is trained on its own; its checkpoint stays when it is done, for runs that resume.
+    """Train a part by itself, with a checkpoint of its own that stays until the whole model is done.
 
-    Where it diverged, `faults` gets to know, and the part is that of its best epoch.
+    If training diverges, the message is added to `failures`, and the part is that of its best epoch.
+
+    Raises:
+        Diverged: in the first epoch, so that there is no such part.
     """
-    own = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}")
+    own_checkpoint = None if checkpoint is None else checkpoint.with_name(f"{checkpoint.name}-{name}")
     try:
-        return BPR(config, own, part=True).fit(split, features)
+        return BPR(config, own_checkpoint, part=True).fit(split, features)
     except Diverged as error:
         if error.factors is None:
             raise
-        faults.append(str(error))  # the error itself would hold on to all that was in use
+        failures.append(str(error))  # the error itself would keep the training's tensors in memory
         return error.factors
 
 
-def whole(factors: Factors, faults: list[str]) -> Factors:
-    """The blend of all parts, unless one of them diverged: then Diverged has it."""
-    if faults:
-        raise Diverged(faults[0], factors)
+def unless_diverged(factors: Factors, failures: list[str]) -> Factors:
+    """The blended model.
+
+    Raises:
+        Diverged: with the model, if a part failed.
+    """
+    if failures:
+        raise Diverged(failures[0], factors)
     return factors
 
 
@@ -97,4 +104,4 @@ def deviation(factors: Factors) -> Array:
     return spread
 
 
-__all__ = ["blend", "part", "whole"]
+__all__ = ["blend", "fit_part", "unless_diverged"]

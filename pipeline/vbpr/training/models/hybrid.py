@@ -2,11 +2,11 @@
 
     score = V / sd(V) + .85 E / sd(E) + .2 S / sd(S) + .4 M / sd(M),   sd over the catalogue, for each user
 
-V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
-at cold items. E: EASE (collaborative.py), which has to reconstruct items from those that V finds alike as well: what is
-known of the items that sell so reaches those that hardly do. S: a low-pass filter of the interactions. M: the mean of a
-few latent BPR models with uniform negatives, their item side shrunk by how often an item was bought. The weights were
-chosen by validation.
+V: the visual ranker (bpr.py). All its negatives are drawn by popularity, so that its scores do not depend on popularity
+and it is good at cold items. E: EASE (ease.py), which also reconstructs each item from items that look alike to V: so
+what buyers say of popular items reaches rarely bought ones. S: a low-pass filter of the interactions (spectral.py). M:
+the mean of SEEDS latent BPR models with uniform negatives, whose item vectors are shrunk where an item has few buyers.
+The weights were chosen by validation.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
-from .blend import blend, part, whole
+from .blend import blend, fit_part, unless_diverged
 from .bprmf import DEFAULTS as BPRMF
 from .ease import ease
 from .entry import Model, Space
@@ -34,8 +34,11 @@ MOST_BOUGHT = 15_000  # items in EASE: an (I, I) matrix of 0.9 GB; the others li
 
 
 class Hybrid:
-    """The blend, fitted part by part; a killed run goes on in the part it was in. `dim` or `factors` of 0 leaves out
-    the parts that need it. The configuration's epochs, rates and penalties are the visual part's."""
+    """The blend, fitted part by part; a killed run resumes in the part it was in.
+
+    `dim` 0 leaves out the visual part, `factors` 0 the three others. Epochs, rates and penalties of the configuration
+    are the visual part's.
+    """
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
@@ -46,26 +49,27 @@ class Hybrid:
         Raises:
             Diverged: a part did; the model is made of its best epoch and of the others.
         """
-        faults: list[str] = []
-        parts = self.parts(split, features, faults)
-        return whole(blend([(WEIGHTS[name], factors) for name, factors in parts.items()], list(parts)), faults)
+        failures: list[str] = []
+        parts = self.parts(split, features, failures)
+        weighted = [(WEIGHTS[name], factors) for name, factors in parts.items()]
+        return unless_diverged(blend(weighted, list(parts)), failures)
 
-    def parts(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Factors]:
-        """What is blended, each fitted on its own; the names are those of WEIGHTS. `faults`: see `part`."""
+    def parts(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Factors]:
+        """The models that are blended, each fitted by itself, by their names in WEIGHTS. `failures`: see `fit_part`."""
         c = self.config
         parts: dict[str, Factors] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
             visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = part(visual, self.checkpoint, "visual", split, features, faults)
+            parts["visual"] = fit_part(visual, self.checkpoint, "visual", split, features, failures)
         if c.factors:
             looks = parts["visual"].items if c.dim else None
-            among = np.sort(np.argsort(-split.item_counts, kind="stable")[:MOST_BOUGHT])
-            parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
+            popular = np.sort(np.argsort(-split.item_counts, kind="stable")[:MOST_BOUGHT])
+            parts["ease"] = ease(split, popular, 12 * c.factors, c.seed, looks=looks, **EASE)
             parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
-            own = {**BPRMF, "factors": c.factors, "batch": c.batch}
-            latent = [c.changed(**own, seed=(c.seed * SEEDS + n + 1) % 2**31) for n in range(SEEDS)]
+            of_bprmf = {**BPRMF, "factors": c.factors, "batch": c.batch}
+            latent = [c.changed(**of_bprmf, seed=(c.seed * SEEDS + n + 1) % 2**31) for n in range(SEEDS)]
             parts["latent"] = mean(
-                [part(one, self.checkpoint, f"latent-{n}", split, None, faults) for n, one in enumerate(latent)]
+                [fit_part(one, self.checkpoint, f"latent-{n}", split, None, failures) for n, one in enumerate(latent)]
             )
         return parts
 

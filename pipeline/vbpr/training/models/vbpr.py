@@ -15,7 +15,7 @@ from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
-from .blend import blend, part, whole
+from .blend import blend, fit_part, unless_diverged
 from .bpr.bpr import BPR
 from .bprmf import DEFAULTS as BPRMF
 from .entry import Model, Space
@@ -42,14 +42,14 @@ class VBPR:
         c = self.config
         if c.joint or not c.factors:
             return BPR(c, self.checkpoint).fit(split, features)
-        two = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
+        latent = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
         if not c.dim:
-            return BPR(two, self.checkpoint).fit(split, None)
-        one = c.changed(factors=0, item_bias=False)
-        faults: list[str] = []
-        visual = part(one, self.checkpoint, "visual", split, features, faults)
-        other = part(two, self.checkpoint, "latent", split, None, faults)
-        return whole(blend([(1.0, visual), (c.latent_weight, other)], ["visual", "latent"]), faults)
+            return BPR(latent, self.checkpoint).fit(split, None)
+        visual = c.changed(factors=0, item_bias=False)
+        failures: list[str] = []
+        looks = fit_part(visual, self.checkpoint, "visual", split, features, failures)
+        rest = fit_part(latent, self.checkpoint, "latent", split, None, failures)
+        return unless_diverged(blend([(1.0, looks), (c.latent_weight, rest)], ["visual", "latent"]), failures)
 
 
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
