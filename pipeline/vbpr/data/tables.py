@@ -35,13 +35,13 @@ def open_bytes(path: Path) -> Any:
     return Inflated(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def in_memory(path: Path) -> pa.BufferReader:
-    """A file for Arrow to read, inflated, in memory of Arrow's own. A file of Python's would be let go of by one of
-    Arrow's threads, some time after the table is there: where Python is just ending, that aborts the process."""
+def load(path: Path) -> pa.Buffer:
+    """A file's bytes, inflated, in memory of Arrow's own. A file of Python's would be let go of by one of Arrow's
+    threads, some time after the table is there: where Python is just ending, that aborts the process."""
     memory = pa.BufferOutputStream()
     with open_bytes(path) as handle:
         shutil.copyfileobj(handle, memory, 2**20)
-    return pa.BufferReader(memory.getvalue())
+    return memory.getvalue()
 
 
-__all__ = ["UNFIT", "UNREADABLE", "in_memory", "open_bytes"]
+__all__ = ["UNFIT", "UNREADABLE", "load", "open_bytes"]

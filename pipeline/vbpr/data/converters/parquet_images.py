@@ -17,7 +17,8 @@ from ...base.arrays import composed
 from ...base.errors import VbprError, first_line, some
 from ..images.source import LONGEST_ID, item_id_of
 from ..items import is_scalar, texts
-from ..readers.columns import ITEM_COLUMNS, column_key, column_of, refuse_twins, without_floats
+from ..readers.columns import ITEM_COLUMNS, column_key, column_of, refuse_twins
+from ..texts import id_text
 from .canonical import Conversion, begin, finish, finished, shards, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there
@@ -87,7 +88,7 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
             tables.append(opened.read(wanted, use_threads=False))
     table = pa.concat_tables(tables)
     names = pc.struct_field(table[image], "path") if key is None else table[key]
-    ids = [composed(name) for name in texts(without_floats(names)).to_pylist()]
+    ids = [composed(name) for name in pc.fill_null(id_text(names), "").to_pylist()]
     classes = class_names(schema)
     columns: dict[str, list[Any]] = {"item_id": [item_id_of(path) for path in ids] if key is None else ids}
     for name in (name for name in scalar if column_key(name) != "itemid"):
