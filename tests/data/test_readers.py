@@ -263,3 +263,149 @@ def test_a_user_who_is_nobody_is_told(tmp_path, capsys, word):
     said = notes(capsys)
     assert f"{word} is the user of 6 rows, as if it were one user; leave them out if it means none" in said
     assert "the item of" not in said
+
+
+# ---------------------------------------------------------------------------------------------- folders that are tables
+
+
+def spread(folder, table, types, suffix=".parquet"):
+    """A table as files of a few rows each, one a type of its second column."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, kind in enumerate(types):
+        part = table.slice(n * 4, 4)
+        part = part.set_column(1, part.column_names[1], part[1].cast(kind))
+        pq.write_table(part.select(part.column_names[:: -1 if n % 2 else 1]), folder / f"part-{n:05}.snappy{suffix}")
+
+
+def events(count=12):
+    return pa.table(
+        {"user_id": [f"u{n % 5}" for n in range(count)], "item_id": list(range(count)), "note": ["x"] * count}
+    )
+
+
+@pytest.mark.parametrize("types", [["int32", "int64", "uint8"], ["int64", "float64", "string"], ["string"] * 3])
+def test_a_folder_of_parts_is_one_table_whatever_their_types(tmp_path, types):
+    spread(tmp_path / "interactions.parquet", events(), types)
+    (tmp_path / "interactions.parquet" / "_SUCCESS").write_text("")
+    (tmp_path / "interactions.parquet" / ".part-0.crc").write_text("x")
+    (tmp_path / "interactions.parquet" / "_temporary").mkdir()
+    (tmp_path / "interactions.parquet" / "_temporary" / "part-9.parquet").write_text("x")
+    pq.write_table(events(0), tmp_path / "interactions.parquet" / "part-00009.parquet")
+    wanted = sorted((f"u{n % 5}", str(n)) for n in range(12))
+    assert sorted(pairs_of(Dataset(tmp_path).interactions())) == wanted
+    assert sorted(pairs_of(Dataset(tmp_path / "interactions.parquet").interactions())) == wanted
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_the_names_of_folders_are_columns_of_text(tmp_path, suffix):
+    for n, split in enumerate(("train", "test")):
+        for day in ("2020-01-01", "2020-01-02", "__HIVE_DEFAULT_PARTITION__")[: 2 + n]:
+            folder = tmp_path / f"interactions{suffix}" / f"split={split}" / f"dt={day}" / f"user_id=0{n}%2F7"
+            folder.mkdir(parents=True)
+            table = pa.table({"item_id": [f"{split}{day}"], "price": [1.5]})
+            if suffix == ".csv":
+                (folder / "part-0.csv").write_text(f"item_id,price\n{split}{day},1.5\n")
+            else:
+                pq.write_table(table, folder / "data_0.parquet")
+    x = Dataset(tmp_path).interactions()
+    assert x.user_ids.tolist() == ["00/7", "01/7"] and len(x) == 5 and sorted(x.splits) == [0, 0, 2, 2, 2]
+
+
+def test_an_items_folder_is_read_and_its_parts_may_differ(tmp_path):
+    items = tmp_path / "items.parquet"
+    items.mkdir()
+    pq.write_table(pa.table({"item_id": pa.array([1, 2], pa.int32()), "title": pa.nulls(2)}), items / "a.parquet")
+    (items / "kind=Hat").mkdir()
+    pq.write_table(pa.table({"title": ["x", "y"], "item_id": ["3", "4"]}), items / "kind=Hat" / "b.parquet")
+    found = Dataset(tmp_path).items()
+    assert found["title"] == {"1": "", "2": "", "3": "x", "4": "y"} and found["kind"]["3"] == "Hat"
+
+
+def test_a_table_of_items_may_be_gzipped(tmp_path):
+    written(tmp_path, 'item_id\ttitle\na\t"A hat\n', "items.tsv.gz")
+    assert Dataset(tmp_path).items()["title"] == {"a": '"A hat'}
+
+
+def test_a_time_that_some_parts_lack_is_told_where_it_is_needed(tmp_path):
+    folder = tmp_path / "interactions.parquet"
+    folder.mkdir()
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["a"], "time": [1]}), folder / "a.parquet")
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["b"]}), folder / "b.parquet")
+    x = Dataset(tmp_path).interactions()
+    with pytest.raises(VbprError, match="1 of 2 files have no timestamp that can be read"):
+        Split.make(x, SplitConfig("global-time"))
+
+
+def test_shards_of_images_may_differ_in_types_and_in_order(tmp_path):
+    photos = [square(n / 4, np.random.default_rng(n)) for n in range(4)]
+    (tmp_path / "source" / "shop=7").mkdir(parents=True)
+    first = {"item_id": pa.array([1, 2], pa.int32()), "image": photos[:2], "note": pa.nulls(2)}
+    other = {"note": ["sale", None], "image": pa.array(photos[2:], pa.large_binary()), "item_id": ["3", "4"]}
+    pq.write_table(pa.table(first), tmp_path / "source" / "a.parquet")
+    pq.write_table(pa.table(other), tmp_path / "source" / "shop=7" / "b.parquet")
+    convert(tmp_path / "source", tmp_path / "out")
+    data = Dataset(tmp_path / "out")
+    assert [data.images().read(n) for n in range(4)] == photos
+    assert data.items()["note"] == {"1": "", "2": "", "3": "sale", "4": ""} and data.items()["shop"]["3"] == "7"
+
+
+# ------------------------------------------------------------------------------- train, validation and test as files
+
+PARTS = {"train": [("u", "1"), ("u", "2"), ("v", "3")], "valid": [("u", "3")], "test": [("u", "4"), ("v", "5")]}
+
+
+def write_parts(folder, how):
+    folder.mkdir()
+    for part, rows in PARTS.items():
+        if how == "recbole":
+            text = "user_id:token\titem_id:token\n" + "".join(f"{u}\t{i}\n" for u, i in rows)
+            (folder / f"ml.{part}.inter").write_text(text)
+        elif how == "elliot":
+            (folder / f"{part.replace('valid', 'val')}.tsv").write_text("".join(f"{u}\t{i}\t5\t17\n" for u, i in rows))
+        elif how == "hub":
+            name = part.replace("valid", "validation")
+            pq.write_table(
+                pa.table(dict(zip(("user", "item"), map(list, zip(*rows, strict=True)), strict=True))),
+                folder / f"{name}-00000-of-00001.parquet",
+            )
+        elif how == "csv":
+            (folder / f"shop_{part}.csv.gz").write_bytes(
+                gzip.compress(("user_id,item_id,split\n" + "".join(f"{u},{i},A\n" for u, i in rows)).encode())
+            )
+        else:
+            users = dict.fromkeys(u for u, _ in rows) | {"w": None}  # who has no items in any part
+            lines = [" ".join([user, *(i for u, i in rows if u == user)]) for user in users]
+            (folder / f"{part}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("how", ["recbole", "elliot", "hub", "csv", "lightgcn"])
+def test_three_files_are_the_split_that_they_give(tmp_path, how):
+    x = Dataset(write_parts(tmp_path / "data", how)).interactions()
+    split = Split.make(x)
+    for part, name in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        matrix = getattr(split, name).tocoo()
+        found = zip(split.user_ids[matrix.row].tolist(), split.item_ids[matrix.col].tolist(), strict=True)
+        assert sorted(found) == sorted(PARTS[part]), name
+    assert (x.times is not None) == (how == "elliot")
+
+
+def test_train_and_test_alone_are_a_split_and_one_of_them_is_none(tmp_path):
+    folder = write_parts(tmp_path / "data", "recbole")
+    (folder / "ml.valid.inter").unlink()
+    split = Split.make(Dataset(folder).interactions())
+    assert (split.train.nnz, split.validation.nnz, split.test.nnz) == (3, 0, 2)
+    (folder / "ml.test.inter").unlink()
+    assert Dataset(folder).interactions().splits is None  # one table, whatever its name
+
+
+def test_two_splits_in_one_folder_are_refused(tmp_path):
+    folder = write_parts(tmp_path / "data", "recbole")
+    for part in ("train", "test"):
+        (folder / f"{part}.tsv").write_text("u\ti\n")
+    with pytest.raises(VbprError, match=r"has ml\.test\.inter and test\.tsv, two splits; move one away"):
+        Dataset(folder).interactions()
+    (folder / "train.tsv").unlink()
+    (folder / "interactions.csv").write_text("user_id,item_id\nu,i\n")
+    with pytest.raises(VbprError, match=r"has interactions\.csv and ml\.test\.inter; move one away"):
+        Dataset(folder).interactions()

@@ -13,7 +13,7 @@ import numpy as np
 from ..base.arrays import Array, Strings
 from ..base.errors import VbprError, counted
 from ..base.progress import console
-from .readers import INTERACTION_READERS
+from .readers import read_columns
 from .values import Coded, distinct, given_splits, given_times
 
 
@@ -76,23 +76,21 @@ class Interactions:
     @classmethod
     def read(cls, path: Path | str) -> "Interactions":
         """Read a CSV, TSV (either may be gzipped) or Parquet file with a user and an item column, under any of the
-        field's usual names, and optionally a timestamp and a `split` column (train, validation, test). Where these two
+        field's usual names, and optionally a timestamp and a `split` column (train, validation, test); a folder of such
+        files, as Spark writes it; or a folder with train, validation and test as files. Where time or split
         cannot be read, `unread` says why, and a split that needs them refuses.
 
         Raises:
             VbprError: no such file, no such column, or a bad user or item; the message has the line.
         """
         path = Path(path)
-        if not path.is_file():
+        if not (path.is_file() or path.is_dir()):
             raise VbprError(
                 f"{path} does not exist; interactions are a CSV, TSV or Parquet file with the columns "
                 "user_id and item_id"
             )
-        suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-        if suffix not in INTERACTION_READERS:
-            raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
         try:
-            columns = INTERACTION_READERS[suffix](path)
+            columns = read_columns(path)
             for note in (*columns.notes, *nobody("user", columns.users), *nobody("item", columns.items)):
                 console.print(f"note: {path}: {note}")
             read = cls.of(columns.users, columns.items, columns.times, columns.splits)

@@ -38,7 +38,7 @@ class Columns(NamedTuple):
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
-    """The events of several files as those of one; times or splits that one of them lacks are left out."""
+    """The events of several files as those of one; times or splits that some of them lack are unread."""
     if len(parts) == 1:
         return parts[0]
 
@@ -51,6 +51,12 @@ def joined(parts: Sequence[Columns]) -> Columns:
         return None if any(column is None for column in columns) else np.concatenate(columns)
 
     unread = {role: why for part in reversed(parts) for role, why in part.unread.items()}
+    for role, lacking in (
+        ("timestamp", [p.times is None for p in parts]),
+        ("split", [p.splits is None for p in parts]),
+    ):
+        if any(lacking) and not all(lacking):
+            unread.setdefault(role, f"{sum(lacking):,} of {len(parts):,} files have no {role} that can be read")
     return Columns(
         coded([part.users for part in parts]),
         coded([part.items for part in parts]),

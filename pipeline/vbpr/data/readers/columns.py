@@ -226,7 +226,7 @@ CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray, str], tuple[Any, Array, 
 __all__ = [
     "ITEM_COLUMNS",
     "NO_ROWS",
-    "USER_COLUMNS",
+    "ROLES",
     "all_of",
     "column_key",
     "column_of",

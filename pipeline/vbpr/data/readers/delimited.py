@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ...base.errors import VbprError, counted, first_line
-from ..tables import UNREADABLE, load, open_bytes
+from ..tables import UNREADABLE, load, open_bytes, with_columns
 from ..values import Columns
 from .columns import NO_ROWS, all_of, from_table, match_columns
 
@@ -49,21 +49,27 @@ class TextTable(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_delimited(path: Path, delimiter: str) -> Columns:
+def read_delimited(path: Path, constants: Mapping[str, str], delimiter: str) -> Columns:
+    """The interactions of a file.
+
+    Args:
+        constants: columns of one value that the file itself lacks.
+    """
     try:
         dialect = dialect_of(path, delimiter)
     except UNREADABLE as error:
         raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
     if not dialect.names:
         raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
-    return read_events(path, dialect)
+    return read_events(path, dialect, constants)
 
 
-def read_events(path: Path, dialect: Dialect) -> Columns:
-    """The interactions in a table of text."""
-    matched = match_columns(path, dialect.names)
+def read_events(path: Path, dialect: Dialect, constants: Mapping[str, str]) -> Columns:
+    """The interactions of a file that is written like this."""
+    matched = match_columns(path, [*dialect.names, *(name for name in constants if name not in dialect.names)])
     try:
-        table, dialect, notes = read_text(path, dialect, all_of(matched))
+        wanted = [name for name in all_of(matched) if name in dialect.names]
+        table, dialect, notes = read_text(path, dialect, wanted)
     except (pa.ArrowInvalid, *UNREADABLE) as error:
         raise VbprError(why_unreadable(path, dialect, error)) from error
 
@@ -71,7 +77,7 @@ def read_events(path: Path, dialect: Dialect) -> Columns:
         found = next(itertools.islice(rows_of(path, dialect), row + dialect.header, None))
         return f"{path}, line {found.line}"
 
-    columns = from_table(path, table, matched, where)
+    columns = from_table(path, with_columns(table, constants), matched, where)
     return columns._replace(notes=notes + columns.notes)
 
 
