@@ -15,7 +15,8 @@ from .images import open_images
 from .images.source import ImageSource
 from .interactions import Interactions
 from .items import read_items
-from .readers import INTERACTION_READERS
+from .readers import INTERACTION_READERS, suffix_of
+from .readers.split_files import split_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,26 +90,29 @@ class Dataset:
         Raises:
             VbprError: there are none, or two files of them, or they are malformed.
         """
-        if self.path.is_file():
+        if self.path.is_file() or suffix_of(self.path) in INTERACTION_READERS:
             return Interactions.read(self.path)
-        suffixes = [*INTERACTION_READERS, ".csv.gz", ".tsv.gz"]
-        found = only(
+        parts = [file for file, _ in split_files(self.path, INTERACTION_READERS)]
+        interactions_file = only(
             self.path,
             [
                 p
-                for suffix in suffixes
+                for suffix in SUFFIXES
                 for p in sorted(self.path.glob(f"*{suffix}"))
-                if p.name == f"interactions{suffix}" or suffix == ".inter"
-            ],
+                if p.name == f"interactions{suffix}" or (suffix == ".inter" and p not in parts)
+            ]
+            + parts[:1],
         )
-        if found is None:
+        if interactions_file in parts:
+            return Interactions.read(self.path)
+        if interactions_file is None:
             tables = sorted(p.name for p in self.path.glob("*") if p.suffix in (*INTERACTION_READERS, ".gz", ".xlsx"))
             like = [name for name in tables if not name.startswith("items.")]
             raise VbprError(
                 f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
                 "the columns user_id and item_id" + (f", and there is {some(like)}: rename it" if like else "")
             )
-        return Interactions.read(found)
+        return Interactions.read(interactions_file)
 
     def images(self) -> ImageSource:
         """Open its images; see `open_images`."""
@@ -117,15 +121,18 @@ class Dataset:
     def items(self) -> Mapping[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
         such file."""
-        names = ("items.parquet", "items.csv", "items.tsv")
-        path = only(self.path, [path for name in names if (path := self.path / name).is_file()])
+        names = [f"items{suffix}" for suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")]
+        path = only(self.path, [path for name in names if (path := self.path / name).exists()])
         return {} if path is None else read_items(path, path.stat().st_mtime_ns)
 
 
-def only(folder: Path, found: list[Path]) -> Path | None:
-    if len(found) > 1:
-        raise VbprError(f"{folder} has {found[0].name} and {found[1].name}; move one away")
-    return found[0] if found else None
+SUFFIXES = (*INTERACTION_READERS, ".csv.gz", ".tsv.gz")
+
+
+def only(folder: Path, files: list[Path]) -> Path | None:
+    if len(files) > 1:
+        raise VbprError(f"{folder} has {files[0].name} and {files[1].name}; move one away")
+    return files[0] if files else None
 
 
 __all__ = ["Dataset"]

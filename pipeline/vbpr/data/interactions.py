@@ -4,15 +4,17 @@ interactions = Interactions.read("data/interactions.csv")
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.arrays import Array, Strings
-from ..base.errors import VbprError
-from .readers import INTERACTION_READERS
-from .values import distinct, given_splits, given_times
+from ..base.errors import VbprError, counted
+from ..base.progress import console
+from .readers import read_columns
+from .values import Coded, distinct, given_splits, given_times
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -26,6 +28,7 @@ class Interactions:
         users, items: (P,) int32 positions into the ids, one entry a pair.
         times: (P,) float64 seconds, or None.
         splits: (P,) uint8: 0 train, 1 validation, 2 test, or None.
+        unread: why the file's `timestamp` or `split` is not among them, where it could not be read.
     """
 
     user_ids: Strings
@@ -34,6 +37,7 @@ class Interactions:
     items: Array
     times: Array | None = None
     splits: Array | None = None
+    unread: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, users: Any, items: Any, times: Any = None, splits: Any = None) -> "Interactions":
@@ -72,22 +76,25 @@ class Interactions:
     @classmethod
     def read(cls, path: Path | str) -> "Interactions":
         """Read a CSV, TSV (either may be gzipped) or Parquet file with a user and an item column, under any of the
-        field's usual names, and optionally a timestamp and a `split` column (train, validation, test).
+        field's usual names, and optionally a timestamp and a `split` column (train, validation, test); a folder of such
+        files, as Spark writes it; or a folder with train, validation and test as files. Where time or split
+        cannot be read, `unread` says why, and a split that needs them refuses.
 
         Raises:
-            VbprError: no such file, no such column, or a bad row; the message has the line.
+            VbprError: no such file, no such column, or a bad user or item; the message has the line.
         """
         path = Path(path)
-        if not path.is_file():
+        if not (path.is_file() or path.is_dir()):
             raise VbprError(
                 f"{path} does not exist; interactions are a CSV, TSV or Parquet file with the columns "
                 "user_id and item_id"
             )
-        suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-        if suffix not in INTERACTION_READERS:
-            raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
         try:
-            return cls.of(*INTERACTION_READERS[suffix](path))
+            columns = read_columns(path)
+            for note in (*columns.notes, *nobody("user", columns.users), *nobody("item", columns.items)):
+                console.print(f"note: {path}: {note}")
+            read = cls.of(columns.users, columns.items, columns.times, columns.splits)
+            return dataclasses.replace(read, unread=columns.unread)
         except MemoryError as error:
             raise VbprError(f"{path}: out of memory reading it; stop other programs or use a larger machine") from error
 
@@ -111,7 +118,7 @@ class Interactions:
         user_ids, users = compact(self.user_ids, self.users[keep])
         item_ids, items = compact(self.item_ids, self.items[keep])
         times, splits = (None if of is None else of[keep] for of in (self.times, self.splits))
-        return Interactions(user_ids, item_ids, users, items, times, splits)
+        return Interactions(user_ids, item_ids, users, items, times, splits, self.unread)
 
     def k_core(self, k: int) -> "Interactions":
         """The largest part in which every user and every item has at least k interactions.
@@ -129,6 +136,19 @@ class Interactions:
             if not len(keep):
                 raise VbprError(f"no interaction is left when every user and item must have {k}; lower --k-core")
         return self.select(keep)
+
+
+def nobody(what: str, column: Coded) -> list[str]:
+    """Notes on ids that programs write where there is none: guests would be one user who took everything."""
+    rows = np.bincount(column.places, minlength=len(column.names))
+    words = {str(word): int(rows[column.names == word].sum()) for word in column.names if word.lower() in NO_IDS}
+    return [
+        f"{word} is the {what} of {counted(count, 'row')}, as if it were one {what}; leave them out if it means none"
+        for word, count in words.items()
+    ]
+
+
+NO_IDS = {"null", "(null)", r"\n", "nan", "none", "na", "n/a", "<na>", "nil", "nat", "undefined"}
 
 
 def compact(ids: Strings, places: Array) -> tuple[Strings, Array]:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
 from ..base.arrays import Strings, composed
 from ..base.errors import VbprError, counted, first_line
 from ..base.progress import console
-from .readers.columns import ITEM_COLUMNS, column_of, refuse_twins, without_floats
-from .readers.delimited import header_of, why_unreadable
-from .tables import UNFIT, in_memory
+from .readers import suffix_of
+from .readers.columns import ITEM_COLUMNS, column_of, refuse_twins
+from .readers.delimited import dialect_of, read_text, why_unreadable
+from .tables import UNFIT, files_of, load, with_columns
+from .texts import id_text, text
 
 
 class Items(Mapping[str, dict[str, str]]):
@@ -46,58 +47,78 @@ OTHER_NAMES = {  # of the columns that are shown or filtered by
 
 
 def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column as text, empty where there is nothing; bytes that are no UTF-8 are an ArrowInvalid."""
-    column = pc.fill_null(pc.cast(column, pa.string()), "")
-    column.validate(full=True)
-    return column
+    """A column as text, empty where there is nothing.
+
+    Raises:
+        pa.ArrowException: see `text`.
+    """
+    return pc.fill_null(text(column), "")
 
 
 @lru_cache(4)
 def read_items(path: Path, changed: int) -> Items:
     """A table of items, read again when it has `changed`."""
     try:
-        table = read_table(path)
-        names = [name.strip().lower() for name in table.column_names]
-        refuse_twins(path, names)
-        table = table.rename_columns(names)
-        key = column_of(names, ITEM_COLUMNS)
-        if key is None:
-            raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
-        ids = texts(without_floats(table[key])).to_pylist()
+        parts = [as_text(file, with_columns(read_table(file), constants)) for file, constants in files_of(path)]
+        table = pa.concat_tables(parts, promote_options="default")
+        ids = texts(table[KEY]).to_pylist()
         if not "".join(ids).isascii():
             ids = [composed(name) for name in ids]
         if twins := len(ids) - len(set(ids)):
             console.print(f"note: {path} has {counted(twins, 'item')} more than once; the last line of each counts")
-        columns = {name: texts(table[name]) for name in names if name != key and is_scalar(table[name].type)}
+        columns = {name: texts(table[name]) for name in table.column_names if name != KEY}
         for role, aliases in OTHER_NAMES.items():
-            if (name := column_of(list(columns), aliases)) is not None:
-                columns.setdefault(role, columns[name])
+            if (other := column_of(list(columns), aliases)) is not None:
+                columns.setdefault(role, columns[other])
         return Items(ids, columns)
     except (*UNFIT, OSError) as error:
         why = f"{path} cannot be read ({first_line(error)})"
-        if path.suffix != ".parquet":
-            delimiter, names = header_of(path, delimiter_of(path))
-            why = why_unreadable(path, delimiter, len(names), error)
+        if path.is_file() and suffix_of(path) != ".parquet":
+            why = why_unreadable(path, dialect_of(path, delimiter_of(path)), error)
         raise VbprError(f"{why}; or take it away: titles and categories can be done without") from error
+
+
+KEY = ""  # of the ids; no column of a file has this name
+
+
+def as_text(path: Path, table: pa.Table) -> pa.Table:
+    """The ids of a table, as `KEY`, and its other columns that have a text, under names in lower case; a column without
+    one is no fault of theirs who want titles.
+
+    Raises:
+        VbprError: no column of ids, or two columns of one name.
+    """
+    names = [name.strip().lower() for name in table.column_names]
+    refuse_twins(path, names)
+    table = table.rename_columns(names)
+    key = column_of(names, ITEM_COLUMNS)
+    if key is None:
+        raise VbprError(f"{path} has no item_id column; it has {', '.join(names)}")
+    columns = {KEY: id_text(table[key])}
+    for name in names:
+        try:
+            if name != key and is_scalar(table[name].type):
+                columns[name] = text(table[name])
+        except pa.ArrowException as error:
+            console.print(f"note: {path}: column {name} ({table[name].type}) is left out ({first_line(error)})")
+    return pa.table(columns)
 
 
 def read_table(path: Path) -> pa.Table:
     """A table of items; every column of text files is text."""
-    with in_memory(path) as handle:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.ParquetFile(handle).read()  # which, unlike `read_table`, takes two of one name
-        delimiter, names = header_of(path, delimiter_of(path), "strict")
-        if not names:
-            raise VbprError(f"{path} is empty; give it a header with item_id and a line an item, or take it away")
-        return pyarrow.csv.read_csv(
-            handle,
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
+    if suffix_of(path) == ".parquet":  # which, unlike `read_table`, takes two of one name
+        return pyarrow.parquet.ParquetFile(pa.BufferReader(load(path))).read()
+    dialect = dialect_of(path, delimiter_of(path), "strict")
+    if not dialect.names:
+        raise VbprError(f"{path} is empty; give it a header with item_id and a line an item, or take it away")
+    table, _, notes = read_text(path, dialect)
+    for note in notes:
+        console.print(f"note: {path}: {note}")
+    return table
 
 
 def delimiter_of(path: Path) -> str:
-    return "\t" if path.suffix == ".tsv" else ","
+    return "\t" if suffix_of(path) in (".tsv", ".inter") else ","
 
 
 def is_scalar(kind: pa.DataType) -> bool:
@@ -111,4 +132,4 @@ def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str
     return [column.get(str(item), "") for item in item_ids]
 
 
-__all__ = ["is_scalar", "read_items", "texts", "titles"]
+__all__ = ["KEY", "is_scalar", "read_items", "texts", "titles"]

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from ..base.arrays import Array, Strings
 from ..base.errors import VbprError
+from ..base.progress import console
 from .interactions import Interactions
 from .parts import MATRICES, Parts, csr
 
@@ -88,7 +89,7 @@ class Split(Parts):
         """
         how, total, prefix = config.rule, len(interactions.user_ids), ""
         if how == "auto":
-            how = "random" if interactions.splits is None else "file"
+            how = "random" if interactions.splits is None and "split" not in interactions.unread else "file"
         if how not in SPLIT_RULES:
             raise VbprError(f"--split {how} is not known; choose from auto, {', '.join(SPLIT_RULES)}")
         if config.rule in DETERMINISTIC and config.min_interactions != SplitConfig.min_interactions:
@@ -110,6 +111,8 @@ class Split(Parts):
                 )
             interactions = interactions.select(enough[interactions.users])
         part, rule = SPLIT_RULES[how](interactions, config.seed)
+        for column, why in interactions.unread.items():
+            console.print(f"note: {why} (left alone: --split {how} needs no {column})")
         rule = prefix + rule
         if how in ("random", "time"):
             rule += f"; users with fewer than {least} items left out"
@@ -140,7 +143,7 @@ def random_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
 
 
 def time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
-    times = needed(interactions.times, "time", "timestamp")
+    times = needed(interactions, interactions.times, "time", "timestamp")
     tie = np.random.default_rng(seed).random(len(interactions))  # events of one moment: in random order
     rank = np.empty(len(interactions))
     rank[np.lexsort((tie, times))] = np.arange(len(interactions))
@@ -148,7 +151,7 @@ def time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
 
 
 def global_time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
-    times = needed(interactions.times, "global-time", "timestamp")
+    times = needed(interactions, interactions.times, "global-time", "timestamp")
     moments, counts = np.unique(times, return_counts=True)
     later = len(times) - np.cumsum(counts)  # events after each moment
     if len(moments) < 2:
@@ -160,14 +163,16 @@ def global_time_rule(interactions: Interactions, seed: int) -> tuple[Array, str]
 
 
 def file_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
-    return needed(interactions.splits, "file", "split"), "the file's own split column"
+    return needed(interactions, interactions.splits, "file", "split"), "the file's own split column"
 
 
 def none_rule(interactions: Interactions, seed: int) -> tuple[Array, str]:
     return np.zeros(len(interactions), np.uint8), "none: every interaction is trained on"
 
 
-def needed(column: Array | None, how: str, name: str) -> Array:
+def needed(interactions: Interactions, column: Array | None, how: str, name: str) -> Array:
+    if name in interactions.unread:
+        raise VbprError(interactions.unread[name])
     if column is None:
         raise VbprError(f"--split {how} needs a {name} column in the interactions; add one or choose --split random")
     return column

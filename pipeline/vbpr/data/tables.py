@@ -3,9 +3,12 @@
 import gzip
 import shutil
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 
 from ..base.errors import VbprError
@@ -35,13 +38,40 @@ def open_bytes(path: Path) -> Any:
     return Inflated(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def in_memory(path: Path) -> pa.BufferReader:
-    """A file for Arrow to read, inflated, in memory of Arrow's own. A file of Python's would be let go of by one of
-    Arrow's threads, some time after the table is there: where Python is just ending, that aborts the process."""
+def load(path: Path) -> pa.Buffer:
+    """A file's bytes, inflated, in memory of Arrow's own. A file of Python's would be let go of by one of Arrow's
+    threads, some time after the table is there: where Python is just ending, that aborts the process."""
     memory = pa.BufferOutputStream()
     with open_bytes(path) as handle:
         shutil.copyfileobj(handle, memory, 2**20)
-    return pa.BufferReader(memory.getvalue())
+    return memory.getvalue()
 
 
-__all__ = ["UNFIT", "UNREADABLE", "in_memory", "open_bytes"]
+def files_of(path: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The files of a table, which may be a folder of them as Spark, DuckDB and Hive write it, in order, each with the
+    columns that are in the names of its folders: `country=DE` is a column of text. Names that begin with `_` or `.` are
+    marks of those programs, and passed over."""
+    if path.is_file():
+        return [(path, {})]
+    found = []
+    for file in sorted(path.rglob("*")):
+        names = file.relative_to(path).parts
+        if file.is_file() and not any(name.startswith(("_", ".")) for name in names):
+            pairs = (unquote(name).partition("=") for name in names[:-1])
+            found.append((file, {key: value for key, sign, value in pairs if sign and value != NO_VALUE}))
+    return found
+
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+
+def with_columns(table: pa.Table, constants: Mapping[str, str]) -> pa.Table:
+    """A table with these columns of one value each; what it has under their names is its own."""
+    for name, value in constants.items():
+        if name not in table.column_names:
+            column = pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), [value])
+            table = table.append_column(name, column)
+    return table
+
+
+__all__ = ["UNFIT", "UNREADABLE", "files_of", "load", "open_bytes", "with_columns"]

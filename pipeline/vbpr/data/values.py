@@ -1,6 +1,8 @@
 """Columns of ids, times and splits as `Interactions` keeps them, from whatever Python or a reader has."""
 
 import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +21,50 @@ class Coded(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What a reader has of a file, one entry an event: the arguments of `Interactions.of`."""
+    """What a reader has of a file, one entry an event.
+
+    Attributes:
+        users, items, times, splits: the arguments of `Interactions.of`.
+        unread: why the `timestamp` or the `split` of the file cannot be read.
+        notes: what the user is to know of how it was read.
+    """
 
     users: Any
     items: Any
     times: Any = None
     splits: Any = None
+    unread: Mapping[str, str] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The events of several files as those of one; times or splits that some of them lack are unread."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def coded(columns: Sequence[Coded]) -> Coded:
+        starts = np.cumsum([0, *(len(column.names) for column in columns)])
+        places = [column.places + start for column, start in zip(columns, starts, strict=False)]
+        return Coded(np.concatenate([column.names for column in columns]), np.concatenate(places))
+
+    def values(columns: Sequence[Any]) -> Any:
+        return None if any(column is None for column in columns) else np.concatenate(columns)
+
+    unread = {role: why for part in reversed(parts) for role, why in part.unread.items()}
+    for role, lacking in (
+        ("timestamp", [p.times is None for p in parts]),
+        ("split", [p.splits is None for p in parts]),
+    ):
+        if any(lacking) and not all(lacking):
+            unread.setdefault(role, f"{sum(lacking):,} of {len(parts):,} files have no {role} that can be read")
+    return Columns(
+        coded([part.users for part in parts]),
+        coded([part.items for part in parts]),
+        values([part.times for part in parts]),
+        values([part.splits for part in parts]),
+        unread,
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
 
 
 def distinct(what: str, values: Any) -> tuple[Strings, Array]:
@@ -125,4 +165,4 @@ def given_splits(values: Any) -> Array:
     return column.astype(np.uint8, copy=False)
 
 
-__all__ = ["SPLITS", "Coded", "Columns", "distinct", "given_splits", "given_times", "is_whole"]
+__all__ = ["SPLITS", "Coded", "Columns", "distinct", "given_splits", "given_times", "is_whole", "joined"]

@@ -17,6 +17,7 @@ from ...base.files import replace_text, replacing, sync
 from ...base.locks import locked
 from ...base.progress import Progress
 from ...base.stopping import Stopped, stop_signals
+from ..tables import files_of
 
 MARK = "conversion.json"
 PARTIAL = ".images.tar.partial"
@@ -55,7 +56,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def shards(source: Path) -> list[Path]:
     """The files of a source, in order: itself, or the Parquet files below a folder."""
-    return [source] if source.is_file() else sorted(path for path in source.rglob("*.parquet") if path.is_file())
+    return [path for path, _ in files_of(source) if path == source or path.suffix == ".parquet"]
 
 
 def source_mark(source: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ convert_parquet(Path("fashion/data"), Path("data/fashion"))     # one file, or a
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import pyarrow.parquet
 from ...base.arrays import composed
 from ...base.errors import VbprError, first_line, some
 from ..images.source import LONGEST_ID, item_id_of
-from ..items import is_scalar, texts
-from ..readers.columns import ITEM_COLUMNS, column_key, column_of, refuse_twins, without_floats
+from ..items import KEY, is_scalar, texts
+from ..readers.columns import ITEM_COLUMNS, column_key, column_of, refuse_twins
+from ..tables import files_of, with_columns
+from ..texts import id_text, text
 from .canonical import Conversion, begin, finish, finished, shards, write_table, write_tar
 
 IMAGE_COLUMNS = ["image", "img", "photo", "picture"]  # of several, the first that is there
@@ -77,29 +79,39 @@ def described(source: Path, files: list[Path]) -> tuple[str, str | None, dict[st
     has_path = pa.types.is_struct(schema.field(image).type) and schema.field(image).type.get_field_index("path") >= 0
     if key is None and not has_path:
         raise VbprError(f"{files[0]} has no item_id column; it has {some(schema.names, 8)}")
-    scalar = [field.name for field in schema if field.name not in (image, key) and is_scalar(field.type)]
-    wanted = [*scalar, f"{image}.path" if key is None else key]
-    tables = []
-    for path in files:
-        if not pyarrow.parquet.read_schema(path).equals(schema):
-            raise VbprError(f"{path} has other columns than {files[0]}; convert them apart")
-        with pyarrow.parquet.ParquetFile(path) as opened:
-            tables.append(opened.read(wanted, use_threads=False))
-    table = pa.concat_tables(tables)
-    names = pc.struct_field(table[image], "path") if key is None else table[key]
-    ids = [composed(name) for name in texts(without_floats(names)).to_pylist()]
+    parts = []
+    for path, constants in files_of(source):
+        if path in files:
+            if set(pyarrow.parquet.read_schema(path).names) != set(schema.names):
+                raise VbprError(f"{path} has other columns than {files[0]}; convert them apart")
+            parts.append(described_part(path, constants, image, key))
+    table = pa.concat_tables(parts, promote_options="default")
+    ids = [composed(name) for name in texts(table[KEY]).to_pylist()]
     classes = class_names(schema)
     columns: dict[str, list[Any]] = {"item_id": [item_id_of(path) for path in ids] if key is None else ids}
-    for name in (name for name in scalar if column_key(name) != "itemid"):
+    for name in (name for name in table.column_names if name != KEY and column_key(name) != "itemid"):
         words = classes.get(name, {})
         columns[name] = [words.get(value, value) for value in texts(table[name]).to_pylist()]
     return image, key, columns
 
 
+def described_part(path: Path, constants: Mapping[str, str], image: str, key: str | None) -> pa.Table:
+    """What one file says of its items, as text, so that it matters not which types its columns have: their ids, or the
+    paths of their images, as `KEY`, and every column of text or numbers."""
+    schema = pyarrow.parquet.read_schema(path)
+    scalar = [field.name for field in schema if field.name not in (image, key) and is_scalar(field.type)]
+    with pyarrow.parquet.ParquetFile(path) as opened:
+        table = opened.read([*scalar, f"{image}.path" if key is None else key], use_threads=False)
+    names = pc.struct_field(table[image], "path") if key is None else table[key]
+    table = with_columns(table, constants)
+    columns = {name: text(table[name]) for name in table.column_names if name not in (image, key)}
+    return pa.table({KEY: id_text(names), **columns})
+
+
 def holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def class_names(schema: pa.Schema) -> dict[str, dict[str, str]]:

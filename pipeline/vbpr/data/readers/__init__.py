@@ -1,17 +1,57 @@
-"""Readers of interactions, one a kind of file; each returns columns, which `Interactions` validates."""
+"""Readers of interactions, one a kind of file; each returns columns, which `Interactions` validates.
 
-from collections.abc import Callable
+A reader takes a file and the columns that the names of its folders hold; a new kind is one file and one line.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from ..values import Columns
+from ...base.errors import VbprError
+from ..tables import files_of
+from ..values import Columns, joined
+from .columns import NO_ROWS
 from .delimited import read_delimited
 from .parquet import read_parquet
+from .split_files import read_part, split_files
 
-INTERACTION_READERS: dict[str, Callable[[Path], Columns]] = {
-    ".csv": lambda path: read_delimited(path, ","),
-    ".tsv": lambda path: read_delimited(path, "\t"),
-    ".inter": lambda path: read_delimited(path, "\t"),
+INTERACTION_READERS: dict[str, Callable[[Path, Mapping[str, str]], Columns]] = {
+    ".csv": partial(read_delimited, delimiter=","),
+    ".tsv": partial(read_delimited, delimiter="\t"),
+    ".inter": partial(read_delimited, delimiter="\t"),
     ".parquet": read_parquet,
 }
 
-__all__ = ["INTERACTION_READERS"]
+
+def suffix_of(path: Path) -> str:
+    """What kind of table a file or folder is by its name: `.csv` of `x.csv.gz`."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def read_columns(path: Path) -> Columns:
+    """The interactions of a file, of a folder of files that are one table, or of a folder that holds train, validation
+    and test as files.
+
+    Raises:
+        VbprError: there is no reader for it, or the reader finds a fault.
+    """
+    suffix = suffix_of(path)
+    if path.is_dir() and suffix not in INTERACTION_READERS:
+        parts = split_files(path, INTERACTION_READERS)
+        return joined([read_part(file, code, INTERACTION_READERS.get(suffix_of(file))) for file, code in parts])
+    if suffix not in INTERACTION_READERS:
+        raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
+    columns = []
+    for file, constants in files_of(path):
+        reader = INTERACTION_READERS.get(suffix_of(file), INTERACTION_READERS[suffix])
+        try:
+            columns.append(reader(file, constants))
+        except VbprError as error:
+            if file == path or NO_ROWS not in str(error):  # Spark writes empty parts, too
+                raise
+    if not columns:
+        raise VbprError(f"{path} is a folder without a table in it; it needs a file with user_id and item_id")
+    return joined(columns)
+
+
+__all__ = ["INTERACTION_READERS", "read_columns", "suffix_of"]

@@ -1,10 +1,8 @@
 """Which column of a table is the user, the item, the time and the split, and what its values mean."""
 
-import contextlib
-import math
+import itertools
 import re
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,186 +12,226 @@ import pyarrow.compute as pc
 
 from ...base.arrays import Array
 from ...base.errors import VbprError, first_line, some
-from ...base.progress import console
 from ..tables import UNFIT
-from ..values import SPLITS, Coded, Columns, is_whole
+from ..texts import id_text, text
+from ..values import SPLITS, Coded, Columns
+from .times import seconds
 
 # What the field calls its columns, as `column_key` writes it; the first that is there is taken.
-USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "userid:token"]
-USER_COLUMNS += ["customer", "account"]
-ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "itemid:token"]
+USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "customer", "account"]
+ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid"]
 ITEM_COLUMNS += ["sku", "stockcode", "isbn", "article", "product"]
-TIME_COLUMNS = ["timestamp", "time", "ts", "tdat", "date", "datetime", "unixreviewtime", "timestamp:float"]
-TIME_COLUMNS += ["invoicedate", "orderdate"]
-SPLIT_COLUMNS = ["split", "xlabel", "subset"]
+TIME_COLUMNS = ["timestamp", "time", "ts", "tdat", "date", "datetime", "unixreviewtime", "invoicedate", "orderdate"]
+CODED_SPLIT = "xlabel"  # MMRec's, of numbers: 0 train, 1 validation, 2 test
+SPLIT_COLUMNS = ["split", CODED_SPLIT, "subset"]
+ROLES = {"user_id": USER_COLUMNS, "item_id": ITEM_COLUMNS, "timestamp": TIME_COLUMNS, "split": SPLIT_COLUMNS}
 
 
 def column_key(name: str) -> str:
-    """A column's name without capitals, blanks and joints: `User-ID`, `user_id` and `userId` are one."""
-    return re.sub(r"[\s_.-]", "", name.lower())
+    """A column's name without capitals, blanks, joints and RecBole's type: `User-ID`, `userId` and `user_id:token` are
+    one."""
+    return re.sub(r"[\s_.-]", "", re.sub(r":(token|float)(_seq)?$", "", name.strip().lower()))
 
 
-def column_of(names: list[str], aliases: list[str]) -> str | None:
+def columns_of(names: Sequence[str], aliases: Sequence[str]) -> list[str]:
+    """The columns that go by one of these aliases, in the order of the aliases."""
+    return sorted((name for name in names if column_key(name) in aliases), key=lambda n: aliases.index(column_key(n)))
+
+
+def column_of(names: Sequence[str], aliases: Sequence[str]) -> str | None:
     """The column that goes by the first of these aliases that is there; None where none is."""
-    by_key = {column_key(name): name for name in reversed(names)}
-    return next((by_key[alias] for alias in aliases if alias in by_key), None)
+    return next(iter(columns_of(names, aliases)), None)
 
 
-def match_columns(path: Path, names: list[str]) -> dict[str, str]:
-    """Which column of the file is the user, the item, the time and the split.
+def match_columns(path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of the file that may be the user, the item, the time and the split, best known name first.
 
     Raises:
-        VbprError: no user or item column; the message lists what was found.
+        VbprError: no user or item column, or two of one name; the message lists what was found.
     """
-    found = {}
-    for role, aliases in (
-        ("user_id", USER_COLUMNS),
-        ("item_id", ITEM_COLUMNS),
-        ("timestamp", TIME_COLUMNS),
-        ("split", SPLIT_COLUMNS),
-    ):
-        name = column_of(names, aliases)
-        if name is not None:
-            found[role] = name
-            others = [other for other in dict.fromkeys(names) if column_key(other) in aliases and other != name]
-            if others:
-                console.print(f"note: {path}: {name} is taken for the {role}, and {some(others)} left alone")
-        elif role in ("user_id", "item_id"):
-            shown = some((repr(name)[1:-1] for name in names), 8)
-            if any(sign in "".join(names) for sign in "\0\ufffd"):
-                raise VbprError(f"{path} is not UTF-8 text, or packed; unpack it and save it as UTF-8")
-            raise VbprError(f"{path} has no {role} column; it has {shown}; rename one to {role}")
-    refuse_twins(path, [name for name in names if name in found.values()])
-    return found
+    matched = {role: columns_of(names, aliases) for role, aliases in ROLES.items()}
+    missing = next((role for role in ("user_id", "item_id") if not matched[role]), None)
+    if missing is not None:
+        raise VbprError(f"{path} {why_unmatched(names, missing, bool(all_of(matched)))}")
+    refuse_twins(path, [name for name in names if name in all_of(matched)])
+    return {role: columns for role, columns in matched.items() if columns}
 
 
-def refuse_twins(path: Path, names: list[str]) -> None:
+def all_of(matched: dict[str, list[str]]) -> list[str]:
+    """Every column that `match_columns` found."""
+    return list(itertools.chain.from_iterable(matched.values()))
+
+
+def why_unmatched(names: Sequence[str], missing: str, some_match: bool) -> str:
+    """What a table without a user or an item column looks like, and the cure."""
+    shown = some((repr(name)[1:-1] for name in names), 8)
+    if any(sign in "".join(names) for sign in "\0\ufffd"):
+        return "is not UTF-8 text, or packed; unpack it and save it as UTF-8"
+    if len(names) == 1 and (sign := re.search(r"\S(::|[ ]+)\S", names[0])):
+        what = "'::'" if sign[1] == "::" else "blanks"
+        return (
+            f"seems to have {what} between its fields: its first line is {shown}; write tabs instead, as by "
+            f"sed -E 's/{'::' if sign[1] == '::' else ' +'}/\\t/g' FILE > interactions.tsv"
+        )
+    if len(names) > 1 and not some_match and any(re.search(r"\d", name) for name in names):
+        return (
+            f"seems to have no header: its first line is {shown}; put a line with the names of its columns in front, "
+            "such as user_id, item_id and timestamp"
+        )
+    return f"has no {missing} column; it has {shown}; rename one to {missing}"
+
+
+def refuse_twins(path: Path, names: Sequence[str]) -> None:
     twin = next((name for name in names if names.count(name) > 1), None)
     if twin is not None:
         raise VbprError(f"{path} has two columns called {twin!r}; rename or remove one")
 
 
 NO_ROWS = "has a header but no rows; it needs a line an interaction"
-
-
-def from_table(path: Path, table: pa.Table, columns: dict[str, str], where: Callable[[int], str]) -> Columns:
-    """Convert the columns; `where` says where in the file a row is."""
-    if not table.num_rows:
-        raise VbprError(f"{path} {NO_ROWS}")
-    parts = {}
-    for role, name in columns.items():
-        convert, wanted = CONVERSIONS[role]
-        column = table[name]
-        try:
-            parts[role], bad = convert(column)
-        except UNFIT as error:
-            why = first_line(error)
-            raise VbprError(f"{path}: column {name} ({column.type}) cannot be read ({why}); {wanted}") from error
-        if bad.any():
-            row = int(np.argmax(bad))
-            said = str(column[row])[:100] if column[row].is_valid else ""
-            raise VbprError(f"{where(row)}: {name} is {repr(said) if said else 'empty'}; {wanted}")
-    return Columns(parts["user_id"], parts["item_id"], parts.get("timestamp"), parts.get("split"))
-
-
-def without_floats(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column of ids, its floats as the whole numbers that they are; none where one is no such number."""
-    if pa.types.is_dictionary(column.type):  # pandas' categories
-        column = column.cast(column.type.value_type)
-    if not pa.types.is_floating(column.type):
-        return column
-    numbers = column.to_numpy()
-    sound = is_whole(numbers)
-    return pa.chunked_array([pa.array(np.where(sound, numbers, 0).astype(np.int64), mask=~sound)])
-
-
-def ids(column: pa.ChunkedArray) -> tuple[Coded, Array]:
-    """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
-    up to the next one for an id."""
-    column = pc.fill_null(pc.cast(without_floats(column), pa.string()), "")
-    bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
-    bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
-    codes = column.combine_chunks().dictionary_encode()
-    return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad)
-
-
-def times(column: pa.ChunkedArray) -> tuple[Array, Array]:
-    found = seconds(column)
-    return found, ~np.isfinite(found)
-
-
-def seconds(column: pa.ChunkedArray) -> Array:
-    """A column of numbers, dates or their text as float64 seconds; not finite where it is none of these."""
-    if pa.types.is_dictionary(column.type):  # pandas' categories
-        column = column.cast(column.type.value_type)
-    if pa.types.is_temporal(column.type):
-        micro = pc.CastOptions(target_type=pa.timestamp("us"), allow_time_truncate=True)
-        return np.asarray(column.cast(options=micro).cast(pa.int64()).to_numpy() / 1e6, np.float64)
-    if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
-        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
-    try:
-        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64)
-    except pa.ArrowInvalid:
-        pass
-    known = {text: second(text or "") for text in pc.unique(column).to_pylist()}
-    if any(math.isfinite(time) and not is_number(text) for text, time in known.items()):
-        known |= dict.fromkeys(filter(is_number, known), math.nan)  # among dates 2020 is a year, not a second of 1970
-    return np.array([known[text] for text in column.to_pylist()])
-
-
-def is_number(text: str | None) -> bool:
-    with contextlib.suppress(ValueError):
-        return math.isfinite(float(text or ""))
-    return False
-
-
-def second(text: str) -> float:
-    text = text.strip()
-    if not re.match(r"[-+.\d]", text):  # NumPy knows dates such as `today`, and takes nothing at all for one
-        return math.nan
-    try:
-        return float(text)
-    except ValueError:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # NumPy takes offsets such as +02:00, and would rather not
-                date = np.datetime64(re.sub(r"\s*(Z|UTC|GMT)$", "", text).replace(" ", "T"))
-            if not 0 < date.astype("datetime64[Y]").astype(int) + 1970 < 10_000:  # NumPy's microseconds would wrap
-                return math.nan
-            return float(date.astype("datetime64[us]").astype(np.int64)) / 1e6
-        except ValueError:
-            return math.nan
-
-
-def parts_of_split(column: pa.ChunkedArray) -> tuple[Array, Array]:
-    """A column as the codes of `SPLITS`, and which of its words are not among them."""
-    words = np.char.lower(np.asarray(column.cast(pa.string()).to_pylist(), np.str_))
-    codes = np.select([words == word for word in SPLITS], list(SPLITS.values()), 0).astype(np.uint8)
-    return codes, ~np.isin(words, list(SPLITS))
-
-
 LONGEST_ID = 1000
 ID = (
     "an id is text or a whole number that its type keeps exactly, without a NUL or a line break (a quote never "
     f"closed?), of up to {LONGEST_ID:,} letters; give it one, or remove the row"
 )
-CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray], tuple[Any, Array]], str]] = {
+TIME = "a time is a number of seconds or a date such as 2020-07-31, and all are alike"
+SPLIT = "it must be train, validation or test"
+
+
+OPTIONAL = ("timestamp", "split")  # where they cannot be read, that matters to a split that needs them alone
+
+
+def from_table(path: Path, table: pa.Table, matched: dict[str, list[str]], where: Callable[[int], str]) -> Columns:
+    """Convert the columns. Of several times the first that can be read is taken; where an optional column cannot be
+    read, `Columns.unread` says why.
+
+    Args:
+        matched: see `match_columns`. where: says where in the file a row is.
+
+    Raises:
+        VbprError: no rows, or one without a user or an item, or with the header again.
+    """
+    if not table.num_rows:
+        raise VbprError(f"{path} {NO_ROWS}")
+    taken: dict[str, tuple[str, Any]] = {}
+    notes, unread = [], {}
+    for role, names in matched.items():
+        if role == "split" and not (names := [name for name in matched[role] if may_be_split(table[name], name)]):
+            column = matched[role][0]
+            held = repr(str(table[column][0]))
+            notes.append(f"{column} holds {held:.40}, and no train, validation or test; left alone")
+            continue
+        faults = []
+        for name in names if role in OPTIONAL else names[:1]:
+            try:
+                values, note = convert(path, table[name], role, name, where)
+            except VbprError as error:
+                faults.append(str(error))
+                continue
+            taken[role] = name, values
+            others = [other for other in matched[role] if other != name]
+            notes += [f"{name} is taken for the {role}, and {some(others)} left alone"] * bool(others)
+            notes += [note] * bool(note)
+            break
+        else:
+            if role not in OPTIONAL:
+                raise VbprError(faults[0])
+            unread[role] = faults[0]
+    refuse_second_header(taken["user_id"], taken["item_id"], where)
+    times, splits = (taken[role][1] if role in taken else None for role in OPTIONAL)
+    return Columns(taken["user_id"][1], taken["item_id"][1], times, splits, unread, tuple(notes))
+
+
+def convert(path: Path, column: pa.ChunkedArray, role: str, name: str, where: Callable[[int], str]) -> tuple[Any, str]:
+    """A column as its role has it, and a note on how it was read or nothing.
+
+    Raises:
+        VbprError: its type or one of its values is none of that role; the message has the first such row.
+    """
+    conversion, wanted = CONVERSIONS[role]
+    try:
+        values, bad, note = conversion(column, name)
+    except UNFIT as error:
+        why = f"column {name} ({column.type}) cannot be read ({first_line(error)})"
+        raise VbprError(f"{path}: {why}; write it as text, for {wanted}") from error
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = str(column[row])[:100] if column[row].is_valid else ""
+        raise VbprError(f"{where(row)}: {name} is {repr(value) if value else 'empty'}; {wanted}")
+    return values, note
+
+
+def refuse_second_header(users: tuple[str, Coded], items: tuple[str, Coded], where: Callable[[int], str]) -> None:
+    """Files that were joined have one each.
+
+    Raises:
+        VbprError: a row holds the names of its columns.
+    """
+    rows = np.ones(len(users[1].places), bool)
+    for name, column in (users, items):
+        if not (column.names == name).any():
+            return
+        rows &= (column.names == name)[column.places]
+    if rows.any():
+        raise VbprError(f"{where(int(np.argmax(rows)))}: the header is there again; remove the line")
+
+
+def ids(column: pa.ChunkedArray, name: str) -> tuple[Coded, Array, str]:
+    """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
+    up to the next one for an id."""
+    column = pc.fill_null(id_text(column), "")
+    bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
+    bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
+    codes = column.combine_chunks().dictionary_encode()
+    return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad), ""
+
+
+def times(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:
+    values, note = seconds(column)
+    return values, ~np.isfinite(values), note
+
+
+def parts_of_split(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:
+    """A column as the codes of `SPLITS`, and which of its words are not among them."""
+    words, codes = split_words(column, name), split_codes(name)
+    values = np.select([words == word for word in codes], list(codes.values()), 0).astype(np.uint8)
+    return values, ~np.isin(words, list(codes)), ""
+
+
+def may_be_split(column: pa.ChunkedArray, name: str) -> bool:
+    """Whether any value of a column is a part of a split; a column of another kind has the name by chance."""
+    try:
+        return bool(np.isin(np.unique(split_words(column, name)), list(split_codes(name))).any())
+    except UNFIT:
+        return True
+
+
+def split_codes(name: str) -> dict[str, int]:
+    return SPLITS | ({"0": 0, "1": 1, "2": 2} if column_key(name) == CODED_SPLIT else {})
+
+
+def split_words(column: pa.ChunkedArray, name: str) -> Array:
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(text(column), "")))
+    if column_key(name) == CODED_SPLIT:
+        words = pc.replace_substring_regex(words, r"\.0+$", "")
+    return np.asarray(words.to_pylist(), np.str_)
+
+
+CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray, str], tuple[Any, Array, str]], str]] = {
     "user_id": (ids, ID),
     "item_id": (ids, ID),
-    "timestamp": (times, "a time is a number of seconds or a date such as 2020-07-31, and all are alike"),
-    "split": (parts_of_split, "it must be train, validation or test"),
+    "timestamp": (times, TIME),
+    "split": (parts_of_split, SPLIT),
 }
 
 __all__ = [
     "ITEM_COLUMNS",
     "NO_ROWS",
+    "ROLES",
+    "all_of",
     "column_key",
     "column_of",
+    "columns_of",
     "from_table",
-    "ids",
     "match_columns",
     "refuse_twins",
-    "seconds",
-    "times",
-    "without_floats",
 ]
