@@ -20,7 +20,8 @@ from vbpr.extraction.request import artifact_name
 from vbpr.networks.backbone import preprocessing_of
 from vbpr.networks.lite0 import renamed
 from vbpr.networks.prepare import prepare
-from vbpr.networks.timm_models import hub
+from vbpr.networks.timm_models import hub, size_of_bare_name
+from vbpr.networks.untrained import fault_of
 from vbpr.networks.weights import read_weights
 
 KNOWN = Path(ROOT) / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -154,6 +155,68 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, state, monkeypatch):
     assert read_weights(Path("float8.pt"))[first].dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["efficientvit_m0", "levit_128s", "test_nfnet"])
+def test_timms_own_checkpoint_is_taken_with_its_head(tmp_path, name):
+    torch.manual_seed(1)
+    whole = timm.create_model(name).state_dict()
+    torch.save(whole, tmp_path / "w.pt")
+    backbone = load_backbone(name, tmp_path / "w.pt")
+    tensors = backbone.module.state_dict()
+    assert len(tensors) < len(whole) and all(torch.equal(tensors[key], whole[key]) for key in tensors)
+    torch.save(whole | {"stranger": torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(VbprError, match=r"has 1 others \(stranger\)"):
+        load_backbone(name, tmp_path / "w.pt")
+
+
+@pytest.mark.slow
+def test_the_published_layout_of_swin_is_renamed_and_its_tables_are_not_resized(tmp_path):
+    """Its authors put the merging of patches at the end of a stage, timm at the start of the next."""
+    name, path = "swin_tiny_patch4_window7_224", tmp_path / "w.pt"
+    torch.manual_seed(1)
+    whole = timm.create_model(name).state_dict()
+    published = {
+        key if "downsample" not in key else key.replace(key[:8], f"layers.{int(key[7]) - 1}"): tensor
+        for key, tensor in whole.items()
+    } | {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)}
+    torch.save({"model": published}, path)
+    tensors = load_backbone(name, path).module.state_dict()
+    assert all(torch.equal(tensors[key], whole[key]) for key in tensors)
+    table = "layers.0.blocks.0.attn.relative_position_bias_table"
+    torch.save({"model": published | {table: torch.zeros(23 * 23, 3)}}, path)
+    with pytest.raises(VbprError, match=rf"{table} is \(529, 3\)"):
+        load_backbone(name, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lcnetv2_small", "repvgg_a0", "mobilenetv4_conv_aa_medium"])
+def test_untrained_networks_that_vanish_explode_or_forget_the_picture_are_settled(name):
+    backbone = load_backbone(name, random_weights=True)
+    encode = Encoder(backbone, "cpu", engine="torch", batch=1)
+    pixels = np.stack([prepare(image, backbone.preprocessing) for image in list(board_items().values())[8:12:3]])
+    red, blue = encode(pixels)
+    assert np.abs(red).max() < 1e4 and np.linalg.norm(red - blue) > 0.01 * np.linalg.norm(red)
+
+
+def test_what_is_wrong_with_features_is_said_in_words():
+    fine = np.array([[1.0, 2.0], [1.0, 2.1]], np.float32)
+    assert fault_of(fine) == ""
+    assert "too large" in fault_of(fine * 1e7) and "too large" in fault_of(fine * np.nan)
+    assert "all zero" in fault_of(fine * 1e-12) and "the same" in fault_of(fine[[0, 0]])
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_sapiens2", "deepseek_vit_412m"])
+def test_preprocessing_that_cannot_be_had_is_refused_before_anything_is_downloaded(monkeypatch, name):
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("the network was built"))
+    with pytest.raises(VbprError, match="choose one that takes squares"):
+        load_backbone(name)
+
+
+def test_whose_size_a_bare_name_takes_is_said():
+    words = size_of_bare_name("convnext_base")
+    assert "convnext_base.fb_in22k_ft_in1k, of 224 px" in words and "fb_in22k_ft_in1k_384 (384 px)" in words
+    assert size_of_bare_name("convnext_base.fb_in22k_ft_in1k_384") == size_of_bare_name("levit_128s") == ""
+
+
 def test_unreachable_weights_name_the_three_ways(monkeypatch):
     def offline(*args, **options):
         raise OSError("no route to host")
@@ -169,6 +232,10 @@ def test_unreachable_weights_name_the_three_ways(monkeypatch):
     ("call", "words"),
     [
         (lambda: load_backbone("inceptoin"), "did you mean inception"),
+        (lambda: load_backbone("eva02_tiny"), r"did you mean eva02_tiny_patch14_224, eva02_tiny_patch14_336\?"),
+        (lambda: load_backbone("MobileNetV5"), "did you mean mobilenetv5_300m"),
+        (lambda: load_backbone("levit_128s.in1k"), "has no weights 'in1k'; its tags are fb_dist_in1k"),
+        (lambda: load_backbone("test_resnet.x", random_weights=True), "its tags are r160_in1k"),
         (lambda: load_backbone(TINY, "a.pt", True), "exclude each other"),
         (lambda: pick_device("cuda:99"), "usable GPUs"),
     ],

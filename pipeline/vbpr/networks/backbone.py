@@ -51,14 +51,23 @@ def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessi
     """
     module = module.eval().requires_grad_(False)
     preprocessing = preprocessing or timm_preprocessing(module)
+    shape = shape_of_features(module, preprocessing.size)
+    if len(shape) != 1:
+        raise VbprError(f"backbone {name} gives a {shape} map, not one vector an image; choose a model with pooling")
+    return Backbone(name, module, preprocessing, shape[0], source, state_digest(module.state_dict()))
+
+
+def shape_of_features(module: nn.Module, size: int) -> tuple[int, ...]:
+    """The shape of one image's features, without the arithmetic where the module can be followed without it."""
+    image = torch.zeros(1, 3, size, size)
     with torch.inference_mode():
-        features = module(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
-    if features.ndim != 2:
-        raise VbprError(
-            f"backbone {name} gives a {tuple(features.shape[1:])} map, not one vector an image; choose a "
-            "model with pooling"
-        )
-    return Backbone(name, module, preprocessing, features.shape[1], source, state_digest(module.state_dict()))
+        try:
+            tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+            empty = {name: tensor.to("meta") for name, tensor in tensors.items()}
+            features = torch.func.functional_call(module, empty, image.to("meta"))
+        except Exception:  # tables outside the state, or values that decide what is computed
+            features = module(image)
+    return tuple(features.shape[1:])
 
 
 def timm_preprocessing(module: nn.Module) -> Preprocessing:
@@ -84,4 +93,4 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
     return Preprocessing(width, float(config["crop_pct"]), interpolation, mean, std, mode == "squash")
 
 
-__all__ = ["Backbone", "finish", "timm_preprocessing"]
+__all__ = ["Backbone", "finish", "preprocessing_of", "timm_preprocessing"]

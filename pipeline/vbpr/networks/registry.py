@@ -11,7 +11,7 @@ from pathlib import Path
 
 import timm
 
-from ..base.errors import VbprError, near
+from ..base.errors import VbprError, near, some
 from .backbone import Backbone
 from .cae import cae
 from .inception import inception
@@ -35,10 +35,16 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
     if build is None and not timm.is_model(name.split(".")[0]):
         names = [*BACKBONES, *timm.list_models()]
         raise VbprError(
-            f"no backbone is called '{name}'{near(name, names)}; choose from {', '.join(BACKBONES)} or any "
+            f"no backbone is called '{name}'{hint(name, names)}; choose from {', '.join(BACKBONES)} or any "
             "timm model (timm.list_models())"
         )
     return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+
+
+def hint(name: str, names: list[str]) -> str:
+    """A hint for a mistyped name: names that begin with it, else names that look like it."""
+    longer = [other for other in names if other.startswith(name.split(".")[0].casefold())]
+    return f" (did you mean {some(longer)}?)" if longer and name else near(name, names)
 
 
 BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {

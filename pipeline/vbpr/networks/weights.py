@@ -30,8 +30,9 @@ def read_weights(path: Path) -> State:
         raise VbprError(f"{path} is not a readable weights file ({first_line(error)[:120]})") from error
     except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle provokes
         raise VbprError(f"{path} holds more than tensors and is refused; convert it to safetensors") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    for name in ("state_dict", "model"):  # as checkpoints of trainings wrap it
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
     if not isinstance(state, dict) or not state or not all(map(is_plain, state.keys(), state.values())):
         raise VbprError(f"{path} is not a table of dense tensors by name; save the model's state_dict")
     numbers = {key.removeprefix("module."): v.float() if v.is_floating_point() else v for key, v in state.items()}
