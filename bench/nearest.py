@@ -89,7 +89,7 @@ def main():
         with PeakMemory() as memory:
             index, chosen = build(vectors, kind)
         built, size = time.perf_counter() - started, resident() - before
-        near = Nearest(np.arange(asked.items).astype(str), index, [], None, False, "", **chosen)
+        near = Nearest(np.arange(asked.items).astype(str), index, [], None, "", **chosen)
         found = near.search_many(queries, 10)[0]
         recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, exact, strict=True)])
         plain, quick = [], []
