@@ -35,7 +35,7 @@ class Model:
         build: (configuration, checkpoint path or None) -> something with `fit`.
         defaults: where this model departs from TrainConfig's defaults.
         visual: whether it reads features.
-        images: whether it reads the pictures themselves: its `images` is set before `fit`.
+        images: whether it reads the pictures themselves, which `fit` is then given.
         reads: the fields that change this model.
     """
 
