@@ -12,7 +12,7 @@ from vbpr.training.config import TrainConfig
 from vbpr.training.configure import configure
 from vbpr.training.models import MODELS
 from vbpr.training.models.bpr.adam import Adam, summed
-from vbpr.training.models.bpr.batches import Batch, draw
+from vbpr.training.models.bpr.batches import Batch, sample_batches
 from vbpr.training.models.bpr.gradients import gradients, shared_loss
 from vbpr.training.models.bpr.inputs import Inputs
 from vbpr.training.models.bpr.sampling import TripletSampler
@@ -208,7 +208,7 @@ def test_batches_hold_what_they_say(values):
         train, torch.device("cpu"), generator, positives=c.positives, negatives=kind, popularity_share=0.5
     )
     order = torch.stack([sampler.epoch(epoch, c.per_user)[:12] for epoch in range(20)])
-    for batch in draw(sampler, order, c, histories=True):
+    for batch in sample_batches(sampler, order, c, histories=True):
         items, row, starts = batch.taken
         ends = [*starts[1:].tolist(), len(items)]
         assert row.tolist() == np.repeat(np.arange(len(ends)), np.array(ends) - starts.numpy()).tolist()

@@ -15,9 +15,10 @@ from ..stores.features.store import FeatureStore
 from ..stores.model.factors import Factors
 from .config import TrainConfig
 from .item_features import ItemFeatures
+from .model import Diverged
 from .models import MODELS
 
-# Of a feature file: what a photo must go through.
+# What is copied from the provenance of a feature file: how a new photo must be encoded.
 RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
 
 
@@ -28,24 +29,36 @@ def fit(
     checkpoint: Path | None = None,
     images: ImageSource | None = None,
 ) -> Factors:
-    """Fit one model; the factors know their configuration and learning curve."""
+    """Fit one model; the factors know their configuration and learning curve.
+
+    Raises:
+        Diverged: its `factors`, of the best epoch before, know the same.
+    """
     recommender = MODELS[config.model].build(config, checkpoint)
-    return described(with_average_tastes(recommender.fit(split, features, images)), split, config)
+    try:
+        factors = recommender.fit(split, features, images)
+    except Diverged as error:
+        if error.factors is not None:
+            error.factors = described(error.factors, split, config)
+        raise
+    return described(with_average_tastes(factors), split, config)
 
 
 def with_average_tastes(factors: Factors) -> Factors:
-    """Factors in which users without train interactions, as a split by time leaves some, have the mean of the others'
-    vectors: what is liked on the whole. What training left there says nothing."""
-    known = factors.train.getnnz(axis=1) > 0
-    if known.all() or not known.any():
+    """Give users without train interactions, whom training has not moved, the mean of the other users' vectors.
+
+    A split by time leaves such users.
+    """
+    trained = factors.train.getnnz(axis=1) > 0
+    if trained.all() or not trained.any():
         return factors
     users = factors.users.copy()
-    users[~known] = users[known].mean(0, dtype=np.float64)
+    users[~trained] = users[trained].mean(0, dtype=np.float64)
     return dataclasses.replace(factors, users=users)
 
 
 def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
-    """Factors that know how they were made."""
+    """Factors whose `about` says how they were made: configuration, split, versions."""
     random = MODELS[config.model].images and config.network_weights == "random"
     about = {
         **factors.about,
@@ -60,7 +73,11 @@ def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
 
 
 def made_from(factors: Factors, data: Dataset | None, stores: Sequence[FeatureStore], digests: list[str]) -> Factors:
-    """Factors that know the data set and the feature files behind them, and say so where the weights were random."""
+    """Factors whose `about` also names the data set and the feature files, and whose title tells of random weights.
+
+    Args:
+        digests: of each of the feature files.
+    """
     about = dict(factors.about)
     if data is not None:
         about |= {"data": data.name, "data_title": data.title, "simulated": data.simulated}
@@ -78,4 +95,4 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "numpy")}
 
 
-__all__ = ["described", "fit", "made_from", "versions"]
+__all__ = ["fit", "made_from", "versions"]

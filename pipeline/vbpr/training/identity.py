@@ -10,13 +10,18 @@ from .config import TrainConfig
 
 
 def pictures_in(images: ImageSource | None) -> list[str]:
-    """What tells whether images have changed, for `identity_of`."""
+    """The signatures of all images, in one text for `identity_of`; nothing where there are no images."""
     return [] if images is None else [repr([images.signature(i) for i in range(len(images))])]
 
 
 def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: bool = False) -> str:
-    """A digest of what decides the model, and, if `tested`, of the test items: its figures hang on them, and the epoch
-    that is chosen may, for they are no candidates in validation."""
+    """32 hexadecimal digits that change with anything that decides the model.
+
+    Args:
+        digests: of feature files, images and whatever else decides it.
+        tested: whether the test items count, too: figures depend on them, and so may the epoch that validation
+            chooses, because they are no candidates there.
+    """
     total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
     for ids in (split.user_ids, split.item_ids):
         update_with_ids(total, ids)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..base.arrays import Strings
 from ..base.errors import VbprError
 from ..base.locks import locked
 from ..base.targets import check_target
@@ -22,7 +23,7 @@ from ..stores.features.store import FeatureStore, stores_of
 from ..stores.model.factors import Factors
 from .catalogue import align, prepare
 from .config import TrainConfig
-from .fit import described, fit, made_from
+from .fit import fit, made_from
 from .identity import identity_of, pictures_in
 from .model import Diverged
 from .models import MODELS
@@ -30,7 +31,7 @@ from .models import MODELS
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What a run did: the factors and where they lie, seconds, items that a feature file lacks (they get the mean)."""
+    """The result of a run: the factors and their file, seconds, items that a feature file lacks (they get the mean)."""
 
     factors: Factors
     path: Path
@@ -78,9 +79,8 @@ def train(
         except Diverged as error:
             if error.factors is None:
                 raise
-            factors, diverged = described(error.factors, parts, config), error
-        lacking = [store.find(parts.item_ids) < 0 for store in stores if visual]
-        missing = parts.item_ids[np.logical_or.reduce(lacking)].tolist() if lacking else []
+            factors, diverged = error.factors, error
+        missing = without_features(stores, parts.item_ids) if visual else []
         factors = made_from(factors, data, stores, digests)
         spent = {"without_features": len(missing), "seconds": time.monotonic() - started}
         factors = dataclasses.replace(factors, about=factors.about | spent)
@@ -90,6 +90,12 @@ def train(
     if diverged is not None:
         raise VbprError(f"{diverged}; {path} holds the best model before that") from diverged
     return Training(factors, path, time.monotonic() - started, missing)
+
+
+def without_features(stores: Sequence[FeatureStore], item_ids: Strings) -> list[str]:
+    """The items that at least one of the feature files lacks."""
+    missing: list[str] = item_ids[np.logical_or.reduce([store.find(item_ids) < 0 for store in stores])].tolist()
+    return missing
 
 
 def check_memory(split: Split, config: TrainConfig) -> None:

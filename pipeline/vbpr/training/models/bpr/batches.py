@@ -34,7 +34,7 @@ class Batch:
     taken: tuple[Tensor, Tensor, Tensor] | None = None
 
 
-def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool) -> list[Batch]:
+def sample_batches(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool) -> list[Batch]:
     """The batches of (count, B) pairs of an epoch's order, each with negatives, and with `taken` if `histories`.
 
     All together: few operations on large tensors, and a GPU is waited for a few times a call rather than a batch.
@@ -87,4 +87,4 @@ def draw(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histories: bool
     return [Batch(**dict(zip(parts, each, strict=True))) for each in zip(*parts.values(), strict=True)]
 
 
-__all__ = ["Batch", "draw"]
+__all__ = ["Batch", "sample_batches"]

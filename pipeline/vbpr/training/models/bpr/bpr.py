@@ -29,7 +29,7 @@ from ....stores.model.factors import Factors
 from ...config import TrainConfig
 from ...item_features import ROWS, ItemFeatures
 from ...model import Diverged, factors_of
-from .batches import draw
+from .batches import sample_batches
 from .gradients import gradients
 from .inputs import Inputs, Projection, make_inputs
 from .parameters import initial, vectors
@@ -120,7 +120,7 @@ class BPR:
         c, (steps, size) = self.config, shape
         order = sampler.epoch(state.epoch, c.per_user)[: steps * size].view(steps, size)
         for a in range(state.step, steps, CHUNK):
-            batches = draw(sampler, order[a : a + CHUNK], c, "y" in state.params)
+            batches = sample_batches(sampler, order[a : a + CHUNK], c, "y" in state.params)
             for s, batch in enumerate(inputs.read_ahead(batches), a):
                 loss, grads = gradients(state.params, inputs, batch, c)
                 done = (state.epoch * steps + s) / (c.epochs * steps)
