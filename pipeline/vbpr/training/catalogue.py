@@ -82,13 +82,10 @@ def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) ->
     absent = np.setdiff1d(item_ids, have)
     sources = list(dict.fromkeys(store.provenance["data"] for store in stores))
     if len(absent) > len(item_ids) * (0.9 if name in sources else 0.5):
-        spaced = np.isin(np.char.strip(absent), have).any()
         here, there = next(iter(written_in_two_ways(item_ids, have)), (absent[0], have[0]))
-        alike = f"write both ids alike (here {here}, there {there})"
         mend = (
-            "take the spaces off its ids"
-            if spaced
-            else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
+            f"write both ids alike (here {here}, there {there}), or if they are of other things, extract that data "
+            "set's images, or give its --data"
         )
         raise VbprError(
             f"{named(stores)}, made from {' and '.join(sources)}: features for only {len(item_ids) - len(absent):,} of "
