@@ -211,12 +211,21 @@ def test_unknown_user_and_item(refused, board_model):
     assert "did you mean red-02" in refused("similar", board_model, "--item", "red-2")
 
 
-@pytest.mark.parametrize(("before", "mend"), [(" ", "take the spaces off its ids"), ("other-", "or give its --data")])
-def test_features_of_other_ids(refused, board_features, tmp_path, before, mend):
-    rows = [f"{user},{before}{item}" for user, item in board_pairs()]
+@pytest.mark.parametrize(
+    ("item", "mend"),
+    [("0{}", "write both ids alike (here 0blue-00, there blue-00)"), ("other-{}", "or give its --data")],
+)
+def test_features_of_other_ids(refused, board_features, tmp_path, item, mend):
+    rows = [f"{user},{item.format(name)}" for user, name in board_pairs()]
     (tmp_path / "interactions.csv").write_text("\n".join(["user_id, item_id", *rows]))
     message = refused("train", "--features", board_features, "--data", tmp_path, "--out", tmp_path / "m.h5")
     assert "features for only 0 of the 20 items" in message and mend in message
+
+
+def test_features_of_ids_with_blanks_around_them(cli, board_features, tmp_path):
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id, item_id", *map(", ".join, board_pairs())]))
+    code, out, _ = cli("train", "--features", board_features, "--data", tmp_path, "--out", tmp_path / "m.h5")
+    assert code == 0 and "32 users, 22 items" in out
 
 
 def test_features_that_lack_items(refused, board_features, tmp_path):

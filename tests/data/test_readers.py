@@ -73,6 +73,17 @@ def test_texts_of_several_lines_are_read_and_told(tmp_path, capsys):
     assert "3 rows run over several lines, in quotes (first: line 2)" in notes(capsys)
 
 
+@pytest.mark.parametrize("sign", [",", "\t"])
+def test_a_quote_that_is_open_at_the_end_is_no_row_the_less(tmp_path, sign):
+    rows = "".join(sign.join([f"u{n}", f"i{n}", '"good' if n == 3 else "good"]) + "\n" for n in range(9))
+    path = written(tmp_path, sign.join(["user_id", "item_id", "note"]) + "\n" + rows, "interactions.csv")
+    if sign == "\t":
+        assert len(Interactions.read(path)) == 9
+    else:
+        with pytest.raises(VbprError, match=r"line 5: the quote that opens here is never closed"):
+            Interactions.read(path)
+
+
 def test_a_line_that_is_short_is_named_whatever_quotes_there_are(tmp_path):
     text = 'user_id\titem_id\tnote\na\tx\t"great\nb\ty\nc\tz\t"so\n'
     with pytest.raises(VbprError, match="line 3: 2 fields where the header has 3"):
@@ -198,6 +209,8 @@ def test_a_split_with_a_slip_of_the_pen_is_not_passed_over(tmp_path, capsys):
         ("CustomerID,StockCode,InvoiceDate", "12/1/2010 8:26", 1291191960, "are read as month, day, year"),
         ("user_id,item_id,date", "31/12/2010", 1293753600, "are read as day, month, year"),
         ("user_id,item_id,date", "31.12.2010 08:26", 1293783960, "are read as day, month, year"),
+        ("user_id,item_id,date", "01-12-2010 08:26", 1291191960, "are read as day, month, year"),
+        ("user_id,item_id,date", "2010/12/01 08:26", 1291191960, ""),
         ("user_id,item_id,date", "12/31/2010 8:26 PM", 1293827160, "are read as month, day, year"),
     ],
 )
@@ -309,6 +322,17 @@ def test_the_names_of_folders_are_columns_of_text(tmp_path, suffix):
                 pq.write_table(table, folder / "data_0.parquet")
     x = Dataset(tmp_path).interactions()
     assert x.user_ids.tolist() == ["00/7", "01/7"] and len(x) == 5 and sorted(x.splits) == [0, 0, 2, 2, 2]
+
+
+def test_a_folder_needs_no_ending(tmp_path):
+    for n, day in enumerate(("2020-01-01", "2020-01-02")):
+        folder = tmp_path / "interactions" / f"dt={day}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"user_id": ["u"], "item_id": [n]}), folder / "000000_0.parquet")
+    assert pairs_of(Dataset(tmp_path).interactions()) == [("u", "0"), ("u", "1")]
+    (tmp_path / "interactions" / "notes.md").write_text("x")
+    with pytest.raises(VbprError, match=r"notes\.md is no table of interactions; move it away"):
+        Dataset(tmp_path).interactions()
 
 
 def test_an_items_folder_is_read_and_its_parts_may_differ(tmp_path):

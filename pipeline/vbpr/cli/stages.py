@@ -138,8 +138,6 @@ def print_training(done: "Training", title: str) -> None:
             f"{counted(len(done.without_features), 'item')} without features, given the mean: "
             f"{some(done.without_features)}"
         )
-        if any(name != name.strip() for name in done.without_features):
-            print("some of these ids have spaces around them, which makes them other ids; take the spaces off")
     curve = record.first_curve()
     if curve and f.validation.nnz:
         best = max(curve, key=lambda point: point["auc"])

@@ -101,6 +101,7 @@ class Dataset:
                 for p in sorted(self.path.glob(f"*{suffix}"))
                 if p.name == f"interactions{suffix}" or (suffix == ".inter" and p not in parts)
             ]
+            + [folder for folder in (self.path / "interactions",) if folder.is_dir()]
             + parts[:1],
         )
         if interactions_file in parts:
@@ -121,7 +122,7 @@ class Dataset:
     def items(self) -> Mapping[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
         such file."""
-        names = [f"items{suffix}" for suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")]
+        names = [f"items{suffix}" for suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz", "")]
         path = only(self.path, [path for name in names if (path := self.path / name).exists()])
         return {} if path is None else read_items(path, path.stat().st_mtime_ns)
 

@@ -148,7 +148,23 @@ def nobody(what: str, column: Coded) -> list[str]:
     ]
 
 
-NO_IDS = {"null", "(null)", r"\n", "nan", "none", "na", "n/a", "<na>", "nil", "nat", "undefined"}
+NO_IDS = {
+    "null",
+    "(null)",
+    r"\n",
+    "nan",
+    "none",
+    "na",
+    "n/a",
+    "<na>",
+    "nil",
+    "nat",
+    "undefined",
+    "-1",
+    "guest",
+    "unknown",
+    "anonymous",
+}
 
 
 def compact(ids: Strings, places: Array) -> tuple[Strings, Array]:

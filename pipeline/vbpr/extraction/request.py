@@ -12,6 +12,7 @@ from ..base.errors import VbprError
 from ..base.progress import console
 from ..data.dataset import Dataset
 from ..data.images.source import PASSING, ImageSource, is_image_name
+from ..data.same_ids import refuse_other_names
 from ..stores.features.store import FeatureStore
 
 
@@ -33,19 +34,14 @@ def check_names(data: Dataset, source: ImageSource) -> None:
     """Tell before the work, not in `train` after it, whether images are named after the items of the interactions.
 
     Raises:
-        VbprError: no item of the interactions has an image.
+        VbprError: see `refuse_other_names`.
     """
     try:
         items = data.interactions().item_ids
     except VbprError:  # features need none; whoever needs them says what is wrong with them
         return
+    refuse_other_names(items, source.item_ids, source.name)
     pictured = int(np.isin(items, source.item_ids).sum())
-    names = f"here {items[0]}, there {source.item_ids[0]}"
-    if not pictured:
-        raise VbprError(
-            f"none of the {len(items):,} items in the interactions has an image in {source.name} ({names}); name each "
-            "image after its item, or take the interactions away"
-        )
     if pictured < len(items) / 2:
         console.print(f"note: {pictured:,} of the {len(items):,} items in the interactions have an image")
 

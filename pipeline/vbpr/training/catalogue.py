@@ -11,6 +11,7 @@ from ..base.errors import VbprError
 from ..data.dataset import Dataset
 from ..data.images import holdings
 from ..data.images.source import ImageSource
+from ..data.same_ids import refuse_other_names, refuse_two_ways, written_in_two_ways
 from ..data.split import Split, SplitConfig
 from ..stores.features.store import FeatureStore
 from .item_features import Aligned, ItemFeatures
@@ -38,12 +39,15 @@ def prepare(
     an image) or interactions.
 
     Raises:
-        VbprError: the features are of another data set, or lack items that have an image.
+        VbprError: the features are of another data set, or lack items that have an image; or see
+            `refuse_other_names`.
     """
     interactions = data.interactions()
     item_ids = (interactions.k_core(config.k_core) if config.k_core else interactions).item_ids
     if images is None and not stores and holdings(data.path):
         images = data.images()  # whoever has images ranks all of them, with features or without
+    if images is not None and not stores:
+        refuse_other_names(item_ids, images.item_ids, images.name)
     usable = [] if images is None else [images.item_ids]
     usable += [store.finished().item_ids[store.done] for store in stores]
     if stores:
@@ -71,18 +75,17 @@ def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) ->
 
     Raises:
         VbprError: too many of them, so that the files must be of another data set, or have other names for its items:
-            more than half, or, if one was made from the data set of that name, more than nine in ten.
+            more than half, or, if one was made from the data set of that name, more than nine in ten; or see
+            `refuse_two_ways`.
     """
     have = functools.reduce(np.union1d, [store.item_ids for store in stores])
     absent = np.setdiff1d(item_ids, have)
     sources = list(dict.fromkeys(store.provenance["data"] for store in stores))
     if len(absent) > len(item_ids) * (0.9 if name in sources else 0.5):
-        spaced = np.isin(np.char.strip(absent), have).any()
-        alike = f"write both ids alike (here {absent[0]}, there {have[0]})"
+        here, there = next(iter(written_in_two_ways(item_ids, have)), (absent[0], have[0]))
         mend = (
-            "take the spaces off its ids"
-            if spaced
-            else f"{alike}, or if they are of other things, extract that data set's images, or give its --data"
+            f"write both ids alike (here {here}, there {there}), or if they are of other things, extract that data "
+            "set's images, or give its --data"
         )
         raise VbprError(
             f"{named(stores)}, made from {' and '.join(sources)}: features for only {len(item_ids) - len(absent):,} of "
@@ -91,6 +94,7 @@ def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) ->
     strange = [store for store in stores if not np.isin(store.item_ids, item_ids).any()]
     if strange:
         raise VbprError(f"{named(strange)}: features of none of the {len(item_ids):,} items in {name}; leave it out")
+    refuse_two_ways(item_ids, have, named(stores))
     return absent
 
 

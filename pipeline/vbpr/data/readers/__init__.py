@@ -36,14 +36,15 @@ def read_columns(path: Path) -> Columns:
         VbprError: there is no reader for it, or the reader finds a fault.
     """
     suffix = suffix_of(path)
-    if path.is_dir() and suffix not in INTERACTION_READERS:
-        parts = split_files(path, INTERACTION_READERS)
+    if parts := split_files(path, INTERACTION_READERS):
         return joined([read_part(file, code, INTERACTION_READERS.get(suffix_of(file))) for file, code in parts])
-    if suffix not in INTERACTION_READERS:
+    if suffix not in INTERACTION_READERS and not path.is_dir():
         raise VbprError(f"{path}: no reader for '{suffix}' files; known are {', '.join(INTERACTION_READERS)}")
     columns = []
     for file, constants in files_of(path):
-        reader = INTERACTION_READERS.get(suffix_of(file), INTERACTION_READERS[suffix])
+        reader = INTERACTION_READERS.get(suffix_of(file)) or INTERACTION_READERS.get(suffix)
+        if reader is None:
+            raise VbprError(f"{file} is no table of interactions; move it away, or give the table itself")
         try:
             columns.append(reader(file, constants))
         except VbprError as error:

@@ -179,14 +179,15 @@ def refuse_swallowed(path: Path, dialect: Dialect, row: Row) -> None:
         VbprError: a quoted field of this row looks like it; the message has the line of its opening quote.
     """
     sign = re.escape(dialect.delimiter)
-    for field in re.finditer(rf'(?:\A|(?<={sign}))"([^"]*(?:""[^"]*)*)"([^{sign}\r\n]?)', row.text):
+    for field in re.finditer(rf'(?:\A|(?<={sign}))"([^"]*(?:""[^"]*)*)("[^{sign}\r\n]?|\Z)', row.text):
         breaks, inside = len(BREAK.findall(field[1])), field[1].count(dialect.delimiter)
         enough = 1 if dialect.delimiter == "\t" else breaks * (len(dialect.names) - 1)
-        if breaks and inside and (field[2] or inside >= enough):
+        if breaks and inside and (field[2] != '"' or inside >= enough):
             line = row.line + len(BREAK.findall(row.text, 0, field.start()))
+            closed = f"is closed on line {line + breaks}" if field[2] else "is never closed"
             raise VbprError(
-                f"{path}, line {line}: the quote that opens here is closed on line {line + breaks}, and what lies "
-                "between looks like rows; take the quote out, or the line breaks if it is one text"
+                f"{path}, line {line}: the quote that opens here {closed}, and what follows looks like rows; take "
+                "the quote out, or the line breaks if it is one text"
             )
 
 

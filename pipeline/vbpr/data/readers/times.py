@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...base.arrays import Array
 from ..texts import decoded
 
-DAY = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([AaPp][Mm])?)?")
+DAY = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([AaPp][Mm])?)?")
 
 
 def seconds(column: pa.ChunkedArray) -> tuple[Array, str]:
@@ -57,7 +57,7 @@ def second(word: str) -> float:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # NumPy takes offsets such as +02:00, and would rather not
-                date = np.datetime64(re.sub(r"\s*(Z|UTC|GMT)$", "", word).replace(" ", "T"))
+                date = np.datetime64(re.sub(r"\s*(Z|UTC|GMT)$", "", word).replace("/", "-").replace(" ", "T"))
             if not 0 < date.astype("datetime64[Y]").astype(int) + 1970 < 10_000:  # NumPy's microseconds would wrap
                 return math.nan
             return float(date.astype("datetime64[us]").astype(np.int64)) / 1e6
@@ -66,10 +66,13 @@ def second(word: str) -> float:
 
 
 def days(words: Iterable[str]) -> tuple[dict[str, float], str]:
-    """Those words that are days such as `12/1/2010 8:26` or `31.12.2010` as seconds, and how they were read: with
-    slashes the month comes first unless one of them has a first number above 12."""
+    """Those words that are days such as `12/1/2010 8:26` or `31.12.2010` as seconds, and how they were read: a number
+    above 12 is a day; where there is none, the month comes first with slashes, and the day with dots or dashes."""
     matches = {word: match for word in words if (match := DAY.fullmatch(word.strip()))}
-    day_first = any(match[2] == "." or int(match[1]) > 12 for match in matches.values())
+    firsts, seconds = ({int(match[group]) for match in matches.values()} for group in (1, 3))
+    day_first = max(firsts, default=0) > 12 or (
+        max(seconds, default=0) <= 12 and all(match[2] != "/" for match in matches.values())
+    )
     times = {}
     for word, match in matches.items():
         a, _, b, year, hour, minute, second, half = match.groups()
