@@ -9,10 +9,13 @@ from ..config import TrainConfig
 from ..model import Recommender
 from .baselines import Popularity, Random, VisualKNN
 from .bpr.bpr import BPR, BPRMF
+from .cease import CEASE
 from .dvbpr.dvbpr import DVBPR
 from .ease import EASE
+from .feature_als import FeatureALS
+from .filter import Filter
 from .hybrid import Hybrid
-from .implicit import Implicit
+from .implicit import BPR_DEFAULTS, Implicit
 from .spectral import Spectral
 from .vbpr import VBPR
 
@@ -64,11 +67,9 @@ MODELS: dict[str, Model] = {
     "visual": Model(BPR, {"popularity_share": 0.4}, reads=BPR_READS - BLEND),
     # VBPR (He & McAuley, 2016): visual and latent factors, item and visual bias
     "vbpr": Model(VBPR, {"factors": 64, "item_bias": True, "popularity_share": 0.4}),
-    # our best: visual, item-item and latent rankers blended in units of their deviation
+    # the one to take: rankers of many kinds, weighted by validation items
     "hybrid": Model(
-        Hybrid,
-        {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
-        reads=BPR_READS - BLEND - {"item_bias", "reg_bias"},
+        Hybrid, {"factors": 64, "popularity_share": 1.0}, reads=BPR_READS - BLEND - {"item_bias", "reg_bias", "unit"}
     ),
     # BPR matrix factorisation (Rendle et al. 2009): no images, uniform negatives
     "bprmf": Model(BPR, BPRMF, visual=False, reads=LATENT_READS),
@@ -82,7 +83,7 @@ MODELS: dict[str, Model] = {
     # implicit's BPR: negatives by popularity, so that popular items are held down
     "bpr": Model(
         Implicit,
-        {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
+        BPR_DEFAULTS,
         visual=False,
         reads=frozenset({"factors", "epochs", "lr", "reg_items", "seed"}),
     ),
@@ -93,6 +94,16 @@ MODELS: dict[str, Model] = {
         visual=False,
         reads=frozenset({"factors", "reg_items", "seed"}),
     ),
+    # CEASE (Jeunen et al. 2020): EASE whose items have to explain each other's features as well
+    "cease": Model(CEASE, {"dim": 0, "reg_items": 100.0}, reads=frozenset({"reg_items", "seed"})),
+    # implicit ALS whose items are drawn to what their features say
+    "feature-als": Model(
+        FeatureALS,
+        {"dim": 0, "factors": 64, "epochs": 10, "reg_items": 0.35},
+        reads=frozenset({"factors", "epochs", "reg_items", "alpha", "seed"}),
+    ),
+    # a linear filter of the interactions and a graph of looks (MM-GF, 2025), without training
+    "filter": Model(Filter, {"dim": 0}, reads=frozenset({"seed"})),
     # the ideal low-pass filter of the normalised interactions: of GF-CF (Shen et al. 2021) without its linear part
     "spectral": Model(Spectral, {"dim": 0, "factors": 64}, visual=False, reads=frozenset({"factors", "seed"})),
     # train interactions of each item

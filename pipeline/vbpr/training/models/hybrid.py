@@ -1,17 +1,11 @@
-"""A hybrid for popular, cold and never-seen items at once: four rankers, blended.
+"""The model to take: rankers of different kinds, blended by weights that validation items chose; see `chooser`.
 
-    score = V / sd(V) + .85 E / sd(E) + .2 S / sd(S) + .4 M / sd(M),   sd over the catalogue, for each user
-
-V: the visual ranker (bpr.py), all of whose negatives are drawn by popularity, so that it says nothing of it and is good
-at cold items. E: EASE (collaborative.py), which has to reconstruct items from those that V finds alike as well: what is
-known of the items that sell so reaches those that hardly do. S: a low-pass filter of the interactions. M: the mean of a
-few latent BPR models with uniform negatives, their item side shrunk by how often an item was bought. The weights were
-chosen by validation.
+Closed forms that are exact for items that sell (EASE, and CEASE, which knows features), feature-aware ALS of several
+penalties, BPR against popular items, a linear filter; and for items that hardly sell or never did the visual ranker, a
+graph of looks and the likeness to what a user took. Without validation items the weights are PRIOR.
 """
 
-import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,20 +13,34 @@ from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
-from .blend import blend, part, whole
-from .bpr.bpr import BPRMF
-from .ease import ease
-from .spectral import spectral
+from .axes import axes
+from .blend import part, whole
+from .cease import cease
+from .chooser import choose
+from .feature_als import feature_als_part
+from .filter import GRAPH_ITEMS, linear_filter, looks_graph
+from .implicit import BPR_DEFAULTS, Implicit
+from .parts import Part, Scores, add_up
 
-WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
-SEEDS = 4  # latent models averaged
-EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
-MOST_BOUGHT = 15_000  # items in EASE: an (I, I) matrix of 0.9 GB; the others live by the other parts
+PRIOR = {  # of warm and cold items
+    "cease": (0.7, 0.7),
+    "ease": (0.7, 0.6),
+    "visual": (0.2, 0.3),
+    "als 40 0.7": (0.05, 0.05),
+    "als 40 0.35": (0.4, 0.35),
+    "als 40 1": (0.05, 0.05),
+    "als 10 0.35": (0.2, 0.1),
+    "bpr": (0.2, 0.3),
+    "graph": (0.05, 0.1),
+    "filter": (0.1, 0.1),
+    "likeness": (0.03, 0.1),
+}
+ALS = ((40.0, 0.7), (40.0, 0.35), (40.0, 1.0), (10.0, 0.35))  # alpha, level
 
 
 class Hybrid:
-    """The blend, fitted part by part; a killed run goes on in the part it was in. `dim` or `factors` of 0 leaves out
-    the parts that need it. The configuration's epochs, rates and penalties are the visual part's."""
+    """The blend. `dim` of 0 leaves out the parts that need features, `factors` of 0 the others; both are parts' sizes.
+    The configuration's epochs, rates and penalties are the visual part's, whose training a killed run goes on with."""
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
@@ -41,40 +49,53 @@ class Hybrid:
         """See `Recommender.fit`.
 
         Raises:
-            Diverged: a part did; the model is made of its best epoch and of the others.
+            Diverged: the visual part did; the model is made of its best epoch and of the others.
         """
         faults: list[str] = []
         parts = self.parts(split, features, faults)
-        return whole(blend([(WEIGHTS[name], factors) for name, factors in parts.items()], list(parts)), faults)
+        scores = Scores(list(parts.values()), *split.train.shape)
+        prior = np.array([PRIOR[name] for name in parts])
+        weights, aucs = choose(split, scores, prior, seed=self.config.seed)
+        factors = add_up(split, scores, weights, features, self.config.seed)
+        factors.about["blend"] = [
+            {"part": name, "warm": round(float(warm), 3), "cold": round(float(cold), 3)}
+            | ({} if aucs is None else {key: round(auc, 4) for key, auc in zip(GROUPS, aucs[p], strict=True)})
+            for p, (name, warm, cold) in enumerate(zip(parts, weights.warm, weights.cold, strict=True))
+        ]
+        return whole(factors, faults)
 
-    def parts(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Factors]:
-        """What is blended, each fitted on its own; the names are those of WEIGHTS. `faults`: see `part`."""
+    def parts(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Part]:
+        """What is blended, by the names of PRIOR. `faults`: see `part`."""
         c = self.config
-        parts: dict[str, Factors] = {}
+        parts: dict[str, Part] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
-            visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = part(visual, self.checkpoint, "visual", split, features, faults)
+            visual = c.changed(factors=0, item_bias=False, unit=True)
+            parts["visual"] = named("visual", part(visual, self.checkpoint, "visual", split, features, faults))
+        looks, turn = axes(features if c.dim else None, len(split.item_ids))
+        if c.dim:
+            likeness = np.asarray(split.train @ looks, np.float32)
+            parts["likeness"] = Part([(likeness, looks)], unseen=(likeness, turn))
+            if len(looks) <= GRAPH_ITEMS:
+                parts["graph"] = looks_graph(split, looks)
+            parts["cease"] = cease(split, looks, turn, seed=c.seed)
         if c.factors:
-            looks = parts["visual"].items if c.dim else None
-            among = np.sort(np.argsort(-split.item_counts, kind="stable")[:MOST_BOUGHT])
-            parts["ease"] = ease(split, among, 12 * c.factors, c.seed, looks=looks, **EASE)
-            parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
-            own = {**BPRMF, "factors": c.factors, "batch": c.batch}
-            latent = [c.changed(**own, seed=(c.seed * SEEDS + n + 1) % 2**31) for n in range(SEEDS)]
-            parts["latent"] = mean(
-                [part(one, self.checkpoint, f"latent-{n}", split, None, faults) for n, one in enumerate(latent)]
-            )
+            parts["ease"] = cease(split, looks[:, :0], turn[:0], seed=c.seed)
+            for alpha, level in ALS:
+                parts[f"als {alpha:g} {level:g}"] = feature_als_part(
+                    split, looks, turn, c.factors, alpha, level, c.seed
+                )
+            bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
+            parts["bpr"] = Part.of(Implicit(bpr).fit(split, None))
+            parts["filter"] = linear_filter(split)
         return parts
 
 
-def mean(models: list[Factors]) -> Factors:
-    """The model whose scores are the mean of these models' scores: their factors side by side."""
-    return dataclasses.replace(
-        models[0],
-        users=np.hstack([model.users for model in models]) / np.float32(len(models)),
-        items=np.hstack([model.items for model in models]),
-        bias=np.mean([model.bias for model in models], axis=0),
-    )
+def named(name: str, factors: Factors) -> Part:
+    """A part whose learning curve says whose it is."""
+    made = Part.of(factors)
+    return Part(made.terms, made.bias, made.unseen, [{**point, "part": name} for point in made.curve])
 
+
+GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 
 __all__ = ["Hybrid"]

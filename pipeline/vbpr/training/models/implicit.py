@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
 from ...base.progress import Progress
 from ...data.split import Split
@@ -46,4 +47,6 @@ class Implicit:
         return factors_of(split, model.user_factors, model.item_factors, about=HISTORY_ONLY)
 
 
-__all__ = ["Implicit"]
+BPR_DEFAULTS: dict[str, Any] = {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08}
+
+__all__ = ["BPR_DEFAULTS", "Implicit"]
