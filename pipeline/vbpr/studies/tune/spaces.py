@@ -24,7 +24,7 @@ LATENT: Space = {"factors": (16, 256, "log"), "shrink": (0.0, 20.0)}
 SPACES: dict[str, Space] = {
     "visual": VISUAL,
     "vbpr": {**VISUAL, **LATENT, "latent_weight": (0.1, 1.0)},
-    "hybrid": {**VISUAL, **LATENT, "factors": (16, 96, "log")},  # EASE keeps twelve times as many
+    "hybrid": {**VISUAL, "factors": (16, 128, "log")},
     "bprmf": {
         **LATENT,
         "epochs": (3, 30, "log"),
@@ -46,6 +46,13 @@ SPACES: dict[str, Space] = {
         "reg_items": (1e-3, 0.3, "log"),
     },
     "ease": {"factors": (32, 512, "log"), "reg_items": (10.0, 5000.0, "log")},
+    "cease": {"reg_items": (10.0, 2000.0, "log")},
+    "feature-als": {
+        "factors": (16, 256, "log"),
+        "epochs": (5, 20),
+        "alpha": (1.0, 200.0, "log"),
+        "reg_items": (0.1, 3.0, "log"),
+    },
     "spectral": {"factors": (16, 512, "log")},
 }
 

@@ -2,9 +2,9 @@
 
     B minimises |W (X - X B)|^2 + share |F - F B|^2 + penalty |B|^2 with a zero diagonal,   W = (n_u / mean)^-1/4
 
-With G = [W X; share^1/2 F'] and A = (G G' + penalty I)^-1, B = I - (I - G' A G) D, D = 1 / (1 - diag G' A G), so that
-of what a user did not take, the scores of W X B are - (A G)_u D: through users and axes where these are fewer than
-items (A), else through items (A G = G (G' G + penalty I)^-1), and by the leading rank of G where both are many.
+With G = [W X; share^1/2 F'] and A = (G G' + penalty I)^-1, B = I - (I - G' A G) D, D = 1 / (1 - diag G' A G): of what
+a user did not take, the scores of W X B are - penalty (A G)_u D. A is of users and axes; where items are fewer, A G is
+G (G' G + penalty I)^-1; where both are many, it is of the leading rank of G.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from .axes import axes
-from .parts import Part, alone
+from .parts import Part, alone, columns, held
 from .singular import leading
 
 PENALTY, SHARE, POWER = 100.0, 30.0, 0.25
 SQUARE = 10_000  # rows and columns of what is inverted, at most: 0.4 GB, and about half a minute
-LEADING = 256  # singular values of G beyond
+LEADING = 128  # singular values of G beyond, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +59,8 @@ def cease(
     f = np.float32(share**0.5) * looks
     users, items = x.shape
     try:
-        if min(users + f.shape[1], items) > SQUARE:
-            return by_rank(x, f, turn, share, penalty, seed)
+        if min(users + f.shape[1], items) > SQUARE or not held(split):
+            return by_rank(x, f, turn, share, penalty, columns(split, LEADING), seed)
         through = through_users if users + f.shape[1] <= items else through_items
         return through(x, f, turn, share, penalty)
     except RuntimeError as error:
@@ -74,10 +74,10 @@ def inverse(gram: Array, penalty: float) -> Array:
     return torch.cholesky_inverse(lower).numpy()
 
 
-def of_new(f: Array, inner: Array, turn: Array, share: float) -> Array:
+def of_new(f: Array, inner: Array, turn: Array, share: float, penalty: float) -> Array:
     """What an item without purchases has for D, on average, times the map of its features."""
     own = np.einsum("id,id->i", f @ inner, f).mean() if len(f) else 0.0
-    return np.asarray(share**0.5 / max(1e-5, 1 - own) * turn, np.float32)
+    return np.asarray(penalty * share**0.5 / max(1e-5, 1 - own) * turn, np.float32)
 
 
 def through_users(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty: float) -> Part:
@@ -94,23 +94,23 @@ def through_users(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty
     for b in range(0, x.shape[1], 1024):
         some = of_items[b : b + 1024]
         own[b : b + 1024] += np.asarray(some.multiply(some @ a[:users, :users]).sum(1)).ravel()
-    d = (1 / np.maximum(1e-5, 1 - own)).astype(np.float32)
+    d = (penalty / np.maximum(1e-5, 1 - own)).astype(np.float32)
     terms: list[tuple[Any, Any]] = [(-a[:users, :users], sp.diags(d) @ of_items)]
     if not f.shape[1]:
         return Part(terms)
-    return Part([*terms, (-outer, f * d[:, None])], unseen=(-outer, of_new(f, inner, turn, share)))
+    return Part([*terms, (-outer, f * d[:, None])], unseen=(-outer, of_new(f, inner, turn, share, penalty)))
 
 
 def through_items(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty: float) -> Part:
     p = inverse((x.T @ x).toarray() + f @ f.T, penalty)
-    d = (1 / (penalty * p.diagonal())).astype(np.float32)
+    d = 1 / p.diagonal()
     terms: list[tuple[Any, Any]] = [(x, -p * d[:, None])]
     if not f.shape[1]:
         return Part(terms)
     inverted = p @ f
     outer = -(x @ inverted) / penalty
     inner = (np.eye(f.shape[1], dtype=np.float32) - f.T @ inverted) / penalty
-    return Part(terms, unseen=(-outer, of_new(f, inner, turn, share)))
+    return Part(terms, unseen=(-outer, of_new(f, inner, turn, share, penalty)))
 
 
 class Stacked:
@@ -131,17 +131,17 @@ class Stacked:
         return np.vstack([self.x @ basis, self.f.T @ basis])
 
 
-def by_rank(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty: float, seed: int) -> Part:
-    """With G = P S Q' and the rest of it R: A G = P S / (S^2 + penalty) Q' + R / penalty, nearly; G / penalty, which says
-    nothing of what a user did not take, less that is P S^3 / (penalty (S^2 + penalty)) Q'."""
-    left, s, right = leading([Stacked(x, f)], LEADING, seed)
+def by_rank(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty: float, rank: int, seed: int) -> Part:
+    """With G = P S Q' and a rest R, A G = P S / (S^2 + penalty) Q' + R / penalty, nearly. G, which says nothing of
+    what a user did not take, less penalty A G is P S^3 / (S^2 + penalty) Q'."""
+    left, s, right = leading([Stacked(x, f)], rank, seed)
     s = np.maximum(s, 1e-6)
     own = (right**2).T @ (s**2 / (s**2 + penalty))
     length = np.asarray(x.multiply(x).sum(0)).ravel() + np.einsum("id,id->i", f, f)
     own += np.maximum(0, length - (right**2).T @ s**2) / penalty
     d = (1 / np.maximum(1e-5, 1 - np.minimum(own, 0.99))).astype(np.float32)
     users = x.shape[0]
-    taste = (left[:users] * (s**3 / (penalty * (s**2 + penalty)))).astype(np.float32)
+    taste = (left[:users] * (s**3 / (s**2 + penalty))).astype(np.float32)
     terms: list[tuple[Any, Any]] = [(taste, np.ascontiguousarray(right.T) * d[:, None])]
     if not f.shape[1]:
         return Part(terms)

@@ -21,6 +21,7 @@ from ...data.split import Split
 from .parts import WARM, Scores, Weights
 
 PAIRS, FEWEST = 2000, 100  # validation items that are looked at, and those that are too few to choose by
+SCORES = 5e8  # of one part that are looked at
 TOP, REST, ROUNDS = 100, 200, 2
 WIDTH, TOTAL, STEPS = 0.1, 6.0, 60
 APART, BIASED, SUMMED, FEW = 0.003, 0.01, 0.02, 15.0  # of penalties
@@ -99,7 +100,7 @@ def draw(split: Split, scores: Scores, values: Array, rng: np.random.Generator) 
     observed = (split.train + split.validation).tocsr()
     differences, stands, counts = [], [], []
     items: list[int] = []
-    blocks = scores.blocks()
+    blocks, wanted = scores.blocks(), int(np.clip(SCORES / len(bias), PAIRS / 4, PAIRS))
     for place in np.random.default_rng(0).permutation(len(blocks)):  # the same ones in every round: they are kept
         block = blocks[place]
         held = split.validation[block].tocoo()
@@ -112,7 +113,7 @@ def draw(split: Split, scores: Scores, values: Array, rng: np.random.Generator) 
         seen = observed[block].tocoo()
         blend[torch.from_numpy(seen.row), torch.from_numpy(seen.col)] = -torch.inf
         stand, candidates = stand_ins(blend, rng)
-        some = rng.permutation(held.nnz)[: PAIRS - len(items)]
+        some = rng.permutation(held.nnz)[: wanted - len(items)]
         user, item = held.row[some], held.col[some]
         differences.append(
             differ(z, of_parts, of_bias, torch.from_numpy(user), torch.from_numpy(item), candidates[user])
@@ -120,7 +121,7 @@ def draw(split: Split, scores: Scores, values: Array, rng: np.random.Generator) 
         stands.append(stand[user])
         counts.append(torch.isfinite(blend).sum(1)[user])
         items.extend(item.tolist())
-        if len(items) >= PAIRS:
+        if len(items) >= wanted:
             break
     return sample_of(torch.cat(differences), torch.cat(stands), torch.cat(counts).float(), split.item_counts[items])
 

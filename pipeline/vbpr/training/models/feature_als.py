@@ -1,10 +1,10 @@
 """Implicit ALS (Hu et al. 2008) whose items are drawn to what their features say, as irspack's feature-aware iALS.
 
-    minimises sum_ui c_ui (x_ui - p_u . y_i)^2 + lambda (sum_u |p_u|^2 + sum_i |y_i - B' f_i|^2),   c_ui = 1 + alpha x_ui
+    minimises sum_ui c_ui (x_ui - p_u . y_i)^2 + lambda (sum_u |p_u|^2 + sum_i |y_i - B' f_i|^2)
 
-lambda = level (1 + alpha) edge, edge = (mean n_u)^1/2 + (mean n_i)^1/2: where the singular values of interactions at
-random end. Users and items take a few steps of conjugate gradients each time (Takacs et al. 2011); B is a ridge
-regression, items weighted by n / (n + 5). An item that nobody took is B' f.
+with c_ui = 1 + alpha x_ui, lambda = level (1 + alpha) edge, edge = (mean n_u)^1/2 + (mean n_i)^1/2: where the singular
+values of interactions at random end. Users and items take a few steps of conjugate gradients each time (Takacs et al.
+2011); B is a ridge regression, items weighted by n / (n + 5). An item that nobody took is B' f.
 """
 
 import dataclasses

@@ -1,20 +1,26 @@
 """The model to take: rankers of different kinds, blended by weights that validation items chose; see `chooser`.
 
-Closed forms that are exact for items that sell (EASE, and CEASE, which knows features), feature-aware ALS of several
-penalties, BPR against popular items, a linear filter; and for items that hardly sell or never did the visual ranker, a
-graph of looks and the likeness to what a user took. Without validation items the weights are PRIOR.
+Closed forms that are exact of items that sell (EASE, and CEASE, which knows features), feature-aware ALS of two
+penalties, BPR against any items and against popular ones, a linear filter; and for items that hardly sell or never
+did, the visual ranker and a graph of looks. With too few validation items the weights are PRIOR.
 """
 
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from ...base.arrays import Array
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig
 from ..item_features import ItemFeatures
 from .axes import axes
 from .blend import part, whole
+from .bpr.bpr import BPRMF
 from .cease import cease
 from .chooser import choose
 from .feature_als import feature_als_part
@@ -26,16 +32,14 @@ PRIOR = {  # of warm and cold items
     "cease": (0.7, 0.7),
     "ease": (0.7, 0.6),
     "visual": (0.2, 0.3),
-    "als 40 0.7": (0.05, 0.05),
-    "als 40 0.35": (0.4, 0.35),
-    "als 40 1": (0.05, 0.05),
-    "als 10 0.35": (0.2, 0.1),
+    "als 0.7": (0.05, 0.05),
+    "als 0.35": (0.4, 0.35),
+    "latent": (0.25, 0.65),
     "bpr": (0.2, 0.3),
     "graph": (0.05, 0.1),
     "filter": (0.1, 0.1),
-    "likeness": (0.03, 0.1),
 }
-ALS = ((40.0, 0.7), (40.0, 0.35), (40.0, 1.0), (10.0, 0.35))  # alpha, level
+ALPHA, LEVELS = 40.0, (0.7, 0.35)  # of `feature_als`
 
 
 class Hybrid:
@@ -65,35 +69,52 @@ class Hybrid:
         return whole(factors, faults)
 
     def parts(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Part]:
-        """What is blended, by the names of PRIOR. `faults`: see `part`."""
+        """What is blended, by the names of PRIOR. `faults`: see `part`.
+
+        What BPR trains, and can be stopped, runs here; all else meanwhile, side by side.
+        """
         c = self.config
-        parts: dict[str, Part] = {}
-        if c.dim or not c.factors:  # with neither, the visual part says what is wrong
-            visual = c.changed(factors=0, item_bias=False, unit=True)
-            parts["visual"] = named("visual", part(visual, self.checkpoint, "visual", split, features, faults))
         looks, turn = axes(features if c.dim else None, len(split.item_ids))
-        if c.dim:
-            likeness = np.asarray(split.train @ looks, np.float32)
-            parts["likeness"] = Part([(likeness, looks)], unseen=(likeness, turn))
-            if len(looks) <= GRAPH_ITEMS:
-                parts["graph"] = looks_graph(split, looks)
-            parts["cease"] = cease(split, looks, turn, seed=c.seed)
+        with ThreadPoolExecutor(thread_name_prefix="part") as pool:
+            others = {name: pool.submit(make) for name, make in self.closed_forms(split, looks, turn)}
+            try:
+                parts = self.trained(split, features, faults)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            parts |= {name: other.result() for name, other in others.items()}
+        return {name: parts[name] for name in PRIOR if name in parts}
+
+    def trained(self, split: Split, features: ItemFeatures | None, faults: list[str]) -> dict[str, Part]:
+        """The parts that BPR trains, each with a checkpoint."""
+        c = self.config
+        wanted: dict[str, tuple[TrainConfig, ItemFeatures | None]] = {}
+        if c.dim or not c.factors:  # with neither, the visual part says what is wrong
+            wanted["visual"] = c.changed(factors=0, item_bias=False, unit=True), features
         if c.factors:
-            parts["ease"] = cease(split, looks[:, :0], turn[:0], seed=c.seed)
-            for alpha, level in ALS:
-                parts[f"als {alpha:g} {level:g}"] = feature_als_part(
-                    split, looks, turn, c.factors, alpha, level, c.seed
-                )
-            bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
-            parts["bpr"] = Part.of(Implicit(bpr).fit(split, None))
-            parts["filter"] = linear_filter(split)
+            wanted["latent"] = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31), None
+        parts = {}
+        for name, (config, read) in wanted.items():
+            made = Part.of(part(config, self.checkpoint, name, split, read, faults))
+            parts[name] = dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
         return parts
 
-
-def named(name: str, factors: Factors) -> Part:
-    """A part whose learning curve says whose it is."""
-    made = Part.of(factors)
-    return Part(made.terms, made.bias, made.unseen, [{**point, "part": name} for point in made.curve])
+    def closed_forms(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
+        """The other parts and how they are made, those that take long first."""
+        c = self.config
+        if c.factors:
+            bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
+            yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
+        if c.dim:
+            yield "cease", lambda: cease(split, looks, turn, seed=c.seed)
+        if c.factors:
+            yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
+            for level in LEVELS:
+                make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed)
+                yield f"als {level:g}", make
+            yield "filter", lambda: linear_filter(split, c.seed)
+        if c.dim and len(looks) <= GRAPH_ITEMS:
+            yield "graph", lambda: looks_graph(split, looks, c.seed)
 
 
 GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items

@@ -8,6 +8,7 @@ number of users) or by their leading rank; else the parts' own factors stand sid
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ HELD = 250_000_000  # scores of everybody, up to which they are held: 1 GB
 EXACT = 3072  # users up to which they are kept as they are
 RANK = 1024  # columns of what is larger
 SWEEPS, IMPUTED = 4, 2  # of subspace iteration; how often scores of what was bought are made up from the others
+ROWS = 4096  # at a time
 PAIRS = 50_000  # of a user and an item at a time
 WARM = 5.0  # purchases of an item that is half warm
 
@@ -135,9 +137,31 @@ class Weights:
 
 def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeatures | None, seed: int = 0) -> Factors:
     """The weighted sum of parts as two matrices and a bias."""
+    left, right = (together if held(split) else side_by_side)(split, scores, weights, seed)
+    head, shift = head_of(scores, weights, features, left)
+    if shift is not None:
+        right -= shift
+    if left is None:
+        left = np.eye(len(right.T), dtype=np.float32)
+    curve = [point for part in scores.parts for point in part.curve]
+    about = {"curve": curve, "scores_unseen": head is not None}
+    return factors_of(split, left, right, weights.bias(split.item_counts), head, about)
+
+
+def held(split: Split) -> bool:
+    """Whether the scores of everybody are few enough to be held."""
     users, items = split.train.shape
-    if users * items > HELD:
-        raise NotImplementedError
+    return int(users) * int(items) <= HELD
+
+
+def columns(split: Split, least: int, numbers: float = 1e8) -> int:
+    """How many columns of all users and items are about so many numbers."""
+    return int(np.clip(numbers / sum(split.train.shape), least, RANK))
+
+
+def together(split: Split, scores: Scores, weights: Weights, seed: int) -> tuple[Array | None, Array]:
+    """(U, K) and (I, K) of the weighted sum of the scores of everybody."""
+    users, items = split.train.shape
     w = torch.from_numpy(weights.of_parts(split.item_counts))
     total = torch.zeros(users, items)
     with Progress("blend", users, "users") as bar:
@@ -146,15 +170,10 @@ def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeature
                 total[block].addcmul_(z, of_items)
             bar.advance(block.stop - block.start)
     scores.kept.clear()
-    left, right = matrices(total, split.train, seed)
-    head, shift = head_of(scores, weights, features, left)
-    right -= shift
-    curve = [point for part in scores.parts for point in part.curve]
-    about = {"curve": curve, "scores_unseen": head is not None}
-    return factors_of(split, left, right, weights.bias(split.item_counts), head, about)
+    return matrices(total, split.train, seed)
 
 
-def matrices(total: torch.Tensor, train: sp.csr_matrix, seed: int) -> tuple[Array, Array]:
+def matrices(total: torch.Tensor, train: sp.csr_matrix, seed: int) -> tuple[Array | None, Array]:
     """(U, K) and (I, K) of the scores of everybody, exactly where there are at most EXACT users, K of them; else their
     leading RANK. Scores of what a user bought do not count: they stand out, and nobody is offered it. They become what
     the leading rank of the others makes of them, or the user's highest."""
@@ -164,7 +183,7 @@ def matrices(total: torch.Tensor, train: sp.csr_matrix, seed: int) -> tuple[Arra
     if users <= EXACT:
         total[bought] = -torch.inf
         total[bought] = total.amax(1).nan_to_num_(neginf=0)[bought[0]]
-        return np.eye(users, dtype=np.float32), total.T.contiguous().numpy()
+        return None, total.T.contiguous().numpy()
     total[bought] = 0
     rank = min(RANK, items)
     basis = torch.from_numpy(np.random.default_rng(seed).standard_normal((items, min(items, rank + 64)), np.float32))
@@ -173,8 +192,9 @@ def matrices(total: torch.Tensor, train: sp.csr_matrix, seed: int) -> tuple[Arra
             basis = torch.linalg.qr(basis)[0]
             left = total @ basis
             if sweep >= SWEEPS - 1:  # basis is orthonormal: left @ basis.T is the leading rank of the scores
-                stretches = zip(*(at.split(PAIRS) for at in bought), strict=True)
-                total[bought] = torch.cat([(left[u] * basis[i]).sum(1) for u, i in stretches])
+                for a in range(0, len(rows), PAIRS):
+                    u, i = bought[0][a : a + PAIRS], bought[1][a : a + PAIRS]
+                    total[u, i] = (left[u] * basis[i]).sum(1)
                 left = total @ basis
             basis = total.T @ left
             bar.advance(1)
@@ -183,24 +203,85 @@ def matrices(total: torch.Tensor, train: sp.csr_matrix, seed: int) -> tuple[Arra
     return (u[:, :rank] * s[:rank].sqrt()).numpy(), (basis @ v[:rank].T * s[:rank].sqrt()).numpy()
 
 
-def head_of(scores: Scores, weights: Weights, features: ItemFeatures | None, left: Array) -> tuple[Head | None, Array]:
+def side_by_side(split: Split, scores: Scores, weights: Weights, seed: int) -> tuple[Array, Array]:
+    """(U, K) and (I, K) of the same sum, from parts whose terms are dense: their factors, and of these the leading rank
+    of the product, through the moments of both."""
+    of_items = weights.of_parts(split.item_counts)
+    lefts, rights = [], []
+    for p, part in enumerate(scores.parts):
+        left, right = narrow(part)
+        mean = right.mean(0, dtype=np.float64)
+        covariance = right.T @ right / len(right) - np.outer(mean, mean)
+        variance = np.einsum("uk,uk->u", left @ covariance, left)
+        scores.mean[p], scores.deviation[p] = left @ mean, np.where(variance > 1e-12, variance, np.inf) ** 0.5
+        if of_items[p].any():
+            lefts.append((left, 1 / scores.deviation[p], np.zeros(left.shape[1], np.float32)))
+            rights.append((right, of_items[p], mean.astype(np.float32)))
+    (a, of_a), (b, of_b) = (roots(moments(sides)) for sides in (lefts, rights))
+    u, s, v = np.linalg.svd(a.T @ b)
+    rank = min(len(s), columns(split, 256, 2e8))
+    turns = of_a @ u[:, :rank] * s[:rank] ** 0.5, of_b @ v[:rank].T * s[:rank] ** 0.5
+    left, right = (
+        np.concatenate([rows @ turn.astype(np.float32) for rows in stretches(sides)])
+        for sides, turn in zip((lefts, rights), turns, strict=True)
+    )
+    return left, right
+
+
+def narrow(part: Part) -> tuple[Array, Array]:
+    """(U, k) and (I, k) of a part whose terms are dense."""
+    lefts, rights = ([term[side] for term in part.terms] for side in (0, 1))
+    if part.bias is not None:
+        lefts.append(np.ones((len(lefts[0]), 1), np.float32))
+        rights.append(part.bias[:, None])
+    return np.hstack(lefts), np.hstack(rights)
+
+
+Side = list[tuple[Array, Array, Array]]  # (n, k), what a row is multiplied by, what each has less
+
+
+def stretches(sides: Side) -> Iterator[Array]:
+    """Rows of all parts side by side."""
+    for a in range(0, len(sides[0][0]), ROWS):
+        yield np.hstack([(rows[a : a + ROWS] - less) * scale[a : a + ROWS, None] for rows, scale, less in sides])
+
+
+def moments(sides: Side) -> Array:
+    return np.asarray(sum((rows.T @ rows).astype(np.float64) for rows in stretches(sides)))
+
+
+def roots(moments: Array) -> tuple[Array, Array]:
+    """A and what turns rows of these moments A A' into rows of orthonormal columns."""
+    values, vectors = np.linalg.eigh(moments)
+    keep = values > 1e-7 * values[-1]
+    root = values[keep] ** 0.5
+    return vectors[:, keep] * root, vectors[:, keep] / root
+
+
+def head_of(
+    scores: Scores, weights: Weights, features: ItemFeatures | None, left: Array | None
+) -> tuple[Head | None, Array | None]:
     """What makes a vector of a new item's features, and what all vectors of the catalogue give up for it, so that it
-    has no constant in it: for one user the same of every item."""
+    has no constant in it: for one user the same of every item. `left`: (U, K), None for the identity."""
     unseen = [(p, part.unseen) for p, part in enumerate(scores.parts) if part.unseen is not None and weights.cold[p]]
     if features is None or not unseen:
-        return None, np.zeros(left.shape[1], np.float32)
-    exact = left.shape[0] == left.shape[1]  # then it is the identity
-    constant = np.zeros(len(left), np.float32)
-    weight = np.zeros((left.shape[1], len(features.mean)), np.float32)
+        return None, None
+
+    def columns_of(wanted: Array) -> Array:
+        """What of `left` comes nearest to what is wanted of users."""
+        if left is None:
+            return wanted
+        return np.asarray(np.linalg.solve((left.T @ left).astype(np.float64), left.T @ wanted), np.float32)
+
+    shift = np.zeros(scores.shape[1], np.float32)
+    weight = np.zeros((0, 0))
     for p, (of_users, of_features) in unseen:
         share = (weights.cold[p] / scores.deviation[p]).astype(np.float32)
-        constant -= share * scores.mean[p]
-        each = share[:, None] * of_users
-        weight += (each if exact else np.linalg.lstsq(left, each)[0]) @ of_features
-    shift = constant if exact else np.linalg.lstsq(left, constant)[0]
-    return Head(features.mean, features.scale, weight, np.zeros_like(features.mean), unit=True), shift.astype(
-        np.float32
-    )
+        shift -= share * scores.mean[p]
+        each = columns_of(share[:, None] * of_users) @ of_features
+        weight = weight + each if weight.size else each
+    none = np.zeros_like(features.mean)
+    return Head(features.mean, features.scale, np.asarray(weight, np.float32), none, unit=True), columns_of(shift)
 
 
 def alone(split: Split, parts: list[Part], shares: list[float], features: ItemFeatures | None, seed: int) -> Factors:
@@ -209,4 +290,4 @@ def alone(split: Split, parts: list[Part], shares: list[float], features: ItemFe
     return add_up(split, scores, Weights(np.array(shares), np.array(shares)), features, seed)
 
 
-__all__ = ["WARM", "Part", "Scores", "Weights", "add_up", "alone"]
+__all__ = ["WARM", "Part", "Scores", "Weights", "add_up", "alone", "columns", "held"]
