@@ -57,6 +57,11 @@ def info(
         parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
         print(f"  interactions: {parts}")
         for key, value in factors.about.items():
+            if key == "blend":
+                print("  blend: weights of warm and cold items, and validation AUC of each part alone")
+                for part in value:
+                    print("    " + ", ".join(f"{name} {number}" for name, number in part.items()))
+                continue
             print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     else:
         raise VbprError(f"{file} is no feature file, model file or index of vbpr's")

@@ -9,6 +9,7 @@ ABOUT: dict[str, Any] = {  # what is read of a model's `about`, where it is ther
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
+    "blend": {"part": str, "warm": int | float, "cold": int | float},
     "curve": {"epoch": int, "auc": int | float | None},
     "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
 }
