@@ -45,7 +45,8 @@ from vbpr.training.models import MODELS
 
 Array = np.ndarray[Any, Any]
 
-DEFAULT = ["popularity", "knn", "visual", "bprmf", "als", "bpr", "ease", "spectral", "vbpr", "hybrid"]
+DEFAULT = ["popularity", "knn", "visual", "bprmf", "als", "bpr", "ease", "cease", "feature-als", "filter", "spectral"]
+DEFAULT += ["vbpr", "hybrid"]
 
 # What each ingredient brings: of a model, a name and the options that take it away or change it.
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -82,7 +83,6 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "the visual part alone": {"factors": 0},
         "without images": {"dim": 0},
         "negatives a quarter by popularity": {"popularity_share": 0.25},
-        "batches of 1,024, 5 epochs": {"batch": 1024, "epochs": 5},
     },
 }
 

@@ -1,4 +1,4 @@
-"""The closed forms of `ease` and `spectral` against their definitions, and what `hybrid` makes of them."""
+"""The closed forms of `ease` and `spectral` against their definitions."""
 
 import dataclasses
 import re
@@ -8,11 +8,9 @@ import pytest
 import scipy.sparse as sp
 
 from vbpr import Interactions, Split, VbprError, configure
-from vbpr.training.item_features import ItemFeatures
 from vbpr.training.models import ease as ease_module
 from vbpr.training.models.blend import blend
 from vbpr.training.models.ease import EASE, KERNEL_WIDTH, ease
-from vbpr.training.models.hybrid import WEIGHTS, Hybrid
 from vbpr.training.models.implicit import Implicit
 from vbpr.training.models.singular import leading
 from vbpr.training.models.spectral import spectral
@@ -130,47 +128,6 @@ def test_spectral_takes_interactions_that_fall_apart(users, items, each, rank):
 def test_spectral_is_the_same_every_time(split):
     one, again = (spectral(split, 6, 3) for _ in range(2))
     assert np.array_equal(one.users, again.users) and np.array_equal(one.items, again.items)
-
-
-@pytest.fixture(scope="module")
-def features(split):
-    rng = np.random.default_rng(3)
-    return ItemFeatures.of(rng.standard_normal((len(split.item_ids), 8)).astype(np.float16), np.ones(25, bool))
-
-
-SMALL = {"dim": 4, "factors": 2, "epochs": 2, "batch": 32, "device": "cpu"}
-
-
-def test_hybrid_is_the_weighted_sum_of_its_parts(split, features):
-    model = Hybrid(configure("hybrid", **SMALL))
-    parts = model.parts(split, features, [])
-    assert parts.keys() == WEIGHTS.keys()
-    everybody = np.arange(len(split.user_ids))
-    wanted = 0
-    for name, part in parts.items():
-        scores = part.scores(everybody)
-        wanted = wanted + WEIGHTS[name] * scores / scores.std(1, keepdims=True)
-    made = model.fit(split, features).scores(everybody)
-    np.testing.assert_allclose(made, wanted, atol=1e-3)
-
-
-def test_hybrid_without_one_side_is_the_other(split, features):
-    no_latent = Hybrid(configure("hybrid", **SMALL | {"factors": 0}))
-    assert list(no_latent.parts(split, features, [])) == ["visual"]
-    no_images = Hybrid(configure("hybrid", **SMALL | {"dim": 0}))
-    assert "visual" not in no_images.parts(split, None, [])
-    made = no_images.fit(split, None)
-    assert made.head is None
-    assert not made.about["scores_unseen"]
-
-
-def test_hybrid_keeps_ease_to_the_items_that_sell(split, features, monkeypatch):
-    """Beyond MOST_BOUGHT the catalogue is too large for a square matrix."""
-    monkeypatch.setattr("vbpr.training.models.hybrid.MOST_BOUGHT", 5)
-    part = Hybrid(configure("hybrid", **SMALL)).parts(split, features, [])["ease"]
-    kept = part.items.any(1)
-    assert kept.sum() == 5
-    assert split.item_counts[kept].min() >= np.delete(split.item_counts, np.flatnonzero(kept)).max()
 
 
 def test_blend_of_one_part_ranks_as_the_part(split):

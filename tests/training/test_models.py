@@ -48,7 +48,7 @@ def features(split):
 def small(name, **options):
     """Its own defaults, sized for the checkerboard; a dimension that the model switches off stays off."""
     defaults = MODELS[name].defaults
-    rank = 2 if name in ("als", "bpr", "ease", "spectral") else 4  # two groups: rank two says it all
+    rank = 2 if name in ("als", "bpr", "ease", "feature-als", "spectral") else 4  # two groups: rank two says it all
     sizes = {"dim": 0 if defaults.get("dim") == 0 else 6, "factors": rank if defaults.get("factors") else 0}
     if MODELS[name].images:  # end to end, with a network small enough for a test
         sizes |= {
@@ -523,7 +523,7 @@ def test_impossible_configurations_are_refused(call, words):
 def test_nothing_to_train_is_refused(split, features):
     with pytest.raises(VbprError, match="both 0"):
         fit(split, features, small("visual", dim=0))
-    for model in ("als", "bpr", "ease", "spectral"):
+    for model in ("als", "bpr", "ease", "feature-als", "spectral"):
         with pytest.raises(VbprError, match=f"--factors is 0: --model {model} has nothing else"):
             fit(split, None, small(model, factors=0))
     with pytest.raises(VbprError, match="--dim 500 is more than the features' "):

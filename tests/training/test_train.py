@@ -86,7 +86,7 @@ except Stopped:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "part"), [("visual", ""), ("vbpr", "-visual"), ("hybrid", "-latent-2")])
+@pytest.mark.parametrize(("model", "part"), [("visual", ""), ("vbpr", "-visual"), ("hybrid", "-latent")])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features, tmp_path, model, part, how):
     options = {"epochs": 50, "patience": 0, "checkpoint_minutes": 0.0} | ({"factors": 4} if part else {})

@@ -74,6 +74,11 @@ def print_model(file: Path) -> None:
     parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
     print(f"  interactions: {parts}")
     for key, value in factors.about.items():
+        if key == "blend":
+            print("  blend: weights of warm and cold items, and validation AUC of each part alone")
+            for part in value:
+                print("    " + ", ".join(f"{name} {number}" for name, number in part.items()))
+            continue
         print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
 
 

@@ -59,6 +59,7 @@ CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list 
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
+    "blend": {"part": str, "warm": int | float, "cold": int | float},
     "curve": {"epoch": int, "auc": int | float | None},
     "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
 }

@@ -1,44 +1,53 @@
-"""A hybrid for popular, cold and never-seen items at once: four rankers, blended.
+"""The model to take: rankers of different kinds, blended by weights that validation items chose; see `chooser`.
 
-    score = V / sd(V) + .85 E / sd(E) + .2 S / sd(S) + .4 M / sd(M),   sd over the catalogue, for each user
-
-V: the visual ranker (bpr.py). All its negatives are drawn by popularity, so that its scores do not depend on popularity
-and it is good at cold items. E: EASE (ease.py), which also reconstructs each item from items that look alike to V: so
-what buyers say of popular items reaches rarely bought ones. S: a low-pass filter of the interactions (spectral.py). M:
-the mean of SEEDS latent BPR models with uniform negatives, whose item vectors are shrunk where an item has few buyers.
-The weights were chosen by validation.
+Closed forms that are exact of items that sell (EASE, and CEASE, which knows features), feature-aware ALS of two
+penalties, BPR against any items and against popular ones, a linear filter; and for items that hardly sell or never
+did, the visual ranker and a graph of looks. With too few validation items the weights are PRIOR.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ...base.arrays import Array
 from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
-from .blend import blend, fit_part, unless_diverged
+from .axes import axes
+from .blend import fit_part, unless_diverged
 from .bprmf import DEFAULTS as BPRMF
-from .ease import ease
+from .cease import cease
+from .chooser import choose
 from .entry import Model, Space
-from .spectral import spectral
+from .feature_als import feature_als_part
+from .filter import GRAPH_ITEMS, linear_filter, looks_graph
+from .implicit import BPR_DEFAULTS, Implicit
+from .parts import Part, Scores, add_up
 from .visual import SPACE as VISUAL_SPACE
 
-WEIGHTS = {"visual": 1.0, "ease": 0.85, "low-pass": 0.2, "latent": 0.4}  # python bench/blend.py
-SEEDS = 4  # latent models averaged
-EASE: dict[str, Any] = {"penalty": 300.0, "share": 0.03}
-MOST_BOUGHT = 15_000  # items in EASE: an (I, I) matrix of 0.9 GB; the others live by the other parts
+PRIOR = {  # of warm and cold items
+    "cease": (0.7, 0.7),
+    "ease": (0.7, 0.6),
+    "visual": (0.2, 0.3),
+    "als 0.7": (0.05, 0.05),
+    "als 0.35": (0.4, 0.35),
+    "latent": (0.25, 0.65),
+    "bpr": (0.2, 0.3),
+    "graph": (0.05, 0.1),
+    "filter": (0.1, 0.1),
+}
+ALPHA, LEVELS = 40.0, (0.7, 0.35)  # of `feature_als`
 
 
 class Hybrid:
-    """The blend, fitted part by part; a killed run resumes in the part it was in.
-
-    `dim` 0 leaves out the visual part, `factors` 0 the three others. Epochs, rates and penalties of the configuration
-    are the visual part's.
-    """
+    """The blend. `dim` of 0 leaves out the parts that need features, `factors` of 0 the others; both are parts' sizes.
+    The configuration's epochs, rates and penalties are the visual part's, whose training a killed run goes on with."""
 
     def __init__(self, config: TrainConfig, checkpoint: Path | None = None) -> None:
         self.config, self.checkpoint = config, checkpoint
@@ -47,52 +56,77 @@ class Hybrid:
         """See `Recommender.fit`.
 
         Raises:
-            Diverged: a part did; the model is made of its best epoch and of the others.
+            Diverged: the visual part did; the model is made of its best epoch and of the others.
         """
         failures: list[str] = []
         parts = self.parts(split, features, failures)
-        weighted = [(WEIGHTS[name], factors) for name, factors in parts.items()]
-        return unless_diverged(blend(weighted, list(parts)), failures)
+        scores = Scores(list(parts.values()), *split.train.shape)
+        prior = np.array([PRIOR[name] for name in parts])
+        weights, aucs = choose(split, scores, prior, seed=self.config.seed)
+        factors = add_up(split, scores, weights, features, self.config.seed)
+        factors.about["blend"] = [
+            {"part": name, "warm": round(float(warm), 3), "cold": round(float(cold), 3)}
+            | ({} if aucs is None else {key: round(auc, 4) for key, auc in zip(GROUPS, aucs[p], strict=True)})
+            for p, (name, warm, cold) in enumerate(zip(parts, weights.warm, weights.cold, strict=True))
+        ]
+        return unless_diverged(factors, failures)
 
-    def parts(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Factors]:
-        """The models that are blended, each fitted by itself, by their names in WEIGHTS. `failures`: see `fit_part`."""
+    def parts(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Part]:
+        """What is blended, by the names of PRIOR. `failures`: see `fit_part`.
+
+        What BPR trains, and can be stopped, runs here; all else meanwhile, side by side.
+        """
         c = self.config
-        parts: dict[str, Factors] = {}
+        looks, turn = axes(features if c.dim else None, len(split.item_ids))
+        with ThreadPoolExecutor(thread_name_prefix="part") as pool:
+            others = {name: pool.submit(make) for name, make in self.closed_forms(split, looks, turn)}
+            try:
+                parts = self.trained(split, features, failures)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            parts |= {name: other.result() for name, other in others.items()}
+        return {name: parts[name] for name in PRIOR if name in parts}
+
+    def trained(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Part]:
+        """The parts that BPR trains, each with a checkpoint."""
+        c = self.config
+        wanted: dict[str, tuple[TrainConfig, ItemFeatures | None]] = {}
         if c.dim or not c.factors:  # with neither, the visual part says what is wrong
-            visual = c.changed(factors=0, item_bias=False)
-            parts["visual"] = fit_part(visual, self.checkpoint, "visual", split, features, failures)
+            wanted["visual"] = c.changed(factors=0, item_bias=False, unit=True), features
         if c.factors:
-            looks = parts["visual"].items if c.dim else None
-            popular = np.sort(np.argsort(-split.item_counts, kind="stable")[:MOST_BOUGHT])
-            parts["ease"] = ease(split, popular, 12 * c.factors, c.seed, looks=looks, **EASE)
-            parts["low-pass"] = spectral(split, 2 * c.factors, c.seed)
-            of_bprmf = {**BPRMF, "factors": c.factors, "batch": c.batch}
-            latent = [c.changed(**of_bprmf, seed=(c.seed * SEEDS + n + 1) % 2**31) for n in range(SEEDS)]
-            parts["latent"] = mean(
-                [fit_part(one, self.checkpoint, f"latent-{n}", split, None, failures) for n, one in enumerate(latent)]
-            )
+            wanted["latent"] = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31), None
+        parts = {}
+        for name, (config, read) in wanted.items():
+            made = Part.of(fit_part(config, self.checkpoint, name, split, read, failures))
+            parts[name] = dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
         return parts
 
+    def closed_forms(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
+        """The other parts and how they are made, those that take long first."""
+        c = self.config
+        if c.factors:
+            bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
+            yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
+        if c.dim:
+            yield "cease", lambda: cease(split, looks, turn, seed=c.seed)
+        if c.factors:
+            yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
+            for level in LEVELS:
+                make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed)
+                yield f"als {level:g}", make
+            yield "filter", lambda: linear_filter(split, c.seed)
+        if c.dim and len(looks) <= GRAPH_ITEMS:
+            yield "graph", lambda: looks_graph(split, looks, c.seed)
 
-def mean(models: list[Factors]) -> Factors:
-    """The model whose scores are the mean of these models' scores: their factors side by side."""
-    return dataclasses.replace(
-        models[0],
-        users=np.hstack([model.users for model in models]) / np.float32(len(models)),
-        items=np.hstack([model.items for model in models]),
-        bias=np.mean([model.bias for model in models], axis=0),
-    )
 
+GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 
-SPACE: Space = {
-    **VISUAL_SPACE,
-    "factors": (16, 96, "log"),  # EASE keeps twelve times as many
-    "shrink": (0.0, 20.0),
-}
+SPACE: Space = {**VISUAL_SPACE, "factors": (16, 128, "log")}
 MODEL = Model(
     Hybrid,
-    {"dim": 192, "axes": 0, "factors": 64, "item_bias": True, "popularity_share": 1.0, "epochs": 8, "batch": 512},
-    fields_of("steps", "shared", "head", "features", "history", "latent"),
+    {"factors": 64, "popularity_share": 1.0},
+    fields_of("steps", "shared", "head", "features", "history", "latent") - {"unit"},
     SPACE,
     visual=True,
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from pathlib import Path
+from typing import Any
 
 from ...base.progress import Progress
 from ...data.images.source import ImageSource
@@ -59,9 +60,10 @@ ALS = Model(
         "reg_items": (0.1, 1000.0, "log"),
     },
 )
+BPR_DEFAULTS: dict[str, Any] = {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08}
 BPR = Model(
     Implicit,
-    {"dim": 0, "factors": 64, "epochs": 300, "reg_items": 0.08, "lr": 0.08},
+    BPR_DEFAULTS,
     frozenset({"factors", "epochs", "lr", "reg_items", "seed"}),
     {
         "factors": (16, 256, "log"),
@@ -71,4 +73,4 @@ BPR = Model(
     },
 )
 
-__all__ = ["ALS", "BPR", "Implicit"]
+__all__ = ["ALS", "BPR", "BPR_DEFAULTS", "Implicit"]

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from ...base.arrays import Array
@@ -35,12 +34,13 @@ def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array
 
 
 def times(chain: list[Any], basis: Array) -> Array:
-    """A product of matrices with a basis; dense ones through torch, whose threads are the run's own."""
+    """A product of matrices, or of what multiplies as they do, with a basis; arrays through torch, whose threads are
+    the run's own."""
     for matrix in reversed(chain):
-        if sp.issparse(matrix):
-            basis = np.ascontiguousarray(matrix @ basis)
-        else:
+        if isinstance(matrix, np.ndarray):
             basis = (torch.from_numpy(matrix) @ torch.from_numpy(basis)).numpy()
+        else:
+            basis = np.ascontiguousarray(matrix @ basis)
     return basis
 
 

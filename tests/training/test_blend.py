@@ -1,0 +1,276 @@
+"""The parts of `hybrid` against their definitions, and how they become two matrices and a bias."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from vbpr import Interactions, Split, SplitConfig, configure
+from vbpr.training.fit import fit
+from vbpr.training.item_features import ItemFeatures
+from vbpr.training.models import chooser, parts
+from vbpr.training.models.axes import axes
+from vbpr.training.models.cease import PENALTY, POWER, SHARE, cease
+from vbpr.training.models.feature_als import LEVEL, RIDGE, feature_als
+from vbpr.training.models.filter import NEAREST, linear_filter, looks_graph
+from vbpr.training.models.hybrid import PRIOR, Hybrid
+from vbpr.training.models.parts import Part, Scores, Weights, add_up
+
+EVERYBODY = slice(0, 40)
+
+
+def split_of(users, items, taken, each, seed=0):
+    """Users who took `each` of the first `taken` items; the others nobody took."""
+    rng = np.random.default_rng(seed)
+    pairs = [(f"u{u:03d}", f"i{i:03d}") for u in range(users) for i in rng.choice(taken, each, replace=False)]
+    catalogue = np.array([f"i{i:03d}" for i in range(items)])
+    return Split.make(Interactions.of(*zip(*pairs, strict=True)), SplitConfig("random"), catalogue=catalogue)
+
+
+@pytest.fixture(scope="module", params=[(40, 60), (40, 25)], ids=["fewer users", "fewer items"])
+def split(request):
+    users, items = request.param
+    return split_of(users, items, items - 3, 9)
+
+
+@pytest.fixture(scope="module")
+def features(split):
+    rng = np.random.default_rng(3)
+    items = len(split.item_ids)
+    return ItemFeatures.of(rng.standard_normal((items, 8)).astype(np.float16), np.ones(items, bool))
+
+
+@pytest.fixture(scope="module")
+def looks(split, features):
+    return axes(features, len(split.item_ids), 5)
+
+
+def unit(features, items):
+    z = features.standardised(np.arange(items)).numpy().astype(float)
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def test_axes_are_the_principal_ones_and_linear_in_the_features(split, features, looks):
+    coordinates, turn = looks
+    z = unit(features, len(split.item_ids))
+    np.testing.assert_allclose(coordinates, z @ turn.T, atol=1e-5)
+    assert (coordinates.astype(float) ** 2).sum(1).mean() == pytest.approx(1, abs=1e-4)
+    kept = np.linalg.svd(z)[1][:5]
+    own = np.linalg.svd(coordinates)[1]
+    np.testing.assert_allclose(own / own[0], kept / kept[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, SHARE])
+def test_cease_is_a_regression_of_each_item_on_the_others(split, looks, share):
+    """Of items that a user did not take; B column by column."""
+    x = split.train.toarray().astype(float)
+    f = np.sqrt(share) * looks[0][:, : 5 if share else 0].astype(float)
+    count = np.maximum(1, x.sum(1))
+    weighted = x * ((count / count.mean()) ** -POWER)[:, None]
+    rows = np.vstack([weighted, f.T])
+    b = np.zeros((x.shape[1],) * 2)
+    for j in range(len(b)):
+        rest = np.delete(np.arange(len(b)), j)
+        a = np.vstack([rows[:, rest], np.sqrt(PENALTY) * np.eye(len(rest))])
+        b[rest, j] = np.linalg.lstsq(a, np.append(rows[:, j], np.zeros(len(rest))), rcond=None)[0]
+    part = cease(split, *(looks if share else (looks[0][:, :0], looks[1][:0])))
+    made = part.scores(EVERYBODY).numpy()
+    np.testing.assert_allclose(made[x == 0], (weighted @ b)[x == 0], atol=2e-6)
+
+
+def test_cease_scores_a_new_item_by_its_features(split, features, looks):
+    """Nearly as it would had it been in the catalogue."""
+    part = cease(split, *looks)
+    users, weight = part.unseen
+    new = split.item_counts == 0
+    made = users @ weight @ unit(features, len(new))[new].T
+    wanted = part.scores(EVERYBODY).numpy()[:, new]
+    assert np.corrcoef(made.ravel(), wanted.ravel())[0, 1] > 0.99
+
+
+def test_cease_of_the_leading_rank_is_nearly_the_whole(split, looks, monkeypatch):
+    """What its rest says of items that a user did not take is of the third power of small singular values."""
+    whole = cease(split, *looks).scores(EVERYBODY).numpy()
+    monkeypatch.setattr("vbpr.training.models.cease.SQUARE", 0)
+    made = cease(split, *looks).scores(EVERYBODY).numpy()
+    open_ = split.train.toarray() == 0
+    assert np.corrcoef(made[open_], whole[open_])[0, 1] > 0.98
+
+
+def test_feature_als_ends_where_its_equations_hold(split, looks):
+    f = looks[0].astype(float)
+    alpha, k = 5.0, 3
+    users, items, b = (a.astype(float) for a in feature_als(split, looks[0], k, alpha, LEVEL, epochs=200))
+    x = split.train.toarray()
+    counts = split.item_counts
+    edge = np.sqrt(x.sum() / (x.sum(1) > 0).sum()) + np.sqrt(x.sum() / (counts > 0).sum())
+    penalty = LEVEL * (1 + alpha) * edge
+    seen = counts > 0
+    for u in range(len(x)):
+        c = 1 + alpha * x[u]
+        own = np.linalg.solve((items * c[:, None]).T @ items + penalty * np.eye(k), items.T @ (c * x[u]))
+        # items that nobody took were put in their place at the end, and training had them near it
+        np.testing.assert_allclose(users[u], own, atol=2e-2 * np.abs(users).max())
+    for i in np.flatnonzero(seen):
+        c = 1 + alpha * x[:, i]
+        right = users.T @ (c * x[:, i]) + penalty * f[i] @ b
+        own = np.linalg.solve((users * c[:, None]).T @ users + penalty * np.eye(k), right)
+        np.testing.assert_allclose(items[i], own, atol=2e-2 * np.abs(items).max())
+    np.testing.assert_allclose(items[~seen], f[~seen] @ b, atol=1e-5)
+    trust = counts / (counts + 5)
+    ridge = RIDGE * trust.sum() / f.shape[1] * np.eye(f.shape[1])
+    np.testing.assert_allclose(
+        b,
+        np.linalg.solve(f.T @ (trust[:, None] * f) + ridge, f.T @ (trust[:, None] * items)),
+        atol=1e-2 * np.abs(b).max(),
+    )
+
+
+def test_linear_filter_and_graph_of_looks_are_what_they_are(split, looks):
+    x = split.train.toarray().astype(float)
+    r = np.maximum(1, x.sum(1))[:, None] ** -0.6 * x * np.maximum(1, x.sum(0)) ** -0.4
+    np.testing.assert_allclose(linear_filter(split).scores(EVERYBODY), x @ (r.T @ r) ** 0.7, atol=1e-5)
+    z = looks[0] / np.linalg.norm(looks[0], axis=1, keepdims=True)
+    cosine = z @ z.T
+    np.fill_diagonal(cosine, -9)
+    near = np.zeros_like(x.T @ x)
+    for i, row in enumerate(cosine):
+        near[i, np.argsort(-row)[: min(NEAREST, len(row) // 4)]] = 1
+    near = near.sum(1)[:, None] ** -0.5 * near * np.maximum(1, near.sum(0)) ** -0.5
+    np.testing.assert_allclose(looks_graph(split, looks[0]).scores(EVERYBODY), x @ (near + near.T), atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def two(split, looks):
+    return [cease(split, *looks), linear_filter(split)]
+
+
+def standardised(part):
+    s = part.scores(EVERYBODY).numpy().astype(float)
+    return (s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True)
+
+
+WEIGHTS = Weights(np.array([0.7, 0.2]), np.array([0.5, 0.9]), 0.3, -0.1)
+
+
+def wanted_of(split, two):
+    n = split.item_counts
+    w = [(v * n + c * 5) / (n + 5) for v, c in zip(WEIGHTS.warm, WEIGHTS.cold, strict=True)]
+    bias = 0.3 * np.log1p(n) - 0.1 * 5 / (n + 5)
+    return sum(each * standardised(part) for each, part in zip(w, two, strict=True)) + bias
+
+
+def by_user(scores, split):
+    """Less a constant for each user, what they took aside: the ranking is what counts."""
+    open_ = np.where(split.train.toarray() > 0, np.nan, scores)
+    return open_ - np.nanmean(open_, 1, keepdims=True)
+
+
+@pytest.mark.parametrize("limits", [{}, {"EXACT": 0}, {"EXACT": 0, "AT_ONCE": 1, "KEPT": 0}, {"KEPT": 0, "BLOCK": 7}])
+def test_sum_of_parts_is_kept_as_it_is(split, features, two, monkeypatch, limits):
+    """As the scores of everybody, or by their leading rank, which here is all of it."""
+    for name, value in limits.items():
+        monkeypatch.setattr(parts, name, value)
+    made = add_up(split, Scores(two, *split.train.shape), WEIGHTS, features).scores(np.arange(40))
+    np.testing.assert_allclose(by_user(made, split), by_user(wanted_of(split, two), split), atol=2e-3)
+
+
+def test_parts_too_large_to_score_everybody_stand_side_by_side(split, features, looks, monkeypatch):
+    monkeypatch.setattr(parts, "HELD", 0)
+    wide = [cease(split, *looks), linear_filter(split)]
+    assert not any(sp.issparse(side) for part in wide for term in part.terms for side in term)
+    made = add_up(split, Scores(wide, *split.train.shape), WEIGHTS, features).scores(np.arange(40))
+    np.testing.assert_allclose(by_user(made, split), by_user(wanted_of(split, wide), split), atol=5e-3)
+
+
+@pytest.mark.parametrize("limits", [{}, {"EXACT": 0}, {"HELD": 0}])
+def test_head_gives_items_that_nobody_took_their_vector(split, features, looks, monkeypatch, limits):
+    """Which is the one that they have in the catalogue, but for what only the catalogue tells of them."""
+    for name, value in limits.items():
+        monkeypatch.setattr(parts, name, value)
+    rng = np.random.default_rng(5)
+    users, turn = rng.standard_normal((40, 4), np.float32), rng.standard_normal((4, 8), np.float32)
+    items = (unit(features, len(split.item_ids)) @ turn.T).astype(np.float32)
+    linear = [Part([(users, items)], unseen=(users, turn))]
+    weights = Weights(np.array([0.4]), np.array([0.8]), 0.3, -0.1)
+    factors = add_up(split, Scores(linear, *split.train.shape), weights, features)
+    new = split.item_counts == 0
+    vectors, bias = factors.head(features.matrix[np.flatnonzero(new)])
+    made = factors.users @ vectors.T + bias
+    np.testing.assert_allclose(made, factors.scores(np.arange(40))[:, new], atol=5e-3)
+
+
+def test_gradient_of_the_choice_is_that_of_finite_differences():
+    rng = np.random.default_rng(0)
+    n, m, p = 60, 30, 3
+    sample = chooser.sample_of(
+        torch.from_numpy(rng.standard_normal((n, m, 2 * p + 2), np.float32)),
+        torch.from_numpy(rng.integers(0, 4, (n, m)).astype(np.float32)),
+        torch.full((n,), 100.0),
+        rng.integers(0, 9, n),
+    )
+    start, values = np.full(2 * p, 1.0), rng.random(2 * p + 2)
+    for objective in chooser.OBJECTIVES.values():
+        _, gradient = chooser.loss(values, sample, start, objective)
+        for k in range(len(values)):
+            step = np.eye(len(values))[k] * 1e-2
+            two_sided = [chooser.loss(values + sign * step, sample, start, objective)[0] for sign in (1, -1)]
+            assert gradient[k] == pytest.approx((two_sided[0] - two_sided[1]) / 2e-2, rel=0.05, abs=2e-3)
+
+
+@pytest.fixture(scope="module")
+def many():
+    """200 users in two groups, each with half of the items."""
+    rng = np.random.default_rng(0)
+    pairs = [(f"u{u:03d}", f"i{i + 30 * (u % 2):03d}") for u in range(200) for i in rng.choice(30, 8, replace=False)]
+    return Split.make(Interactions.of(*zip(*pairs, strict=True)), SplitConfig("random"))
+
+
+def test_a_part_that_knows_more_gets_the_weight(many):
+    rng = np.random.default_rng(1)
+    users, items = many.train.shape
+    group = np.where(np.arange(users) % 2, -1.0, 1.0)[:, None].astype(np.float32)
+    half = np.where(np.arange(items) < 30, 1.0, -1.0)[:, None].astype(np.float32)
+    good = Part([(group, half + 0.3 * rng.standard_normal((items, 1), np.float32))])
+    noise = Part([(rng.standard_normal((users, 4), np.float32), rng.standard_normal((items, 4), np.float32))])
+    weights, aucs = chooser.choose(many, Scores([noise, good], users, items), np.ones((2, 2)))
+    assert weights.warm[1] > 2 * weights.warm[0]
+    assert aucs[1][0] > 0.7 > 0.6 > aucs[0][0]
+
+
+def test_test_items_are_not_read(many):
+    """Others in their place: the same weights."""
+    part = [linear_filter(many), Part([(np.ones((200, 1), np.float32), many.item_counts[:, None].astype(np.float32))])]
+    other = Split(many.user_ids, many.item_ids, many.train, many.validation, many.train[::-1].tocsr(), many.rule)
+    chosen = [chooser.choose(s, Scores(part, *s.train.shape), np.ones((2, 2)))[0] for s in (many, other)]
+    np.testing.assert_array_equal(chosen[0].warm, chosen[1].warm)
+
+
+SMALL = {"dim": 4, "factors": 2, "epochs": 2, "batch": 32, "device": "cpu"}
+
+
+def test_with_too_few_validation_items_hybrid_has_constant_weights(split, features):
+    factors = Hybrid(configure("hybrid", **SMALL)).fit(split, features)
+    told = factors.about["blend"]
+    assert [each["part"] for each in told] == list(PRIOR)
+    assert all("auc" not in each for each in told)
+    share = {each["part"]: each["warm"] for each in told}
+    assert share["cease"] / share["visual"] == pytest.approx(PRIOR["cease"][0] / PRIOR["visual"][0], rel=0.01)
+
+
+def test_hybrid_says_what_it_chose(many):
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    factors = fit(many, features, configure("hybrid", **SMALL))
+    assert all({"part", "warm", "cold", "auc"} <= each.keys() for each in factors.about["blend"])
+    assert {point["part"] for point in factors.about["curve"]} == {"visual", "latent"}
+
+
+def test_hybrid_without_one_side_is_the_other(split, features):
+    no_latent = Hybrid(configure("hybrid", **SMALL | {"factors": 0}))
+    assert set(no_latent.parts(split, features, [])) == {"visual", "cease", "graph"}
+    no_images = Hybrid(configure("hybrid", **SMALL | {"dim": 0}))
+    assert not {"visual", "cease", "graph"} & set(no_images.parts(split, None, []))
+    made = no_images.fit(split, None)
+    assert made.head is None
+    assert not made.about["scores_unseen"]
