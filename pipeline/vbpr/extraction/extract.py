@@ -100,7 +100,7 @@ def extract(
             return checked(finished, source, signatures, max_bad)
         check_target(path, "features")
         from ..networks.registry import load_backbone
-        from .engines import Encoder
+        from .trial import tried_encoder, two_pictures
 
         processor, chosen = pick_processor(world, engine, device, precision, batch)
         if training:
@@ -108,13 +108,23 @@ def extract(
         if not path.exists():
             world.once("names", lambda: check_names(data, source))
         model = load_backbone(backbone, weights, random_weights)
-        rounding = chosen + " on a GPU" * (processor.type == "cuda")
-        provenance = provenance_of(model, request, data, weights, rounding)
+        how = model.preprocessing
+
+        def start(images: int) -> tuple[Any, str]:
+            pictures = two_pictures(source, how)
+            return tried_encoder(model, processor, precision, chosen, batch, images, pictures)
+
+        encoder, fallback = (None, "") if path.exists() else start(len(source) // world.size)
+        rounding = (encoder.engine if encoder else chosen) + " on a GPU" * (processor.type == "cuda")
+        provenance = provenance_of(model, request, data, weights, rounding, fallback)
         with opened(world, path, source, signatures, model.dim, provenance, verify) as store:
             mine = world.share(store.pending)
-            encoder = Encoder(model, str(processor), precision, chosen, batch, len(mine)) if len(mine) else None
+            if len(mine) and encoder is None:
+                encoder, fallback = start(len(mine))
+                if fallback and precision == "fast":
+                    raise VbprError(f"{path} was made by {rounding}, but {fallback}; choose another --out")
             threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
-            done = encode_pending(world, store, source, encoder, model.preprocessing, threads, f"extract {backbone}")
+            done = encode_pending(world, store, source, encoder, how, threads, f"extract {backbone}")
             if not world.first:
                 return done
             totals = checked(store, source, signatures, max_bad, done.written, done.rate)
@@ -158,7 +168,7 @@ def encode_pending(
     if total:
         with Progress(label, total, "images", shown=world.first) as bar, stop_signals() as stopping:
             steps = encoded(store, source, encoder, preprocessing, mine, threads, stopping, odd)
-            for rows, bad in steps if encoder else ():
+            for rows, bad in steps if len(mine) else ():
                 written += rows
                 with heeding(stopping):
                     bar.advance(world.count(rows + bad) - bar.done)

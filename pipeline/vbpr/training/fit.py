@@ -19,7 +19,7 @@ from .models import MODELS
 from .models.dvbpr.dvbpr import DVBPR
 
 # Of a feature file: what a photo must go through.
-RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
+RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision", "fallback")
 
 
 def fit(
