@@ -1,5 +1,6 @@
 """The engine that will run is tried before a file is begun: one that differs, fails or dies gives way to torch."""
 
+import importlib
 import io
 
 import numpy as np
@@ -18,6 +19,7 @@ from vbpr.extraction.trial import difference, tried_encoder, two_pictures
 from vbpr.networks.prepare import prepare
 
 pytest.importorskip("openvino")
+extract_module = importlib.import_module("vbpr.extraction.extract")
 CPU = torch.device("cpu")
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 ENDS = "raise SystemExit(3)"
@@ -63,6 +65,12 @@ def test_an_engine_that_differs_or_fails_gives_way_to_torch(
     assert np.array_equal(a.features[:], b.features[:])
     assert words in a.provenance["fallback"] and "fallback" not in b.provenance
     assert f"{words}" in " ".join(capsys.readouterr().err.split())
+    before, pending = (tmp_path / "a.h5").read_bytes(), np.arange(3, 9)
+    with FeatureStore.create(tmp_path / "a.h5", *made_of(tmp_path / "a.h5")) as store:
+        store._make_pending(pending)
+    monkeypatch.delitem(ENGINES, ("openvino", "cpu"))  # a file that torch has begun is not tried again
+    monkeypatch.setattr(extract_module, "pick_processor", lambda *_: (CPU, "openvino"))
+    assert run(board, tmp_path / "a.h5").written == 6 and (tmp_path / "a.h5").read_bytes() == before
     photo = PhotoEncoder([a.provenance], engine="openvino")([next(iter(board_items().values()))])
     assert np.isfinite(photo).all()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.dataset import Dataset
 from ..data.images.source import REASONS
+from ..stores.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from ..networks.backbone import Backbone
@@ -47,4 +48,9 @@ def provenance_of(
     }
 
 
-__all__ = ["provenance_of"]
+def recorded_fallback(path: Path) -> str:
+    """Why a feature file was made by torch instead of the engine asked for; "" where it was not, or is not there."""
+    return str(FeatureStore(path).provenance.get("fallback", "")) if path.exists() else ""
+
+
+__all__ = ["provenance_of", "recorded_fallback"]
