@@ -5,8 +5,12 @@ item must come before every item of the other colour.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors of a few rows: threads only get in each other's way
+os.environ.setdefault(
+    "XDG_CACHE_HOME", f"{tempfile.gettempdir()}/vbpr-tests-{os.getuid()}"
+)  # of networks that were tried
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # ranx, an oracle, would compile for a minute
 
 import colorsys

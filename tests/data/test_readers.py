@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import square
 from vbpr import Dataset, Interactions, Split, SplitConfig, VbprError
@@ -140,6 +142,47 @@ def test_ids_of_every_type_have_their_one_exact_text(tmp_path, column, names):
         pq.write_table(pa.table({"item_id": column, "image": [photo] * 3}), tmp_path / "source" / "a.parquet")
         convert(tmp_path / "source", tmp_path / "out")
         assert Dataset(tmp_path / "out").images().item_ids.tolist() == sorted(names)
+
+
+def by_pyarrow(table, path):
+    pq.write_table(table, path)
+
+
+def by_pandas(table, path):
+    pytest.importorskip("pandas")
+    table.to_pandas().to_parquet(path)
+
+
+def by_polars(table, path):
+    pytest.importorskip("polars").from_arrow(table).write_parquet(path)
+
+
+def by_duckdb(table, path):
+    pytest.importorskip("duckdb").from_arrow(table).write_parquet(str(path))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    numbers=st.lists(st.integers(0, 2**15 - 1), min_size=1, max_size=20),
+    kind=st.sampled_from(
+        [pa.int16(), pa.uint16(), pa.int64(), pa.float64(), pa.string(), pa.large_string(), pa.decimal128(20, 0)]
+    ),
+    coded=st.booleans(),
+)
+@pytest.mark.parametrize("write", [by_pyarrow, by_pandas, by_polars, by_duckdb])
+def test_one_table_is_the_same_interactions_whoever_wrote_it(tmp_path_factory, write, numbers, kind, coded):
+    names = pa.array([str(number) for number in numbers])
+    column = names.cast(pa.int64()).cast(kind) if kind not in (pa.string(), pa.large_string()) else names.cast(kind)
+    table = pa.table({"user_id": names, "item_id": column.dictionary_encode() if coded else column})
+    path = tmp_path_factory.mktemp("written") / "interactions.parquet"
+    write(table, path)
+    assert set(pairs_of(Interactions.read(path))) == {(name, name) for name in names.to_pylist()}
+
+
+def test_categories_that_no_row_is_of_are_no_items(tmp_path):
+    column = pa.DictionaryArray.from_arrays(pa.array([1, 1]), ["unused", "used"])
+    pq.write_table(pa.table({"user_id": ["a", "b"], "item_id": column}), tmp_path / "interactions.parquet")
+    assert Dataset(tmp_path).interactions().item_ids.tolist() == ["used"]
 
 
 @pytest.mark.parametrize(

@@ -61,3 +61,9 @@ def test_ids_that_differ_are_no_twins(board, board_features, capsys):
     assert written_in_two_ways(*ids) == [("a", "00a")] and written_in_two_ways(ids[0], ids[0]) == []
     prepare(Dataset(board), [FeatureStore(board_features)])
     assert "another way" not in capsys.readouterr().err
+
+
+def test_compare_refuses_them_too(catalogue, tmp_path, refused):
+    folder = renamed(catalogue, WAYS[0], share=0.4)
+    message = refused("compare", "--data", folder, "--models", "popularity", "--out", tmp_path / "c")
+    assert "here 108775000, there 0108775000" in message

@@ -7,10 +7,13 @@ import time
 
 import numpy as np
 import pytest
+import timm
+import torch
 
 from conftest import TINY, board_items, run_python
 from vbpr import Dataset, FeatureStore, VbprError, extract
 from vbpr.extraction.steps import encoded, in_steps
+from vbpr.networks import timm_models
 from vbpr.networks.prepare import Preprocessing
 
 OPTIONS = {"random_weights": True, "engine": "torch", "device": "cpu"}
@@ -210,6 +213,17 @@ def test_images_that_are_not_called_as_the_items_are_told_before_the_work(catalo
     data = catalogue(images=some, name="some")
     code, _, said = cli(*words[:-1], data, "--out", tmp_path / "f.h5")
     assert code == 0 and "8 of the 20 items in the interactions have an image" in " ".join(said.split())
+
+
+def test_whose_size_a_bare_name_takes_is_said_where_weights_are_given(catalogue, tmp_path, monkeypatch, capsys):
+    """76 architectures of timm 1.0.31 have weights of several sizes; here the tiny one gets two."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model(TINY).state_dict(), tmp_path / "w.pt")
+    monkeypatch.setattr(timm_models, "tags_of", lambda _: {"r160_in1k": 160, "r384_in1k": 384})
+    how = {"weights": tmp_path / "w.pt", "engine": "torch", "device": "cpu"}
+    extract(Dataset.resolve(catalogue()), TINY, tmp_path / "f.h5", **how)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"note: {TINY} is taken for {TINY}.r160_in1k, of 160 px" in said and "r384_in1k (384 px)" in said
 
 
 def test_several_feature_files_are_looked_at_together(board, board_features, tmp_path, cli):

@@ -26,9 +26,16 @@ def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def categories(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column as distinct values and where each stands among them: ids and dates repeat by the million."""
+    if not pa.types.is_dictionary(column.type):
+        return column.combine_chunks().dictionary_encode()
+    return column.unify_dictionaries().combine_chunks()
+
+
 def uuid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """16 bytes as `123e4567-e89b-12d3-a456-426614174000`."""
-    codes = column.combine_chunks().dictionary_encode()
+    codes = categories(column)
     names = pa.array([str(uuid.UUID(bytes=value)) for value in codes.dictionary.to_pylist()], pa.string())
     return pa.chunked_array([names.take(codes.indices)])
 
@@ -68,4 +75,4 @@ def id_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 BLANKS = " \t\u00a0"
 
-__all__ = ["decoded", "id_text", "text"]
+__all__ = ["categories", "decoded", "id_text", "text"]

@@ -80,8 +80,9 @@ def distinct(what: str, values: Any) -> tuple[Strings, Array]:
         raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
     if not text.isascii():
         names = np.array([composed(name) for name in names.tolist()], np.str_)
-    names, place = np.unique(names, return_inverse=True)
-    return names, place[values.places]
+    used = np.bincount(values.places, minlength=len(names)) > 0  # a column may have categories that no row is of
+    names, place = np.unique(names[used], return_inverse=True)
+    return names, place[(np.cumsum(used) - 1)[values.places]]
 
 
 def given_ids(what: str, values: Any) -> Strings:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
-from ..base.progress import Progress
+from ..base.progress import Progress, console
 from ..base.stopping import Stopped, stop_signals
 from ..base.targets import check_target
 from ..data.dataset import Dataset
@@ -25,7 +25,7 @@ from ..stores.features.store import FeatureStore
 from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
 from .processes import heeding, opened, others, own_gpu
-from .provenance import provenance_of
+from .provenance import provenance_of, recorded_fallback
 from .request import check_names, check_options, feature_file, request_of, up_to_date
 from .steps import encoded
 
@@ -101,21 +101,35 @@ def extract(
             return checked(finished, source, signatures, max_bad)
         check_target(path, "features")
         from ..networks.registry import load_backbone
-        from .engines import Encoder
+        from ..networks.timm_models import size_of_bare_name
+        from .trial import tried_encoder, two_pictures
 
         processor, chosen = pick_processor(world, engine, device, precision, batch)
         if training:
             weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, recipe)))
         if not path.exists():
             world.once("names", lambda: check_names(data, source))
+            if world.first and weights is not None and (note := size_of_bare_name(backbone)):
+                console.print(f"note: {note}")
         model = load_backbone(backbone, weights, random_weights)
-        rounding = chosen + " on a GPU" * (processor.type == "cuda")
-        provenance = provenance_of(model, request, data, weights, rounding)
+        how, fallback = model.preprocessing, recorded_fallback(path)
+        chosen = "torch" if fallback else chosen
+
+        def start(images: int) -> tuple[Any, str]:
+            pictures = two_pictures(source, how)
+            return tried_encoder(model, processor, precision, chosen, batch, images, pictures)
+
+        encoder, fallback = (None, fallback) if path.exists() else start(len(source) // world.size)
+        rounding = (encoder.engine if encoder else chosen) + " on a GPU" * (processor.type == "cuda")
+        provenance = provenance_of(model, request, data, weights, rounding, fallback)
         with opened(world, path, source, signatures, model.dim, provenance, verify) as store:
             mine = world.share(store.pending)
-            encoder = Encoder(model, str(processor), precision, chosen, batch, len(mine)) if len(mine) else None
+            if len(mine) and encoder is None:
+                encoder, fault = start(len(mine))
+                if fault and precision == "fast":
+                    raise VbprError(f"{path} was made by {rounding}, but now {fault}; choose another --out")
             threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
-            done = encode_pending(world, store, source, encoder, model.preprocessing, threads, f"extract {backbone}")
+            done = encode_pending(world, store, source, encoder, how, threads, f"extract {backbone}")
             if not world.first:
                 return done
             totals = checked(store, source, signatures, max_bad, done.written, done.rate)
@@ -159,7 +173,7 @@ def encode_pending(
     if total:
         with Progress(label, total, "images", shown=world.first) as bar, stop_signals() as stopping:
             steps = encoded(store, source, encoder, preprocessing, mine, threads, stopping, odd)
-            for rows, bad in steps if encoder else ():
+            for rows, bad in steps if len(mine) else ():
                 written += rows
                 with heeding(stopping):
                     bar.advance(world.count(rows + bad) - bar.done)

@@ -51,7 +51,8 @@ class PhotoEncoder:
         self.parts = []
         for made, file in zip(recorded, weights_files(recorded, weights), strict=True):
             backbone = recorded_backbone(made, file)
-            encoder = Encoder(backbone, device, made.get("precision", "exact"), engine, batch)
+            able = "torch" if made.get("fallback") else engine  # an engine that failed at this network before
+            encoder = Encoder(backbone, device, made.get("precision", "exact"), able, batch)
             self.parts.append((backbone.preprocessing, encoder))
 
     def prepare(self, photo: bytes) -> list[Pixels]:

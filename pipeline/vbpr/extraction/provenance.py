@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.dataset import Dataset
 from ..data.images.source import REASONS
+from ..stores.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from ..networks.backbone import Backbone
 
 
 def provenance_of(
-    model: "Backbone", request: dict[str, Any], data: Dataset, weights: Path | str | None, rounding: str
+    model: "Backbone", request: dict[str, Any], data: Dataset, weights: Path | str | None, rounding: str, fallback: str
 ) -> dict[str, Any]:
     """The provenance of features that `model` makes of the images of a data set.
 
@@ -24,6 +25,7 @@ def provenance_of(
         weights: the file that the weights were read from.
         rounding: the engine, and on which kind of device it runs. Fast engines round in their own ways, by up to 3% of
             a vector: a file keeps to one of them. In exact precision they agree, and it is not recorded.
+        fallback: why another engine runs than the one that was asked for; "" where it is that one.
     """
     precision, fast = request["precision"], request["precision"] == "fast"
     return {
@@ -35,6 +37,7 @@ def provenance_of(
         "preprocessing": str(model.preprocessing),
         "precision": precision,
         **({"engine": rounding} if fast else {}),
+        **({"fallback": fallback} if fallback else {}),
         "fingerprint": f"{model.fingerprint} {precision}" + f" {rounding}" * fast,
         "size": model.preprocessing.size,
         "data": data.name,
@@ -45,4 +48,9 @@ def provenance_of(
     }
 
 
-__all__ = ["provenance_of"]
+def recorded_fallback(path: Path) -> str:
+    """Why a feature file was made by torch instead of the engine asked for; "" where it was not, or is not there."""
+    return str(FeatureStore(path).provenance.get("fallback", "")) if path.exists() else ""
+
+
+__all__ = ["provenance_of", "recorded_fallback"]

@@ -19,7 +19,7 @@ from .model import Diverged
 from .models import MODELS
 
 # What is copied from the provenance of a feature file: how a new photo must be encoded.
-RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision")
+RECORDED = ("backbone", "weights", "weights_digest", "weights_file", "preprocessing", "precision", "fallback")
 
 
 def fit(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from ...base.arrays import Array
 from ...base.errors import VbprError, first_line, some
 from ..tables import UNFIT
-from ..texts import id_text, text
+from ..texts import categories, id_text, text
 from ..values import SPLITS, Coded, Columns
 from .times import seconds
 
@@ -155,7 +155,7 @@ def convert(path: Path, column: pa.ChunkedArray, role: str, name: str, where: Ca
         raise VbprError(f"{path}: {why}; write it as text, for {wanted}") from error
     if bad.any():
         row = int(np.argmax(bad))
-        value = str(column[row])[:100] if column[row].is_valid else ""
+        value = str(column[row].as_py())[:100] if column[row].is_valid else ""
         raise VbprError(f"{where(row)}: {name} is {repr(value) if value else 'empty'}; {wanted}")
     return values, note
 
@@ -178,11 +178,13 @@ def refuse_second_header(users: tuple[str, Coded], items: tuple[str, Coded], whe
 def ids(column: pa.ChunkedArray, name: str) -> tuple[Coded, Array, str]:
     """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
     up to the next one for an id."""
-    column = pc.fill_null(id_text(column), "")
-    bad = pc.or_(pc.equal(column, ""), pc.match_substring_regex(column, "[\0\r\n]"))
-    bad = pc.or_(bad, pc.greater(pc.utf8_length(column), LONGEST_ID))  # columns of ids are as wide as the longest
-    codes = column.combine_chunks().dictionary_encode()
-    return Coded(np.asarray(codes.dictionary.to_pylist(), np.str_), np.asarray(codes.indices)), np.asarray(bad), ""
+    codes = categories(column if pa.types.is_dictionary(column.type) else id_text(column))
+    names = pc.fill_null(id_text(pa.chunked_array([codes.dictionary])), "")
+    bad = pc.or_(pc.equal(names, ""), pc.match_substring_regex(names, "[\0\r\n]"))
+    bad = pc.or_(bad, pc.greater(pc.utf8_length(names), LONGEST_ID))  # columns of ids are as wide as the longest
+    bad_names = np.append(np.asarray(bad, bool), True)  # the last is that of what is missing
+    places = np.asarray(pc.fill_null(codes.indices, len(names)))
+    return Coded(np.asarray(names.to_pylist(), np.str_), places), bad_names[places], ""
 
 
 def times(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:

@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from .columns import NO_ROWS, all_of, from_table, match_columns
 
 LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads none much longer
 csv.field_size_limit(LINE)
+ID_TYPE = pa.dictionary(pa.int32(), pa.string())  # as few bytes as there are distinct ids
 
 
 class Dialect(NamedTuple):
@@ -68,7 +69,8 @@ def read_events(path: Path, dialect: Dialect, constants: Mapping[str, str]) -> C
     """The interactions of a file that is written like this."""
     matched = match_columns(path, [*dialect.names, *(name for name in constants if name not in dialect.names)])
     try:
-        wanted = [name for name in all_of(matched) if name in dialect.names]
+        ids = {*matched["user_id"], *matched["item_id"]}
+        wanted = {name: ID_TYPE if name in ids else pa.string() for name in all_of(matched) if name in dialect.names}
         table, dialect, notes = read_text(path, dialect, wanted)
     except (pa.ArrowInvalid, *UNREADABLE) as error:
         raise VbprError(why_unreadable(path, dialect, error)) from error
@@ -91,8 +93,8 @@ def dialect_of(path: Path, delimiter: str, errors: str = "replace") -> Dialect:
     return Dialect(other, next(rows_of(path, Dialect(other, []), errors)).fields)
 
 
-def read_text(path: Path, dialect: Dialect, columns: Sequence[str] | None = None) -> TextTable:
-    """Read these columns, or all, of a table of text, as text.
+def read_text(path: Path, dialect: Dialect, columns: Mapping[str, pa.DataType] | None = None) -> TextTable:
+    """Read these columns of a table of text as these types, or all as text.
 
     Where the delimiter is a tab, quote signs are plain text if some field opens a quote that it does not close: a table
     that quotes its fields has none such, but for a field that holds tabs or line breaks, and then its lines do not fit
@@ -125,7 +127,9 @@ def header_fields(buffer: pa.Buffer) -> list[str]:
     return line[0].decode("utf-8", "replace").split("\t") if line else []
 
 
-def read_quoted(path: Path, buffer: pa.Buffer, dialect: Dialect, columns: Sequence[str] | None) -> TextTable:
+def read_quoted(
+    path: Path, buffer: pa.Buffer, dialect: Dialect, columns: Mapping[str, pa.DataType] | None
+) -> TextTable:
     """A table whose fields may be quoted, and a note if some of them run over several lines.
 
     Raises:
@@ -143,7 +147,7 @@ def read_quoted(path: Path, buffer: pa.Buffer, dialect: Dialect, columns: Sequen
     return TextTable(table, dialect, (f"{note}{long[0]})",) if long else ())
 
 
-def parse(buffer: pa.Buffer, dialect: Dialect, columns: Sequence[str] | None) -> pa.Table:
+def parse(buffer: pa.Buffer, dialect: Dialect, columns: Mapping[str, pa.DataType] | None) -> pa.Table:
     return pyarrow.csv.read_csv(
         pa.BufferReader(buffer),
         read_options=pyarrow.csv.ReadOptions(use_threads=False, column_names=None if dialect.header else dialect.names),
@@ -154,7 +158,7 @@ def parse(buffer: pa.Buffer, dialect: Dialect, columns: Sequence[str] | None) ->
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=None if columns is None else list(columns),
-            column_types=dict.fromkeys(dialect.names, pa.string()),
+            column_types=dict.fromkeys(dialect.names, pa.string()) if columns is None else dict(columns),
             strings_can_be_null=False,
             null_values=[],
         ),

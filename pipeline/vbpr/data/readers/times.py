@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...base.arrays import Array
-from ..texts import decoded
+from ..texts import categories, decoded
 
 DAY = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([AaPp][Mm])?)?")
 
@@ -32,12 +32,14 @@ def seconds(column: pa.ChunkedArray) -> tuple[Array, str]:
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64), ""
     with contextlib.suppress(pa.ArrowInvalid):
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64), ""
-    words = [word or "" for word in pc.unique(column).to_pylist()]
+    codes = categories(column)
+    words = [word or "" for word in codes.dictionary.to_pylist()]
     times_of_days, note = days(words)
     by_word = {word: times_of_days[word] if word in times_of_days else second(word) for word in words}
     if any(math.isfinite(time) and not is_number(word) for word, time in by_word.items()):
         by_word |= dict.fromkeys(filter(is_number, by_word), math.nan)  # among dates 2020 is a year, no second of 1970
-    return np.array([by_word[word or ""] for word in column.to_pylist()]), note
+    values = np.array([*(by_word[word] for word in words), math.nan])
+    return values[np.asarray(pc.fill_null(codes.indices, len(words)))], note
 
 
 def is_number(word: str) -> bool:

@@ -19,7 +19,13 @@ class TorchRunner:
     """
 
     def __init__(
-        self, backbone: Backbone, fast: bool, batch: int | None = None, device: torch.device = CPU, images: int = 0
+        self,
+        backbone: Backbone,
+        fast: bool,
+        batch: int | None = None,
+        device: torch.device = CPU,
+        images: int = 0,
+        trace: bool = True,
     ) -> None:
         self.batch = batch = batch or 16
         # In float32 torch leaves batches of under 16 on one thread to its older, slower convolutions.
@@ -31,7 +37,7 @@ class TorchRunner:
         size = backbone.preprocessing.size
         example = torch.zeros(self.part, size, size, 3, dtype=torch.uint8)
         self.model: Callable[[torch.Tensor], torch.Tensor] = model
-        if batch > 1:  # for one photo, tracing takes longer than it saves
+        if batch > 1 and trace:  # for one photo, tracing takes longer than it saves
             with contextlib.suppress(Exception):  # a model that cannot be traced runs as it is
                 self.model = traced(model, example, folded=True)
 

@@ -21,8 +21,7 @@ from ...base.stopping import Stopped, stop_signals
 from ...compute.device import pick_device
 from ...data.converters.published import recognise
 from ...data.dataset import Dataset
-from ...data.images import holdings
-from ...data.split import Split
+from ...training.catalogue import prepare
 from ...training.fit import versions
 from ...training.models import MODELS
 from .cells import PROTOCOL, cell, features_of, fitted_cell, fitted_on, users_of
@@ -69,8 +68,7 @@ def compare_on(
 ) -> dict[str, Any]:
     """All methods on one data set: its part of compare.json."""
     visual = any(method.backbone or MODELS[method.model].images for method in methods)
-    catalogue = data.images().item_ids if visual or holdings(data.path) else None
-    split = Split.make(data.interactions(), options.split, catalogue=catalogue)
+    split = prepare(data, [], config=options.split, images=data.images() if visual else None)
     if not split.test.nnz:
         raise VbprError("--split none holds nothing out to compare methods by; choose another --split")
     counts = (len(split.user_ids), len(split.item_ids), split.train.nnz + split.validation.nnz + split.test.nnz)
