@@ -78,4 +78,4 @@ def looks_graph(split: Split, looks: Array, seed: int = 0) -> Part:
     return Part([(left * values, np.ascontiguousarray(right.T))])
 
 
-__all__ = ["Filter", "linear_filter", "looks_graph"]
+__all__ = ["GRAPH_ITEMS", "Filter", "linear_filter", "looks_graph"]
