@@ -30,6 +30,7 @@ SMALL = {  # of each model: so small that all of them take half a minute
     "als": {"factors": 8, "epochs": 3},
     "bpr": {"factors": 8, "epochs": 5},
     "ease": {"factors": 16},
+    "feature-als": {"factors": 8, "epochs": 3},
     "spectral": {"factors": 8},
     "dvbpr": {"dim": 8, "epochs": 1, "batch": 2048, "images_per_step": 64, **TINY},
 }

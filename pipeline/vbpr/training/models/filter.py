@@ -82,4 +82,4 @@ def looks_graph(split: Split, looks: Array, seed: int = 0) -> Part:
 
 MODEL = Model(Filter, {"dim": 0}, frozenset({"seed"}), visual=True)
 
-__all__ = ["MODEL", "Filter", "linear_filter", "looks_graph"]
+__all__ = ["GRAPH_ITEMS", "MODEL", "Filter", "linear_filter", "looks_graph"]

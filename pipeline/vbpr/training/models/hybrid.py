@@ -77,47 +77,54 @@ class Hybrid:
         What BPR trains, and can be stopped, runs here; all else meanwhile, side by side.
         """
         c = self.config
-        looks, turn = axes(features if c.dim else None, len(split.item_ids))
+        looks = axes(features if c.dim else None, len(split.item_ids))
+        parts, others = {}, {}
         with ThreadPoolExecutor(thread_name_prefix="part") as pool:
-            others = {name: pool.submit(make) for name, make in self.closed_forms(split, looks, turn)}
             try:
-                parts = self.trained(split, features, failures)
+                if c.factors:
+                    others = {name: pool.submit(make) for name, make in self.of_purchases(split, *looks)}
+                if c.dim or not c.factors:  # with neither, the visual part says what is wrong
+                    visual = c.changed(factors=0, item_bias=False, unit=True)
+                    parts["visual"] = self.trained("visual", visual, split, features, failures)
+                    others |= {name: pool.submit(make) for name, make in self.of_looks(split, parts["visual"])}
+                if c.factors:
+                    latent = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31)
+                    parts["latent"] = self.trained("latent", latent, split, None, failures)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
             parts |= {name: other.result() for name, other in others.items()}
         return {name: parts[name] for name in PRIOR if name in parts}
 
-    def trained(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Part]:
-        """The parts that BPR trains, each with a checkpoint."""
-        c = self.config
-        wanted: dict[str, tuple[TrainConfig, ItemFeatures | None]] = {}
-        if c.dim or not c.factors:  # with neither, the visual part says what is wrong
-            wanted["visual"] = c.changed(factors=0, item_bias=False, unit=True), features
-        if c.factors:
-            wanted["latent"] = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31), None
-        parts = {}
-        for name, (config, read) in wanted.items():
-            made = Part.of(fit_part(config, self.checkpoint, name, split, read, failures))
-            parts[name] = dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
-        return parts
+    def trained(
+        self, name: str, config: TrainConfig, split: Split, features: ItemFeatures | None, failures: list[str]
+    ) -> Part:
+        """A part that BPR trains, with a checkpoint and a learning curve that says whose it is."""
+        made = Part.of(fit_part(config, self.checkpoint, name, split, features, failures))
+        return dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
 
-    def closed_forms(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
-        """The other parts and how they are made, those that take long first."""
+    def of_purchases(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
+        """Parts that need nothing trained, and how they are made; those that take long first."""
         c = self.config
-        if c.factors:
-            bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
-            yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
-        if c.dim:
-            yield "cease", lambda: cease(split, looks, turn, seed=c.seed)
-        if c.factors:
-            yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
-            for level in LEVELS:
-                make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed)
-                yield f"als {level:g}", make
-            yield "filter", lambda: linear_filter(split, c.seed)
-        if c.dim and len(looks) <= GRAPH_ITEMS:
-            yield "graph", lambda: looks_graph(split, looks, c.seed)
+        bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
+        yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
+        yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
+        for level in LEVELS:
+            make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed)
+            yield f"als {level:g}", make
+        yield "filter", lambda: linear_filter(split, c.seed)
+
+    def of_looks(self, split: Split, visual: Part) -> Iterator[tuple[str, Callable[[], Part]]]:
+        """Parts that ask which items look alike to those who buy them: by the directions of the visual part's vectors,
+        which of a new item are linear in its features but for their length."""
+        vectors, length = visual.terms[0][1], np.linalg.norm(visual.terms[0][1], axis=1)
+        looks = vectors / np.maximum(length, 1e-12)[:, None]
+        seed = self.config.seed
+        if visual.unseen is not None:
+            turn = visual.unseen[1][:-1] / np.float32(max(1e-12, length.mean()))
+            yield "cease", lambda: cease(split, looks, turn, seed=seed)
+        if len(looks) <= GRAPH_ITEMS:
+            yield "graph", lambda: looks_graph(split, looks, seed)
 
 
 GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
