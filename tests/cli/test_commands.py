@@ -303,7 +303,7 @@ def test_model_and_features_that_do_not_match(refused, board, board_model, board
         (["train", "--model", "random", "--data", "nowhere"], "does not exist"),
         (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--precision", "half"], "--precision"),
         (["similar", "a.h5"], "one of --item ID"),
-        (["extract", "--backbone", f"{TINY}.bogus", "--random-weights", "--data", "sample"], "Invalid pretrained tag"),
+        (["extract", "--backbone", f"{TINY}.bogus", "--random-weights", "--data", "sample"], "its tags are r160_in1k"),
         (["extract", "--backbone", TINY, "--random-weights", "--data", "sample", "--out", "x.jpg"], "like an image"),
         (["extract", "--data", "x" * 300], "File name too long"),
         (["extract", "--backbone", TINY, "--data", "sample", "--out", "x" * 300], "File name too long"),

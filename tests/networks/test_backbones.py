@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
-from conftest import ROOT, TINY, board_items
+from conftest import ROOT, TINY, board_items, run_python
 from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.compute.device import pick_device
 from vbpr.extraction.engines import Encoder
@@ -293,3 +293,15 @@ def test_the_hub_is_asked_unless_its_name_cannot_be_looked_up(monkeypatch, envir
     with hub():
         assert bool(asked) is constants.HF_HUB_OFFLINE
     assert names == asked and not constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.slow
+def test_the_survey_of_odd_networks_finds_every_engine_right():
+    """The whole of it takes hours: python tools/survey_backbones.py."""
+    pytest.importorskip("openvino")
+    names = ["test_efficientnet_gn", "test_efficientnet_evos", "test_vit", "test_nfnet", "vit_base_patch16_sapiens2"]
+    done = run_python(ROOT / "tools" / "survey_backbones.py", *names, timeout=280)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
+    assert all(rows[name].endswith("| openvino |") for name in names[:-1]), done.stdout
+    assert "choose one that takes" in rows[names[-1]] or "768 x 1024" in rows[names[-1]]

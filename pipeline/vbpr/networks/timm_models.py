@@ -138,4 +138,4 @@ def hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-__all__ = ["size_of_bare_name", "timm_backbone"]
+__all__ = ["check_tag", "size_of_bare_name", "timm_backbone"]

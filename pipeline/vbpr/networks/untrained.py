@@ -65,4 +65,4 @@ def fault_of(features: np.ndarray, largest: float = LARGEST) -> str:
     return "are the same for different pictures" if np.array_equal(rounded[0], rounded[1]) else ""
 
 
-__all__ = ["fault_of", "settle"]
+__all__ = ["fault_of", "measure_batch_norms", "settle", "smooth_noise"]
