@@ -106,7 +106,8 @@ class Hybrid:
     def of_purchases(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
         """Parts that need nothing trained, and how they are made; those that take long first."""
         c = self.config
-        bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors})
+        epochs = int(np.clip(BPR_STEPS / max(1, split.train.nnz), 20, BPR_DEFAULTS["epochs"]))
+        bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors, "epochs": epochs})
         yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
         yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
         for level in LEVELS:
@@ -127,6 +128,7 @@ class Hybrid:
             yield "graph", lambda: looks_graph(split, looks, seed)
 
 
+BPR_STEPS = 3e8  # at most: some minutes; of more than a million purchases, fewer than its 300 epochs
 GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 
 SPACE: Space = {**VISUAL_SPACE, "factors": (16, 128, "log")}
