@@ -235,11 +235,13 @@ class Table(torch.nn.Module):
         super().__init__()
         self.first = torch.nn.Conv2d(3, 8, 4, stride=4)
         self.places = torch.nn.Parameter(torch.randn(1, 8, 5, 7))
-        self.how = {"size": (8, 8)} | how
+        self.how = how
 
     def forward(self, x):
-        places = torch.nn.functional.interpolate(self.places, mode="bicubic", antialias=True, **self.how)
-        return (self.first(x) + places).relu().mean((2, 3))
+        x = self.first(x)
+        how = {"size": x.shape[2:]} | self.how  # of naflexvit, the size comes from the picture
+        places = torch.nn.functional.interpolate(self.places, mode="bicubic", antialias=True, **how)
+        return (x + places).relu().mean((2, 3))
 
 
 class Groups(torch.nn.Module):
@@ -258,7 +260,16 @@ class Groups(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("engine", "batch"), [("torch", 1), ("torch", 4), ("openvino", 4)])
-@pytest.mark.parametrize("kind", [Lambda, Table, functools.partial(Table, size=None, scale_factor=(1.6, 1.15)), Groups])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Lambda,
+        Table,
+        functools.partial(Table, size=(8, 8)),
+        functools.partial(Table, size=None, scale_factor=(1.6, 1.15)),
+        Groups,
+    ],
+)
 def test_odd_networks_have_the_same_features_by_every_engine(kind, engine, batch):
     if engine == "openvino":
         pytest.importorskip("openvino")

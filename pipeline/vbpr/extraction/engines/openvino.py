@@ -11,7 +11,7 @@ from ...data.images.source import Pixels
 from ...executors.world import launched
 from ...networks.backbone import Backbone
 from .graphs import compile_graph, tiles
-from .runner import CPU, Features, Scaled, in_parts, traced
+from .runner import CPU, Features, FixedSizes, Scaled, in_parts, traced
 
 
 class OpenvinoRunner:
@@ -28,7 +28,8 @@ class OpenvinoRunner:
         self.part = min(batch, (16 if fast else 8) if tiles() else 4)
         shape = (self.part, backbone.preprocessing.size, backbone.preprocessing.size, 3)
         # Traced here: left to it, OpenVINO runs the model twice more to compare traces, for seconds.
-        graph = traced(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8))
+        with FixedSizes():
+            graph = traced(Scaled(backbone).eval(), torch.zeros(shape, dtype=torch.uint8))
         model = ov.convert_model(graph, input=[(shape, ov.Type.u8)])
         threads = torch.get_num_threads()
         options = {

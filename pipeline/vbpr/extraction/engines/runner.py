@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ...data.images.source import Pixels
 from ...networks.backbone import Backbone
@@ -60,6 +61,17 @@ class Whole(nn.Module):
         return self.model[0](pixels)
 
 
+class FixedSizes(TorchFunctionMode):
+    """While a model is traced under it, resizes take their sizes as numbers, not as what the shape of the pixels gives:
+    so a resize of constants is a constant, too."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is nn.functional.interpolate and isinstance(kwargs.get("size"), list | tuple):
+            kwargs["size"] = [int(side) for side in kwargs["size"]]
+        return func(*args, **kwargs)
+
+
 def traced(model: Scaled, example: torch.Tensor, folded: bool = False) -> torch.jit.ScriptModule:
     """A model in TorchScript, for pixels of the example's shape.
 
@@ -98,4 +110,4 @@ def in_parts(run: Callable[[Pixels], Features], pixels: Pixels, part: int) -> Fe
     return np.concatenate([run(pixels[a : a + part]) for a in range(0, len(pixels), part)])[: len(pixels) - missing]
 
 
-__all__ = ["CPU", "Features", "Runner", "Scaled", "channels_last", "in_parts", "traced"]
+__all__ = ["CPU", "Features", "FixedSizes", "Runner", "Scaled", "channels_last", "in_parts", "traced"]
