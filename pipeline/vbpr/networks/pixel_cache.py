@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..base.arrays import update_with_ids
 from ..base.errors import VbprError
 from ..base.files import read_json, replace_text
 from ..base.locks import locked
@@ -49,7 +50,7 @@ class PixelCache:
         check_target(path)
         n, each = len(source), how.size * how.size * 3
         identity = hashlib.blake2b(f"{how.size} {how.crop} {how.squash} {how.interpolation}".encode(), digest_size=16)
-        identity.update("\0".join(source.item_ids).encode())
+        update_with_ids(identity, source.item_ids)
         identity.update(np.fromiter((source.signature(i) for i in range(n)), np.uint64, n).tobytes())
         mark = path.with_name(path.name + ".json")
         with locked(path):
