@@ -77,7 +77,8 @@ def torture(
     Raises:
         AssertionError: a file lost rows, could not be resumed, or differs from the undisturbed one in any bit.
     """
-    from vbpr import extract  # noqa: F401  the imports that the children inherit
+    from vbpr.extraction import engines, extract, trial  # noqa: F401  the imports that the children inherit
+    from vbpr.networks import registry  # noqa: F401
     from vbpr.stores.features.store import FeatureStore
 
     rng = random.Random(seed)
