@@ -91,8 +91,8 @@ def torture(
     span = time.monotonic() - start
     assert not any(ends) and out.read_bytes() == expected, "another undisturbed run differs"
     out.unlink()
-    killed, finished, done, kept = 0, 0, 0, []
-    while killed < kills or done or not finished:
+    killed, finished, done, kept, complete = 0, 0, 0, [], False
+    while killed < kills or not complete:  # whatever the last kill left is for a run after it
         pids = children(processes, folder / "images", out, how)
         strike = killed < kills
         if strike:
@@ -111,7 +111,8 @@ def torture(
             assert now >= done, f"{done - now} finished rows were lost"
             kept.append(now - done)
             done = now
-        if not any(ends):
+        complete = not any(ends)
+        if complete:
             assert out.read_bytes() == expected, "the resumed file differs from the undisturbed one"
             assert not FeatureStore(out).verify()
             finished, done = finished + 1, 0
