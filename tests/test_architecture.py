@@ -62,8 +62,8 @@ def test_the_page_of_the_architecture_is_true():
     assert all(f"**{folder}**" in text for folder in FOLDERS if folder != "sample")
 
 
-def test_the_readme_s_tree_names_every_folder():
-    text = (ROOT / "README.md").read_text(encoding="utf-8").split("## The code")[1]
+def test_the_tree_names_every_folder():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The tree")[1]
     inner = [path for folder in FOLDERS for path in (PACKAGE / folder).iterdir() if (path / "__init__.py").is_file()]
     names = [f"{folder}/" for folder in FOLDERS] + [f"{path.name}/" for path in inner]
     assert not [name for name in names if name not in text]

@@ -1,6 +1,7 @@
 """The commands that the documents show are commands that exist, with options that exist, and these are as declared."""
 
 import inspect
+import re
 
 import pytest
 import typer.main
@@ -40,6 +41,15 @@ def test_shown_commands_parse(document, words):
 def test_the_readme_shows_the_two_commands():
     first = [words[0] for document, words in COMMANDS if document == "README.md" and words]
     assert {"extract", "train"} <= set(first)
+
+
+def test_the_readme_is_short_and_what_it_links_to_is_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    pictures = [ROOT / link for link in links if link.endswith(".jpg")]
+    assert len(text.split()) < 900 and len(links) > 10 and len(pictures) == 1
+    assert not [link for link in links if not (ROOT / link).is_file()]
+    assert all(picture.stat().st_size < 300_000 for picture in pictures)
 
 
 @pytest.mark.parametrize("line", ["trian --features a.h5", "train --featuers a.h5", "recommend", "train --dim five"])

@@ -146,7 +146,7 @@ def test_an_extra_that_is_not_installed_is_named(name, board_model):
     code = f"from vbpr.cli import app\napp(['serve', {str(board_model)!r}])"
     done = run_python("-c", WITHOUT.format(names=(name,)) + code)
     assert done.returncode == 2
-    assert done.stderr == f"error: vbpr serve needs {name}: pip install 'vbpr[serve]'\n"
+    assert done.stderr == f"error: vbpr serve needs {name}: pip install fastapi uvicorn python-multipart\n"
 
 
 @pytest.mark.slow

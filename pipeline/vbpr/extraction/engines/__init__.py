@@ -100,7 +100,7 @@ def pick_engine(engine: str, device: torch.device, batch: int | None = None) -> 
     if engine not in ("auto", *(name for name, _ in ENGINES)):
         raise VbprError(f"--engine {engine} is not known; choose auto, torch or openvino")
     if engine == "openvino" and not installed:
-        raise VbprError("--engine openvino is not installed: pip install vbpr[openvino], or choose --engine torch")
+        raise VbprError("--engine openvino is not installed: pip install openvino, or choose --engine torch")
     if engine == "openvino" and device.type != "cpu":
         raise VbprError("--engine openvino runs on the CPU; choose --device cpu or --engine torch")
     if engine == "auto":  # one photo is done before OpenVINO has compiled the model

@@ -96,7 +96,7 @@ def plane(vectors: Array) -> tuple[Array, str]:
         share = float((size[:2] ** 2).sum() / max(float((size**2).sum()), 1e-12))
         method = f"the first two principal axes, which hold {share:.0%} of the differences"
         if len(vectors) >= 100:
-            method += " (pip install 'vbpr[report]' gives a t-SNE map, which separates styles better)"
+            method += " (pip install openTSNE gives a t-SNE map, which separates styles better)"
     low, high = places.min(0), places.max(0)
     return (places - low) / np.maximum(high - low, 1e-12), method
 

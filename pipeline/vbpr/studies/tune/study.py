@@ -39,7 +39,7 @@ def open_study(path: Path, identity: str) -> "optuna.Study":
         import optuna
         import sqlalchemy.exc
     except ImportError as error:
-        raise VbprError("vbpr tune needs optuna; install it with pip install 'vbpr[tune]'") from error
+        raise VbprError("vbpr tune needs optuna; install it with pip install optuna") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
