@@ -43,7 +43,11 @@ def test_by_keyboard_from_a_user_to_an_item_and_back(address):
     with Browser() as page:
         page.open(address)
         page.press("Tab")
-        assert page.run("document.activeElement.id") == "user"
+        assert page.run("document.activeElement.id") == "search"
+        for _ in range(9):
+            page.press("Tab")
+            if page.run("document.activeElement.id") == "user":
+                break
         page.type("user/04")
         page.press("Enter")
         page.wait(f"{ANSWERS} === 24")
@@ -58,6 +62,36 @@ def test_by_keyboard_from_a_user_to_an_item_and_back(address):
         page.wait("document.querySelector('#heading').textContent.includes('user/04')")
         assert page.faults() == []
         assert all(url.startswith((address, "data:", "blob:", "about:")) for url in page.requests())
+
+
+WALL = "document.querySelectorAll('#tiles li').length"
+
+
+def test_it_opens_on_items_and_people_and_the_address_keeps_what_is_looked_at(address):
+    with Browser() as page:
+        page.open(address)
+        page.wait(f"{WALL} > 10 && document.querySelectorAll('#few li').length === 4")
+        page.run("document.querySelector('#search').value = 'BLUE 11'; document.querySelector('#find').requestSubmit()")
+        page.wait(f"{WALL} === 1 && location.hash === '#wall/popular?search=BLUE+11'")
+        page.run("document.querySelector('#tiles button').click()")
+        page.wait("location.hash === '#item/item-11' && !document.querySelector('#out').hidden")
+        page.run("history.back()")
+        page.wait(f"!document.querySelector('#wall').hidden && {WALL} === 1")
+        assert page.run("document.querySelector('#search').value") == "BLUE 11"
+        page.run("location.hash = 'people/'")
+        page.wait("document.querySelectorAll('#people li').length > 4")
+        page.run("document.querySelector('#people button').click()")
+        page.wait(f"location.hash.startsWith('#user/') && {ANSWERS} > 0")
+        page.run(
+            "document.querySelector('#category').value = 'blue';"
+            "document.querySelector('#category').dispatchEvent(new Event('change'))"
+        )
+        page.wait(
+            "location.hash.endsWith('?category=blue') && document.querySelector('#sub').textContent.includes('blue')"
+        )
+        page.run("location.hash = 'wall/looks'")
+        page.wait(f"!document.querySelector('#wall').hidden && {WALL} > 10")
+        assert page.faults() == []
 
 
 def test_a_photo_finds_its_item_and_an_unknown_user_is_told(address):
@@ -78,12 +112,11 @@ def test_titles_with_markup_are_text(address):
         assert "blue thing <11>" in page.run("document.querySelector('#heading').textContent")
 
 
-@pytest.mark.parametrize("where", ["/", "/#user/user%2F04", "/#item/item-11"])
+@pytest.mark.parametrize("where", ["/", "/#people/", "/#user/user%2F04", "/#item/item-11"])
 def test_a_phone_shows_it_without_scrolling_sideways(address, where):
     with Browser(390, 844, mobile=True) as page:
         page.open(address + where)
-        if "#" in where:
-            page.wait(f"{ANSWERS} > 0")
+        page.wait("!document.querySelector('#out').hidden || !document.querySelector('#wall').hidden")
         assert page.run("document.documentElement.scrollWidth") <= 390
 
 
@@ -93,10 +126,17 @@ def test_no_serious_finding_of_axe(address, tmp_path):
 
     path = report(made() / "small.model.h5", tmp_path / "r.html", users=2, map_items=20)
     with Browser() as page:
-        for where in (address, f"{address}/#user/user%2F04", f"{address}/#item/item-11", path.as_uri()):
+        for where in (
+            address,
+            f"{address}/docs",
+            f"{address}/#people/",
+            f"{address}/#user/user%2F04",
+            f"{address}/#item/item-11",
+            path.as_uri(),
+        ):
             page.open("about:blank")  # so that another fragment is another page
             page.open(where)
-            page.wait(f"{ANSWERS} > 0" if "#" in where else "document.querySelector('main')")
+            page.wait("!document.querySelector('#out[hidden]') || !document.querySelector('#wall[hidden]')")
             assert page.axe() == [], where
 
 

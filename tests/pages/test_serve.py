@@ -542,3 +542,28 @@ def test_a_file_that_never_rests_keeps_no_server_from_starting(tmp_path):
 def test_weights_that_no_photo_will_need_are_refused(refused):
     model = made() / "small.model.h5"
     assert "leave them out, or --no-photos" in refused("serve", model, "--no-photos", "--weights", "x.safetensors")
+
+
+def test_a_prefix_stands_before_every_address_and_the_page_works_below_it():
+    app = create_app(Answers(made() / "small.model.h5"), prefix="/looks")
+    with fastapi.TestClient(app) as client:
+        assert client.get("/looks/health").json()["status"] == "ok" and client.get("/health").status_code == 404
+        assert client.get("/looks").url.path == "/looks/"  # so that the page's own addresses are below it
+        page = client.get("/looks/").text
+        assert 'fetch("/' not in page and 'href="/' not in page and "`/" not in page
+        assert all(path.startswith("/looks/") for path in client.get("/looks/openapi.json").json()["paths"])
+
+
+@pytest.mark.parametrize("prefix", ["looks", "/looks/", "/a b", "/../x?"])
+def test_a_prefix_that_is_no_path_is_refused(prefix):
+    with pytest.raises(VbprError, match="--prefix"):
+        serve(made() / "small.model.h5", prefix=prefix)
+
+
+def test_docs_name_every_route_and_every_parameter(client):
+    text, described = client.get("/docs").text, client.get("/openapi.json").json()["paths"]
+    for path, methods in described.items():
+        for method, route in methods.items():
+            assert f"{method.upper()} {path}" in text
+            assert all(f"<dt>{p['name']}</dt>" in text for p in route.get("parameters", []))
+    assert "://" not in text.split("<style>")[1]  # nothing from elsewhere

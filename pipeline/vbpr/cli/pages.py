@@ -36,6 +36,7 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Name by which a proxy on this machine asks, as shop.example; may repeat")
     ] = None,
+    prefix: Annotated[str, typer.Option(help="Path before every address, as /looks, for a proxy")] = "",
     max_upload: Annotated[int, typer.Option(min=1, help="Largest request body in MB")] = 16,
     allowed: Allowed = None,
     one_per: OnePer = None,
@@ -67,6 +68,7 @@ def serve(
         one_per=one_per,
         by_photo=photos,
         access_log=access_log,
+        prefix=prefix,
     )
 
 

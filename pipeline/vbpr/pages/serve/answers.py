@@ -19,6 +19,9 @@ from ...data.dataset import Dataset
 from ...extraction.photos import PhotoEncoder
 from ...stores.model.factors import BLIND, Factors
 from ..photos import Photos
+from .browse import Browse
+
+THUMBNAILS = 4  # of a person who can be chosen
 
 
 class Answers:
@@ -70,6 +73,7 @@ class Answers:
             if weights is not None:
                 raise
             self.no_photos = str(error)
+        self.browse = Browse(self.factors, self.meta)
         self.page = page_html(self)
         self.thumbnail = functools.lru_cache(maxsize=4096)(self.draw_thumbnail)
 
@@ -84,6 +88,25 @@ class Answers:
         """The fields of `schemas.Answer`: items by position, -1 for none, and their scores."""
         pairs = zip(at.tolist(), scores.tolist(), strict=True)
         return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
+
+    def wall(self, order: str, search: str, category: str | None, offset: int, limit: int) -> dict[str, Any]:
+        """The fields of `schemas.Wall`: see `Browse.wall`."""
+        total, at = self.browse.wall(order, search, self.allowed_in(category), offset, limit)
+        counts = self.browse.counts[at].tolist()
+        return {
+            "total": total,
+            "items": [self.item(i) | {"count": n} for i, n in zip(at.tolist(), counts, strict=True)],
+        }
+
+    def people(self, offset: int, limit: int) -> dict[str, Any]:
+        """The fields of `schemas.People`: of each the items that fewest others took, which tell most of a person."""
+        people = []
+        for user in self.browse.people(offset, limit).tolist():
+            taken = self.factors.seen_by(user)
+            rare = taken[np.argsort(self.browse.counts[taken], kind="stable")[:THUMBNAILS]].tolist()
+            name = str(self.factors.user_ids[user])
+            people.append({"user_id": name, "count": len(taken), "items": [self.item(i) for i in rare]})
+        return {"total": len(self.browse.shuffled), "people": people}
 
     def draw_thumbnail(self, item_id: str, side: int) -> bytes:
         """A WebP of an item's photograph that fits a square of `side` pixels.
@@ -118,13 +141,9 @@ def find(positions: dict[str, int], search: str, limit: int) -> dict[str, Any]:
 
 
 def page_html(answers: Answers) -> str:
-    """The page for people: templates/page.html with the names and figures of the model."""
-    import jinja2
-
-    text = (importlib.resources.files("vbpr") / "templates" / "page.html").read_text(encoding="utf-8")
-    categories = sorted({value for value in answers.meta.get("category", {}).values() if value})
-    environment = jinja2.Environment(autoescape=True)
-    return environment.from_string(text).render(
+    """The page for people, with the names and figures of the model."""
+    return filled(
+        "page.html",
         title=answers.title,
         data=answers.factors.record.data_title,
         simulated=answers.factors.record.simulated,
@@ -132,8 +151,17 @@ def page_html(answers: Answers) -> str:
         items=len(answers.factors.item_ids),
         photos=answers.encoder is not None,
         no_photos=answers.no_photos,
-        categories=categories,
+        categories=sorted({value for value in answers.meta.get("category", {}).values() if value}),
+        vectors=answers.factors.items.shape[1] > 1,
     )
 
 
-__all__ = ["Answers", "find"]
+def filled(template: str, **values: Any) -> str:
+    """A file of templates/ with values in their places, escaped."""
+    import jinja2
+
+    text = (importlib.resources.files("vbpr") / "templates" / template).read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True).from_string(text).render(values)
+
+
+__all__ = ["Answers", "filled", "find"]

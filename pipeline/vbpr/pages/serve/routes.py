@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse
 from ...answers.nearest import UNKNOWN, Nearest
 from ...base.errors import VbprError
 from ...data.images.source import BadImage
-from .answers import Answers, find
+from .answers import Answers, filled, find
 from .schemas import (
     MAX_ID,
     Answer,
@@ -27,8 +27,12 @@ from .schemas import (
     K,
     Liked,
     Limit,
+    Offset,
+    Order,
+    People,
     Search,
     User,
+    Wall,
 )
 
 MAX_PHOTOS = 8
@@ -74,6 +78,12 @@ async def home(request: Request) -> HTMLResponse:
     return HTMLResponse(current(request).page, headers={"Content-Security-Policy": POLICY})
 
 
+@router.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    text = filled("api.html", paths=request.app.openapi()["paths"])
+    return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
+
+
 @router.head("/health", include_in_schema=False)  # which monitors use
 @router.get("/health")
 async def health(request: Request) -> Health:
@@ -107,6 +117,27 @@ async def users(request: Request, search: Search = "", limit: Limit = 20) -> Fou
 @router.get("/items")
 async def items(request: Request, search: Search = "", limit: Limit = 20) -> Found:
     return Found(**find(current(request).item_at, search, limit))
+
+
+@router.get("/wall")
+async def wall(
+    request: Request,
+    order: Order = "popular",
+    search: Search = "",
+    category: Category = None,
+    offset: Offset = 0,
+    limit: Limit = 48,
+) -> Wall:
+    """Items to look at. `search` is words of titles, categories, colours and ids."""
+    answers = current(request)
+    return Wall(**await asyncio.to_thread(answers.wall, order, search, category, offset, limit))
+
+
+@router.get("/people")
+async def people(request: Request, offset: Offset = 0, limit: Limit = 8) -> People:
+    """Users to choose from, with some of what they took."""
+    answers = current(request)
+    return People(**await asyncio.to_thread(answers.people, offset, limit))
 
 
 @router.post("/users/fold-in")

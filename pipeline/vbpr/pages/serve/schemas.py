@@ -1,7 +1,7 @@
 """What requests and answers of the server look like: the models of its JSON, and the parameters that routes share."""
 
 import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,34 @@ class ForLiked(Answer):
     """Items, best first, and what was liked that the model does not know."""
 
     unknown: list[str]
+
+
+class OnWall(Item):
+    """An item to look at."""
+
+    count: int = Field(description="how many users took it")
+
+
+class Wall(BaseModel):
+    """Some of the items that were asked for."""
+
+    total: int
+    items: list[OnWall]
+
+
+class Person(BaseModel):
+    """A user to choose, and some of what they took."""
+
+    user_id: str
+    count: int = Field(description="how many items they took")
+    items: list[Item]
+
+
+class People(BaseModel):
+    """Some of the users that can be chosen."""
+
+    total: int
+    people: list[Person]
 
 
 class User(BaseModel):
@@ -92,6 +120,11 @@ Exclude = Annotated[
 ]
 Search = Annotated[str, Query(max_length=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=100)]
+Offset = Annotated[int, Query(ge=0, le=10**9, description="how many to pass over")]
+Order = Annotated[
+    Literal["popular", "new", "looks"],
+    Query(description="by how many took it; what nobody took; or a walk through the map of looks"),
+]
 
 __all__ = [
     "MAX_ID",
@@ -107,6 +140,12 @@ __all__ = [
     "K",
     "Liked",
     "Limit",
+    "Offset",
+    "OnWall",
+    "Order",
+    "People",
+    "Person",
     "Search",
     "User",
+    "Wall",
 ]

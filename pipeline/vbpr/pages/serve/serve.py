@@ -32,7 +32,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")  # names by which a loopback serv
 
 
 def create_app(
-    answers: Answers | Callable[[], Answers], *, max_upload: int = 16 * 2**20, hosts: list[str] | None = None
+    answers: Answers | Callable[[], Answers],
+    *,
+    max_upload: int = 16 * 2**20,
+    hosts: list[str] | None = None,
+    prefix: str = "",
 ) -> FastAPI:
     """The application: the routes, and what stands before them.
 
@@ -41,19 +45,21 @@ def create_app(
         max_upload: largest request body in bytes.
         hosts: names by which the server may be called; None for any. Loopback servers take only their own, so that a
             page elsewhere cannot reach them under a name of its own.
+        prefix: before every address, as "/looks"; nothing else is answered.
     """
     app = FastAPI(
         title="vbpr",
         description="Visually-aware recommendation.",
         docs_url=None,
         redoc_url=None,
+        openapi_url=f"{prefix}/openapi.json",
         dependencies=[Depends(only_declared_parameters)],
         responses={"4XX": {"model": Fault, "description": "what is wrong with the request"}},
     )
     app.state.current = answers if callable(answers) else lambda: answers
     app.state.counts = Counts()
     app.state.decoding, app.state.drawing = asyncio.Semaphore(DECODERS), asyncio.Semaphore(DECODERS)
-    app.include_router(router)
+    app.include_router(router, prefix=prefix)
     app.add_exception_handler(VbprError, refused)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_middleware(Guard, counts=app.state.counts, limit=max_upload)
@@ -75,12 +81,14 @@ def serve(
     by_photo: bool = True,
     one_per: str | None = None,
     access_log: bool = False,
+    prefix: str = "",
 ) -> None:
     """Answer until stopped; a model, index or list of allowed items that is replaced meanwhile is taken up.
 
     Args:
         names: by which it may be called, as by a proxy that passes the name on; with any, beside these only
             localhost.
+        prefix: before every address, as /looks, for a proxy that gives a part of a site to this server.
         allowed, by_photo, one_per: see `Answers`. access_log: whether every request is a line on standard output.
 
     Raises:
@@ -91,6 +99,8 @@ def serve(
             raise VbprError(
                 f"--allow-host {name} is no host's name; give one such as shop.example, without http:// and port"
             )
+    if not re.fullmatch(r"(/[A-Za-z0-9._-]+)*", prefix):
+        raise VbprError(f"--prefix {prefix} is no path; give one such as /looks, without a / at its end")
     loopback = host in ("127.0.0.1", "localhost", "::1")
     hosts = [*LOOPBACK, *map(str.lower, names)] if loopback or names else None
 
@@ -106,9 +116,9 @@ def serve(
     newest = Newest(load, [Path(file) for file in (model, index_path(model), allowed) if file is not None])
     with listen(host, port) as listener, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how serving ends
         address = f"[{host}]" if ":" in host else host
-        print(f"http://{address}:{listener.getsockname()[1]}/ (Ctrl-C stops it)", flush=True)
+        print(f"http://{address}:{listener.getsockname()[1]}{prefix}/ (Ctrl-C stops it)", flush=True)
         threading.Thread(target=newest.watch, daemon=True).start()
-        app = create_app(lambda: newest.answers, max_upload=max_upload, hosts=hosts)
+        app = create_app(lambda: newest.answers, max_upload=max_upload, hosts=hosts, prefix=prefix)
         level = "info" if access_log else "error"
         config = uvicorn.Config(
             app, log_level=level, access_log=access_log, limit_concurrency=512, timeout_keep_alive=30, lifespan="off"
