@@ -34,7 +34,7 @@ from vbpr.studies.compare.cells import USERS, sampled_auc, spending
 from vbpr.studies.compare.compare import compare
 from vbpr.studies.compare.methods import Options, methods_of
 from vbpr.studies.compare.plot import draw_bars
-from vbpr.studies.compare.table import differences, markdown
+from vbpr.studies.compare.table import differences, markdown, table_of
 from vbpr.studies.compare.tests import told_apart
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
@@ -369,6 +369,22 @@ def test_seeds_are_averaged(board, tmp_path):
     other = json.loads(next(tmp_path.glob("*/popularity.0.*.json")).read_text())["users"]["all"]
     difference = np.mean([cell["users"]["all"] for cell in cells], 0) - other
     assert told["tests"][0]["difference"] == pytest.approx(difference.mean())
+
+
+def test_more_seeds_after_published_protocols_without_them(board, tmp_path):
+    with_them = Options(random_weights=True, published=True, device="cpu")
+    compare([Dataset.resolve(board)], [TINY], tmp_path, with_them)
+    more = dataclasses.replace(with_them, published=False, seeds=2)
+    row = compare([Dataset.resolve(board)], [TINY], tmp_path, more)["data"][0]["methods"][0]
+    assert row["seeds"] == 2 and row["published_protocols"] == {}
+
+
+def test_cold_and_unseen_figures_say_of_how_many_users_they_are(board, tmp_path):
+    options = Options(random_weights=True, published=False, device="cpu")
+    data = compare([Dataset.resolve(board)], [TINY, "random"], tmp_path, options)["data"][0]
+    for row, cells in zip(data["methods"], table_of(data)[1], strict=True):
+        for part, cell in (("cold", cells[3]), ("unseen", cells[4])):
+            assert cell == (f"{row[part]['auc']:.4f} ({row[part]['users']:,})" if "auc" in row[part] else "-")
 
 
 def test_verdicts_go_by_the_corrected_p():

@@ -8,15 +8,17 @@ import typer
 
 from ..base.errors import VbprError
 from .answers import add_items, index, recommend, similar
+from .doctor import doctor
 from .faults import App
 from .files import convert, info
+from .options import threaded
 from .pages import demo, report, serve
 from .stages import evaluate, extract, train
 from .studies import compare, tune
 
 app = App(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Visually-aware recommendation: images go through a frozen backbone once, then a ranker trains in seconds.",
@@ -57,7 +59,8 @@ for command in (
     convert,
     compare,
     demo,
+    doctor,
 ):
-    app.command()(command)
+    app.command()(threaded(command))
 
 __all__ = ["app"]

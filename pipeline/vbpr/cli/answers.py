@@ -40,7 +40,7 @@ def recommend(
     json_out: Json = None,
     grid: Grid = None,
 ) -> Any:
-    """The items that a user will like best, without those the user has; for one user, many, or someone unknown."""
+    """The items that a user will like best. For one user, many, or someone unknown; without those that the user has."""
     from ..answers.recommend import recommend as run
     from ..answers.recommend import recommend_to_many
     from ..pages.grid import check_grid
@@ -85,7 +85,7 @@ def index(
     metric: Annotated[str, typer.Option(help="cosine or inner (product)")] = "cosine",
     out: Annotated[Path | None, typer.Option(help="Index file [default: the file's name with .index]")] = None,
 ) -> None:
-    """Build and save the FAISS index that `similar` and `serve` use; once the model changes, it is refused."""
+    """Save a FAISS index for `similar` and `serve`. Once the model changes, it is passed over."""
     import time
 
     from ..answers.index_file import index_path
@@ -159,7 +159,7 @@ def add_items(
     weights: Weights = None,
     device: Device = "auto",
 ) -> None:
-    """New items from their images alone, ranked for every user at once, without retraining."""
+    """New items from their images alone, without retraining. They are ranked for every user at once."""
     from ..answers.add_items import add_items as run
     from ..extraction.extract import summary
 

@@ -1,60 +1,66 @@
 """`vbpr info` and `convert`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..base.errors import VbprError
-from .output import tell_next
+from .options import Json
+from .output import keep_apart, tell_next, tells_json
 
 
+@tells_json
 def info(
     file: Annotated[Path, typer.Argument(help="Feature file, model file or index")],
     failures: Annotated[bool, typer.Option("--failures", help="List the images that could not be used")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every block of a feature file with its digest")
     ] = False,
-) -> None:
+    json_out: Json = None,
+) -> Any:
     """What a file is, what made it, and how complete it is."""
     from ..base.hdf5 import kind_of
 
+    keep_apart(json_out, {"file": file})
     kind = kind_of(file)
     if (failures or verify) and kind != "features":
         raise VbprError(f"--failures and --verify are for feature files; {file} is another kind ({kind or 'unknown'})")
     if kind == "features":
-        print_features(file, failures, verify)
-    elif kind == "index":
-        print_index(file)
-    elif kind == "model":
-        print_model(file)
-    else:
-        raise VbprError(f"{file} is no feature file, model file or index of vbpr's")
+        return {"kind": kind} | print_features(file, failures, verify)
+    if kind == "index":
+        return {"kind": kind} | print_index(file)
+    if kind == "model":
+        return {"kind": kind} | print_model(file)
+    raise VbprError(f"{file} is no feature file, model file or index of vbpr's")
 
 
-def print_features(file: Path, failures: bool, verify: bool) -> None:
+def print_features(file: Path, failures: bool, verify: bool) -> dict[str, Any]:
     """How complete a feature file is, what made it, and on request its failures and whether its digests agree."""
     from ..extraction.extract import summary
     from ..stores.features.store import FeatureStore
 
     store = FeatureStore(file)
     failed = store.failures()
+    counts = {"items": len(store), "dim": store.dim, "done": len(store.done), "pending": len(store.pending)}
     print(
-        f"{file}: features, {len(store):,} items x {store.dim}, {len(store.done):,} done, {len(store.pending):,} "
+        f"{file}: features, {counts['items']:,} items x {store.dim}, {counts['done']:,} done, {counts['pending']:,} "
         f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
     )
-    for key in ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions"):
-        if key in store.provenance:
-            print(f"  {key}: {store.provenance[key]}")
+    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions")
+    about = {key: store.provenance[key] for key in made if key in store.provenance}
+    for key, value in about.items():
+        print(f"  {key}: {value}")
     if failures:
         for item_id, reason in failed:
             print(f"{item_id!r}: {reason}")
     if verify:
         store.check(store.verify())
         print(f"  verified: {store.sealed_rows():,} of {len(store):,} items lie in blocks whose digest agrees")
+    return counts | {"failed": {str(item_id): reason for item_id, reason in failed}, "about": about}
 
 
-def print_index(file: Path) -> None:
+def print_index(file: Path) -> dict[str, Any]:
     """What an index holds, and what made it."""
     from ..answers.index_file import read_index
 
@@ -62,17 +68,18 @@ def print_index(file: Path) -> None:
     print(f"{file}: index, {len(ids):,} items, {data.nbytes / 2**20:,.1f} MB")
     for key, value in about.items():
         print(f"  {key}: {value}")
+    return {"items": len(ids), "bytes": data.nbytes, "about": about}
 
 
-def print_model(file: Path) -> None:
+def print_model(file: Path) -> dict[str, Any]:
     """What a model file holds, and what made it."""
     from ..data.parts import MATRICES
     from ..stores.model.factors import Factors
 
     factors = Factors.load(file)
     print(f"{file}: {factors}")
-    parts = ", ".join(f"{getattr(factors, name).nnz:,} {name}" for name in MATRICES)
-    print(f"  interactions: {parts}")
+    held = {name: int(getattr(factors, name).nnz) for name in MATRICES}
+    print(f"  interactions: {', '.join(f'{count:,} {name}' for name, count in held.items())}")
     for key, value in factors.about.items():
         if key == "blend":
             print("  blend: weights of warm and cold items, and validation AUC of each part alone")
@@ -80,6 +87,8 @@ def print_model(file: Path) -> None:
                 print("    " + ", ".join(f"{name} {number}" for name, number in part.items()))
             continue
         print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
+    sizes = {"users": len(factors.user_ids), "items": len(factors.item_ids), "dim": factors.users.shape[1]}
+    return sizes | {"interactions": held, "about": factors.about}
 
 
 def convert(
@@ -88,7 +97,7 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make")],
 ) -> None:
-    """A foreign data set into the folder that every other command reads. Run again to resume."""
+    """A foreign data set into a folder for every other command. Run again to resume."""
     from ..data.converters import convert as run
 
     done = run(source, out)

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,30 @@ def optional(option: Option, **changes: Any) -> Option:
     return replace(option, **{"type": option.type | None, "default": None, **changes})
 
 
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def threaded(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with `--threads`, unless it has one of its own. The libraries look at it when they are imported, which
+    is inside the command."""
+    signature = inspect.signature(command)
+    if "threads" in signature.parameters:
+        return command
+
+    @functools.wraps(command)
+    def run(*, threads: int | None = None, **values: Any) -> Any:
+        if threads is not None:
+            os.environ.update(dict.fromkeys(THREADS, str(threads)))
+        return command(**values)
+
+    option = typer.Option("--threads", min=1, max=1024, help="Threads of the processor [default: one a core]")
+    new = inspect.Parameter(
+        "threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[int | None, option]
+    )
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), new])
+    return run
+
+
 Data = Annotated[
     str | None,
     typer.Option(
@@ -91,4 +116,5 @@ __all__ = [
     "Weights",
     "optional",
     "takes",
+    "threaded",
 ]

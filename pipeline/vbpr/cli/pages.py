@@ -22,7 +22,7 @@ def report(
     data: Data = None,
     device: Device = "auto",
 ) -> None:
-    """One HTML page to judge a model by: metrics, people, neighbours, tastes, a map of styles. Needs no network."""
+    """One HTML page to judge a model by. Metrics, people, neighbours, tastes, a map of styles; needs no network."""
     from ..pages.report.report import report as run
 
     path = run(model, out, users=users, map_items=map_items, rank_users=rank_users, seed=seed, data=data, device=device)
@@ -47,7 +47,7 @@ def serve(
     data: Data = None,
     weights: Weights = None,
 ) -> None:
-    """Answer over HTTP (typed JSON, /openapi.json), with a page for people at /. Loopback only, unless told.
+    """Answer over HTTP, with a page for people. Typed JSON (/docs, /openapi.json); loopback only, unless told.
 
     A model, index or --allowed list that is replaced meanwhile is taken up.
     """
@@ -73,7 +73,7 @@ def serve(
 
 
 def demo(out: Annotated[Path, typer.Option(help="Folder for the results")] = Path("artifacts/demo")) -> None:
-    """The whole job on the embedded sample, on a CPU and without a model hub: features, ranker, metrics, pictures."""
+    """The whole job on the embedded sample. On a CPU and without a model hub: features, ranker, metrics, pictures."""
     from ..pages.demo import run
 
     run(out)

@@ -163,7 +163,7 @@ def evaluate(
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
-    """Exact metrics over every item that a user has not seen: all, cold (under 5 train interactions), unseen (none)."""
+    """Exact metrics over every item that a user has not seen. All, cold (under 5 train interactions), unseen (none)."""
     from ..evaluation.evaluate import evaluate as run
     from ..pages.terminal import print_metrics
     from ..stores.model.factors import Factors

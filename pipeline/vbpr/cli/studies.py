@@ -106,7 +106,7 @@ def compare(
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
-    """Several methods under one protocol: the table of the 2021 report, with intervals, paired tests, and costs."""
+    """Several methods under one protocol. The table of the 2021 report, with intervals, paired tests, and costs."""
     from ..data.dataset import Dataset
     from ..data.split import SplitConfig
     from ..studies.compare.compare import compare as run

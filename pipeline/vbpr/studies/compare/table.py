@@ -51,7 +51,7 @@ def row_of(
     row["seconds_once"] = spent["seconds"]
     row["seconds"] = None if cells[0]["seconds"] is None else float(np.mean([c["seconds"] for c in cells]))
     row["images_encoded"] = spent["images"] or cells[0]["encoded"]
-    names = cells[0]["published"]
+    names = [name for name in cells[0]["published"] if all(name in cell["published"] for cell in cells)]
     row["published_protocols"] = {name: float(np.mean([c["published"][name] for c in cells])) for name in names}
     row["report"] = PUBLISHED[recognised].auc.get(method.name) if recognised else None
     return row
@@ -63,8 +63,8 @@ def table_of(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         "method",
         "AUC",
         "95% interval",
-        "cold",
-        "unseen",
+        "cold (users)",
+        "unseen (users)",
         "NDCG@10",
         "HR@10",
         "coverage@10",
@@ -81,7 +81,7 @@ def table_of(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             row["method"] + (" (RANDOM weights)" if row.get("random_weights") else ""),
             f"{row['all']['auc']:.4f}",
             f"{low:.4f}-{high:.4f}",
-            *(f"{row[part]['auc']:.4f}" if "auc" in row[part] else "-" for part in ("cold", "unseen")),
+            *(of_so_many(row[part]) for part in ("cold", "unseen")),
             f"{row['all']['ndcg@10']:.4f}",
             f"{row['all']['hr@10']:.4f}",
             f"{row['all']['coverage@10']:.4f}",
@@ -94,6 +94,11 @@ def table_of(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{row['report']:.3f}" if row["report"] is not None else "-")
         rows.append(cells)
     return header, rows
+
+
+def of_so_many(figures: dict[str, Any]) -> str:
+    """An AUC and how many users it is of: of one user it may well be 1."""
+    return f"{figures['auc']:.4f} ({figures['users']:,})" if "auc" in figures else "-"
 
 
 def heading(data: dict[str, Any]) -> str:
