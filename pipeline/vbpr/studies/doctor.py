@@ -146,7 +146,7 @@ def self_test() -> Finding:
     try:
         with tempfile.TemporaryDirectory() as folder:
             with FeatureStore.create(
-                Path(folder) / "f.h5", [f"i{n}" for n in range(120)], np.arange(120), dim=4, provenance=about
+                Path(folder) / "f.h5", np.array([f"i{n}" for n in range(120)]), np.arange(120), dim=4, provenance=about
             ) as store:
                 store.write(np.arange(120), rows)
             split = Split.make(interactions, SplitConfig("random"))
