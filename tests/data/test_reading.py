@@ -75,7 +75,9 @@ def test_an_interner_gives_back_what_it_was_given(given_blocks, coded):
         interner.settle()
     places, names = interner.result()
     names = names.to_pylist()
-    assert [None if place < 0 else names[place] for place in places] == [name for block in given_blocks for name in block]
+    assert [None if place < 0 else names[place] for place in places] == [
+        name for block in given_blocks for name in block
+    ]
     assert len(set(names)) == len(names) and strings(pa.array(names, pa.string())).tolist() == names
 
 

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from ..base.arrays import Array
 from ..base.errors import VbprError, near, some
+from .readers.times import seconds
 from .texts import decoded, text
 
 TOKEN = re.compile(
@@ -91,10 +92,10 @@ class Parser:
     def refuse(self, wanted: str) -> Any:
         if self.at < len(self.tokens):
             _, token, begin = self.tokens[self.at]
-            found = f"{token!r} at character {begin + 1}"
+            found = f"at character {begin + 1}, where {token!r} stands"
         else:
-            found = "its end"
-        raise VbprError(f"--where {self.given!r}: {wanted} is expected where there is {found}; {HELP}")
+            found = "at its end"
+        raise VbprError(f"--where {self.given!r}: {wanted} is expected {found}; {HELP}")
 
     def taken(self, *wanted: str) -> str:
         """The next token, if it is one of these words or signs; else nothing."""
@@ -311,8 +312,9 @@ class BoundRows:
     needs: Sequence[tuple[str, str]]
     columns: Mapping[str, str]
 
-    def keep(self, table: pa.Table, where: Callable[[int], str]) -> Array:
-        """(n,) bool: which rows pass.
+    def keep(self, table: pa.Table, where: Callable[[int], str]) -> tuple[Array, bool]:
+        """(n,) bool, which rows pass; and whether they are compared by dates that other rows might show to have their
+        day before their month.
 
         Args:
             where: says where in the file a row is.
@@ -327,7 +329,7 @@ class BoundRows:
         rows = pa.table(made).append_column(ROW, pa.array(np.arange(table.num_rows)))
         mask = np.zeros(table.num_rows, bool)
         mask[rows.filter(self.expression)[ROW].to_numpy()] = True
-        return mask
+        return mask, any(kind == "time" and seconds(table[self.columns[name]])[1] for name, kind in self.needs)
 
 
 def is_text(column: pa.ChunkedArray) -> bool:
@@ -354,7 +356,8 @@ def numbers(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> 
 
 def plain_texts(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> pa.ChunkedArray:
     try:
-        return pc.utf8_trim_whitespace(text(column))
+        words = pc.utf8_trim_whitespace(text(column))
+        return pc.if_else(pc.equal(words, ""), None, words)
     except pa.ArrowException as error:
         raise VbprError(f"--where: column {name} ({column.type}) has no text to compare") from error
 
@@ -369,8 +372,6 @@ def truths(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> p
 
 
 def moments(name: str, column: pa.ChunkedArray, where: Callable[[int], str]) -> pa.ChunkedArray:
-    from .readers.times import seconds
-
     column = presence(name, column, where)
     try:
         values, _ = seconds(column)

@@ -81,7 +81,9 @@ def gather(
         total += table.num_rows
         numbers = np.arange(start, total)
         if bound := wanted.rows.bound(path, table.column_names, column_key):
-            mask = bound.keep(table, placed(where, numbers))
+            mask, by_days = bound.keep(table, placed(where, numbers))
+            if by_days and start:
+                raise Unclear
             numbers, table = numbers[mask], table.filter(pa.array(mask))
             kept.append(numbers)
         if wanted.quantity is not None:
