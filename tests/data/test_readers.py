@@ -4,7 +4,9 @@ import decimal
 import gzip
 import uuid
 
+import duckdb
 import numpy as np
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -149,16 +151,15 @@ def by_pyarrow(table, path):
 
 
 def by_pandas(table, path):
-    pytest.importorskip("pandas")
     table.to_pandas().to_parquet(path)
 
 
 def by_polars(table, path):
-    pytest.importorskip("polars").from_arrow(table).write_parquet(path)
+    polars.from_arrow(table).write_parquet(path)
 
 
 def by_duckdb(table, path):
-    pytest.importorskip("duckdb").from_arrow(table).write_parquet(str(path))
+    duckdb.from_arrow(table).write_parquet(str(path))
 
 
 @settings(max_examples=25, deadline=None)

@@ -95,6 +95,10 @@ MinInteractions = Annotated[
     int, typer.Option("--min-interactions", min=3, help="random, time: users with fewer items are left out")
 ]
 KCore = Annotated[int, typer.Option("--k-core", min=0, help="Keep only users and items with this many interactions")]
+Where = Annotated[
+    str | None, typer.Option(help="Only rows of the interactions like this: \"quantity > 0 and country == 'DE'\"")
+]
+MinRating = Annotated[float | None, typer.Option(help="Only rows of the interactions with at least this rating")]
 Category = Annotated[str | None, typer.Option(help="Only items of this category (a column of the data set's items)")]
 Allowed = Annotated[Path | None, typer.Option(help="Only items in this file of ids, one a line")]
 OnePer = Annotated[
@@ -111,9 +115,11 @@ __all__ = [
     "Json",
     "KCore",
     "MinInteractions",
+    "MinRating",
     "OnePer",
     "SplitSeed",
     "Weights",
+    "Where",
     "optional",
     "takes",
     "threaded",

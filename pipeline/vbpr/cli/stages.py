@@ -8,7 +8,20 @@ import typer
 from ..base.errors import VbprError, counted, some
 from ..extraction.config import AUTOENCODER, ENCODING
 from ..training.config import OPTIONS as TRAINING
-from .options import Data, Device, HowToSplit, Json, KCore, MinInteractions, SplitSeed, Weights, optional, takes
+from .options import (
+    Data,
+    Device,
+    HowToSplit,
+    Json,
+    KCore,
+    MinInteractions,
+    MinRating,
+    SplitSeed,
+    Weights,
+    Where,
+    optional,
+    takes,
+)
 from .output import beside, tell_next, tell_others, tells_json
 
 if TYPE_CHECKING:
@@ -97,6 +110,8 @@ def train(
     preset: Annotated[
         str, typer.Option(help="default, report (visual, as in the 2021 report), published (vbpr) or efficient (dvbpr)")
     ] = "default",
+    min_rating: MinRating = None,
+    where: Where = None,
     split: HowToSplit = "auto",
     min_interactions: MinInteractions = 5,
     k_core: KCore = 0,
@@ -107,13 +122,14 @@ def train(
     """Stage two: learn tastes on cached features, into a model file."""
     from ..data.dataset import Dataset
     from ..data.split import SplitConfig
+    from ..data.where import Rows
     from ..stores.features.store import stores_of
     from ..training.configure import configure, refuse_idle
     from ..training.train import train as run
 
     files = features or []
     stores = stores_of(files)
-    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
+    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None, Rows(where or "", min_rating))
     options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
     refuse_idle(options.model, given)
     out = out or beside(files, options.model, ".model.h5")
@@ -131,6 +147,8 @@ def print_training(done: "Training", title: str) -> None:
         f"{f.train.nnz:,} train interactions, {done.seconds:.1f} s"
     )
     print(f"split: {record.split}" + (f" ({counted(record.dropped_users, 'user')})" if record.dropped_users else ""))
+    if record.columns:
+        print("columns: " + ", ".join(f"{name} is {role}" for role, name in record.columns.items()))
     if strangers := int((f.train.getnnz(axis=1) == 0).sum()):
         print(f"{counted(strangers, 'user')} without train interactions, given the mean of the others' tastes")
     if done.without_features:

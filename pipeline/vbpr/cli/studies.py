@@ -9,7 +9,19 @@ import typer
 from ..base.errors import VbprError, counted
 from ..extraction.config import AUTOENCODER
 from ..training.config import OPTIONS as TRAINING
-from .options import Data, Device, HowToSplit, Json, KCore, MinInteractions, SplitSeed, optional, takes
+from .options import (
+    Data,
+    Device,
+    HowToSplit,
+    Json,
+    KCore,
+    MinInteractions,
+    MinRating,
+    SplitSeed,
+    Where,
+    optional,
+    takes,
+)
 from .output import beside, keep_apart, tell_next, tells_json
 
 
@@ -26,6 +38,8 @@ def tune(
     objective: Annotated[
         str, typer.Option(help="all, cold or unseen (AUC), ndcg@10, recall@20 or hr@10, on the validation items")
     ] = "all",
+    min_rating: MinRating = None,
+    where: Where = None,
     split: HowToSplit = "auto",
     min_interactions: MinInteractions = 5,
     k_core: KCore = 0,
@@ -39,13 +53,14 @@ def tune(
 
     from ..data.dataset import Dataset
     from ..data.split import SplitConfig
+    from ..data.where import Rows
     from ..stores.features.store import stores_of
     from ..studies.tune.tune import tune as run
     from .study_tables import print_trials
 
     files = features or []
     stores = stores_of(files)
-    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None)
+    dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None, Rows(where or "", min_rating))
     out = out or beside(files, model, ".tuned.json")
     keep_apart(json_out, {"out": out})
     config = SplitConfig(split, min_interactions, k_core, split_seed)
@@ -59,6 +74,8 @@ def tune(
         options, dataclasses.astuple(config), dataclasses.astuple(SplitConfig()), strict=True
     ):
         given += [option, str(value)] if value != usual else []
+    given += ["--min-rating", f"{min_rating:g}"] if min_rating is not None else []
+    given += ["--where", where] if where else []
     tell_next("train", *given, "--config", done.path)
     return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
@@ -99,6 +116,8 @@ def compare(
     ] = None,
     dvbpr: dict[str, Any],
     cae: dict[str, Any],
+    min_rating: MinRating = None,
+    where: Where = None,
     split: HowToSplit = "auto",
     min_interactions: MinInteractions = 5,
     k_core: KCore = 0,
@@ -109,6 +128,7 @@ def compare(
     """Several methods under one protocol. The table of the 2021 report, with intervals, paired tests, and costs."""
     from ..data.dataset import Dataset
     from ..data.split import SplitConfig
+    from ..data.where import Rows
     from ..studies.compare.compare import compare as run
     from ..studies.compare.methods import Options, methods_of
     from ..training.configure import refuse_idle
@@ -146,7 +166,8 @@ def compare(
         device=device,
     )
     chosen: list[str | None] = [*data] if data else [None]
-    result = run([Dataset.resolve(name) for name in chosen], names, out, how)
+    rows = Rows(where or "", min_rating)
+    result = run([Dataset.resolve(name, rows=rows) for name in chosen], names, out, how)
     print_comparison(result)
     print(f"written: {out}/compare.json, compare.md, compare.png")
     return result

@@ -17,6 +17,7 @@ from .interactions import Interactions
 from .items import read_items
 from .readers import INTERACTION_READERS, suffix_of
 from .readers.split_files import split_files
+from .where import ALL_ROWS, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +27,22 @@ class Dataset:
 
     Attributes:
         path: the folder (or an interactions file, or a folder, tar or zip of images alone).
+        rows: which rows of the interactions are read.
         simulated: whether its shoppers are simulated, which every table and page then says.
     """
 
     path: Path
+    rows: Rows = ALL_ROWS
 
     @classmethod
-    def resolve(cls, source: "Dataset | Path | str | None", recorded: str | None = None) -> "Dataset":
+    def resolve(
+        cls, source: "Dataset | Path | str | None", recorded: str | None = None, rows: Rows = ALL_ROWS
+    ) -> "Dataset":
         """The data set that a command means: its `--data`, else $VBPR_DATA, else the one `recorded` in a file, else
         the embedded sample. One that is resolved already is itself.
+
+        Args:
+            rows: which rows of its interactions are read.
 
         Raises:
             VbprError: no such folder.
@@ -45,14 +53,14 @@ class Dataset:
             raise VbprError("--data is empty; give a folder with interactions.csv and images/, or `sample`")
         name = str(source or os.environ.get("VBPR_DATA") or recorded or "sample")
         if name == "sample":
-            return cls(sample.PATH)
+            return cls(sample.PATH, rows)
         path = Path(name)
         if not path.exists():
             raise VbprError(
                 f"data set {name}{'' if source else ' ($VBPR_DATA)' if os.environ.get('VBPR_DATA') else ''} does not "
                 "exist; give --data a folder with interactions.csv and images/, or `sample`"
             )
-        return cls(path)
+        return cls(path, rows)
 
     @classmethod
     def behind(cls, recorded: str, source: str | None = None) -> "Dataset":
@@ -91,7 +99,7 @@ class Dataset:
             VbprError: there are none, or two files of them, or they are malformed.
         """
         if self.path.is_file() or suffix_of(self.path) in INTERACTION_READERS:
-            return Interactions.read(self.path)
+            return Interactions.read(self.path, self.rows)
         parts = [file for file, _ in split_files(self.path, INTERACTION_READERS)]
         interactions_file = only(
             self.path,
@@ -105,7 +113,7 @@ class Dataset:
             + parts[:1],
         )
         if interactions_file in parts:
-            return Interactions.read(self.path)
+            return Interactions.read(self.path, self.rows)
         if interactions_file is None:
             tables = sorted(p.name for p in self.path.glob("*") if p.suffix in (*INTERACTION_READERS, ".gz", ".xlsx"))
             like = [name for name in tables if not name.startswith("items.")]
@@ -113,7 +121,7 @@ class Dataset:
                 f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
                 "the columns user_id and item_id" + (f", and there is {some(like)}: rename it" if like else "")
             )
-        return Interactions.read(interactions_file)
+        return Interactions.read(interactions_file, self.rows)
 
     def images(self) -> ImageSource:
         """Open its images; see `open_images`."""

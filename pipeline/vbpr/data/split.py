@@ -4,7 +4,7 @@ split = Split.make(Interactions.read("data/interactions.csv"), SplitConfig(seed=
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +14,7 @@ from ..base.errors import VbprError
 from ..base.progress import console
 from .interactions import Interactions
 from .parts import MATRICES, Parts, csr
+from .readers.columns import column_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Split(Parts):
         user_ids, item_ids, train, validation, test: see `Parts`.
         rule: how it was made, in words.
         dropped_users: users left out because they have too few interactions.
+        columns: what the file calls its user_id, item_id, timestamp and split, where it calls them otherwise.
 
     Raises:
         VbprError: see `Parts`.
@@ -60,6 +62,7 @@ class Split(Parts):
 
     rule: str = ""
     dropped_users: int = 0
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{name} {getattr(self, name).nnz:,}" for name in MATRICES)
@@ -87,7 +90,8 @@ class Split(Parts):
         Raises:
             VbprError: interactions without what the rule needs, or a part that would be empty.
         """
-        how, total, prefix = config.rule, len(interactions.user_ids), ""
+        how, total = config.rule, len(interactions.user_ids)
+        prefix = f"{interactions.rows}; " if interactions.rows else ""
         if how == "auto":
             how = "random" if interactions.splits is None and "split" not in interactions.unread else "file"
         if how not in SPLIT_RULES:
@@ -98,7 +102,7 @@ class Split(Parts):
             raise VbprError(f"--split-seed does nothing for --split {how}, which draws nothing; leave it out")
         if config.k_core:
             before = interactions.item_ids
-            interactions, prefix = interactions.k_core(config.k_core), f"{config.k_core}-core; "
+            interactions, prefix = interactions.k_core(config.k_core), f"{prefix}{config.k_core}-core; "
             if catalogue is not None:  # what was left out is not ranked: people have taken it
                 catalogue = np.setdiff1d(catalogue, np.setdiff1d(before, interactions.item_ids))
         if how in ("random", "time"):
@@ -125,7 +129,9 @@ class Split(Parts):
                 f"the split ({rule}) leaves {train.nnz:,} interactions to train on and {test.nnz:,} to "
                 "test; both are needed; choose another --split, or none to train on all without a test"
             )
-        return cls(interactions.user_ids, item_ids, train, validation, test, rule, total - len(interactions.user_ids))
+        dropped = total - len(interactions.user_ids)
+        columns = {role: name for role, name in interactions.named.items() if column_key(name) != column_key(role)}
+        return cls(interactions.user_ids, item_ids, train, validation, test, rule, dropped, columns)
 
 
 def leave_one_out(interactions: Interactions, rank: Array) -> Array:

@@ -6,17 +6,20 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..base.arrays import Array, Strings, composed
 from ..base.errors import VbprError, first_line
+from .interning import Interner, strings
 
 SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
 
 class Coded(NamedTuple):
-    """A column of ids as a reader has it: distinct names, and (n,) positions among them."""
+    """A column of ids as a reader has it: names, and (n,) positions among them."""
 
-    names: Strings
+    names: pa.StringArray
     places: Array
 
 
@@ -27,6 +30,7 @@ class Columns(NamedTuple):
         users, items, times, splits: the arguments of `Interactions.of`.
         unread: why the `timestamp` or the `split` of the file cannot be read.
         notes: what the user is to know of how it was read.
+        named: what the file calls its user_id, item_id, timestamp and split.
     """
 
     users: Any
@@ -35,6 +39,7 @@ class Columns(NamedTuple):
     splits: Any = None
     unread: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    named: Mapping[str, str] = MappingProxyType({})
 
 
 def joined(parts: Sequence[Columns]) -> Columns:
@@ -43,9 +48,11 @@ def joined(parts: Sequence[Columns]) -> Columns:
         return parts[0]
 
     def coded(columns: Sequence[Coded]) -> Coded:
-        starts = np.cumsum([0, *(len(column.names) for column in columns)])
-        places = [column.places + start for column, start in zip(columns, starts, strict=False)]
-        return Coded(np.concatenate([column.names for column in columns]), np.concatenate(places))
+        interner = Interner()
+        for column in columns:
+            interner.add(pa.chunked_array([pa.DictionaryArray.from_arrays(pa.array(column.places), column.names)]))
+        places, names = interner.result()
+        return Coded(names, places)
 
     def values(columns: Sequence[Any]) -> Any:
         return None if any(column is None for column in columns) else np.concatenate(columns)
@@ -64,6 +71,7 @@ def joined(parts: Sequence[Columns]) -> Columns:
         values([part.splits for part in parts]),
         unread,
         tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        parts[0].named,
     )
 
 
@@ -74,15 +82,21 @@ def distinct(what: str, values: Any) -> tuple[Strings, Array]:
         VbprError: see `given_ids`; or one is no text that UTF-8 can hold.
     """
     if not isinstance(values, Coded):
-        values = Coded(*np.unique(given_ids(what, values), return_inverse=True))
-    names, text = values.names, "".join(values.names.tolist())
-    if found := re.search("[\ud800-\udfff]", text):
-        raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
-    if not text.isascii():
-        names = np.array([composed(name) for name in names.tolist()], np.str_)
-    used = np.bincount(values.places, minlength=len(names)) > 0  # a column may have categories that no row is of
-    names, place = np.unique(names[used], return_inverse=True)
-    return names, place[(np.cumsum(used) - 1)[values.places]]
+        given, places = np.unique(given_ids(what, values), return_inverse=True)
+        if found := re.search("[\ud800-\udfff]", "".join(given.tolist())):
+            raise VbprError(f"{what} ids hold {found[0]!r}, which is no letter; decode them from UTF-8")
+        values = Coded(pa.array(given.tolist(), pa.string()), places)
+    used = np.bincount(values.places, minlength=len(values.names)) > 0  # a column may have categories that no row is of
+    names = values.names if used.all() else values.names.filter(pa.array(used))
+    if not pc.all(pc.string_is_ascii(names)).as_py():
+        names = pa.array([composed(name) for name in names.to_pylist()], pa.string())
+    same = names.dictionary_encode()  # some may differ in blanks or in how they are composed
+    order = np.asarray(pc.sort_indices(same.dictionary))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    place = np.zeros(len(values.names), np.int32)
+    place[used] = rank[np.asarray(same.indices)]
+    return strings(same.dictionary.take(pa.array(order))), place[values.places]
 
 
 def given_ids(what: str, values: Any) -> Strings:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,18 +100,18 @@ SPLIT = "it must be train, validation or test"
 OPTIONAL = ("timestamp", "split")  # where they cannot be read, that matters to a split that needs them alone
 
 
-def from_table(path: Path, table: pa.Table, matched: dict[str, list[str]], where: Callable[[int], str]) -> Columns:
-    """Convert the columns. Of several times the first that can be read is taken; where an optional column cannot be
-    read, `Columns.unread` says why.
+def from_table(
+    path: Path, table: Mapping[str, pa.ChunkedArray], matched: dict[str, list[str]], where: Callable[[int], str]
+) -> Columns:
+    """Convert the columns of a table, by name. Of several times the first that can be read is taken; where an optional
+    column cannot be read, `Columns.unread` says why.
 
     Args:
         matched: see `match_columns`. where: says where in the file a row is.
 
     Raises:
-        VbprError: no rows, or one without a user or an item, or with the header again.
+        VbprError: a row without a user or an item, or with the header again.
     """
-    if not table.num_rows:
-        raise VbprError(f"{path} {NO_ROWS}")
     taken: dict[str, tuple[str, Any]] = {}
     notes, unread = [], {}
     for role, names in matched.items():
@@ -138,7 +138,8 @@ def from_table(path: Path, table: pa.Table, matched: dict[str, list[str]], where
             unread[role] = faults[0]
     refuse_second_header(taken["user_id"], taken["item_id"], where)
     times, splits = (taken[role][1] if role in taken else None for role in OPTIONAL)
-    return Columns(taken["user_id"][1], taken["item_id"][1], times, splits, unread, tuple(notes))
+    named = {role: name for role, (name, _) in taken.items()}
+    return Columns(taken["user_id"][1], taken["item_id"][1], times, splits, unread, tuple(notes), named)
 
 
 def convert(path: Path, column: pa.ChunkedArray, role: str, name: str, where: Callable[[int], str]) -> tuple[Any, str]:
@@ -168,9 +169,10 @@ def refuse_second_header(users: tuple[str, Coded], items: tuple[str, Coded], whe
     """
     rows = np.ones(len(users[1].places), bool)
     for name, column in (users, items):
-        if not (column.names == name).any():
+        again = np.asarray(pc.equal(column.names, name))
+        if not again.any():
             return
-        rows &= (column.names == name)[column.places]
+        rows &= again[column.places]
     if rows.any():
         raise VbprError(f"{where(int(np.argmax(rows)))}: the header is there again; remove the line")
 
@@ -179,12 +181,12 @@ def ids(column: pa.ChunkedArray, name: str) -> tuple[Coded, Array, str]:
     """A column of ids, and which are none: NumPy takes a NUL at the end for padding, and a stray quote takes the rows
     up to the next one for an id."""
     codes = categories(column if pa.types.is_dictionary(column.type) else id_text(column))
-    names = pc.fill_null(id_text(pa.chunked_array([codes.dictionary])), "")
+    names = pc.fill_null(id_text(pa.chunked_array([codes.dictionary])), "").combine_chunks()
     bad = pc.or_(pc.equal(names, ""), pc.match_substring_regex(names, "[\0\r\n]"))
     bad = pc.or_(bad, pc.greater(pc.utf8_length(names), LONGEST_ID))  # columns of ids are as wide as the longest
     bad_names = np.append(np.asarray(bad, bool), True)  # the last is that of what is missing
     places = np.asarray(pc.fill_null(codes.indices, len(names)))
-    return Coded(np.asarray(names.to_pylist(), np.str_), places), bad_names[places], ""
+    return Coded(names, places), bad_names[places], ""
 
 
 def times(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:
@@ -194,15 +196,18 @@ def times(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:
 
 def parts_of_split(column: pa.ChunkedArray, name: str) -> tuple[Array, Array, str]:
     """A column as the codes of `SPLITS`, and which of its words are not among them."""
-    words, codes = split_words(column, name), split_codes(name)
-    values = np.select([words == word for word in codes], list(codes.values()), 0).astype(np.uint8)
-    return values, ~np.isin(words, list(codes)), ""
+    words, places = split_words(column, name)
+    codes = np.array([split_codes(name).get(word, NO_PART) for word in words], np.uint8)[places]
+    return np.where(codes == NO_PART, 0, codes).astype(np.uint8), codes == NO_PART, ""
+
+
+NO_PART = 255
 
 
 def may_be_split(column: pa.ChunkedArray, name: str) -> bool:
     """Whether any value of a column is a part of a split; a column of another kind has the name by chance."""
     try:
-        return bool(np.isin(np.unique(split_words(column, name)), list(split_codes(name))).any())
+        return not split_codes(name).keys().isdisjoint(split_words(column, name)[0])
     except UNFIT:
         return True
 
@@ -211,11 +216,13 @@ def split_codes(name: str) -> dict[str, int]:
     return SPLITS | ({"0": 0, "1": 1, "2": 2} if column_key(name) == CODED_SPLIT else {})
 
 
-def split_words(column: pa.ChunkedArray, name: str) -> Array:
-    words = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(text(column), "")))
+def split_words(column: pa.ChunkedArray, name: str) -> tuple[list[str], Array]:
+    """The distinct words of a column, and (n,) positions among them; the last is that of what is missing."""
+    codes = categories(column if pa.types.is_dictionary(column.type) else text(column))
+    words = pc.utf8_lower(pc.utf8_trim_whitespace(text(pa.chunked_array([codes.dictionary]))))
     if column_key(name) == CODED_SPLIT:
         words = pc.replace_substring_regex(words, r"\.0+$", "")
-    return np.asarray(words.to_pylist(), np.str_)
+    return [word or "" for word in words.to_pylist()] + [""], np.asarray(pc.fill_null(codes.indices, len(words)))
 
 
 CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray, str], tuple[Any, Array, str]], str]] = {
@@ -228,11 +235,13 @@ CONVERSIONS: dict[str, tuple[Callable[[pa.ChunkedArray, str], tuple[Any, Array, 
 __all__ = [
     "ITEM_COLUMNS",
     "NO_ROWS",
+    "OPTIONAL",
     "ROLES",
     "all_of",
     "column_key",
     "column_of",
     "columns_of",
+    "convert",
     "from_table",
     "match_columns",
     "refuse_twins",

@@ -16,13 +16,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ...base.errors import VbprError, counted, first_line
-from ..tables import UNREADABLE, load, open_bytes, with_columns
-from ..values import Columns
-from .columns import NO_ROWS, all_of, from_table, match_columns
+from ..tables import UNREADABLE, load, open_bytes
+from .columns import NO_ROWS
 
 LINE = 2**20  # characters; a longer line is a bomb or no table, and Arrow reads none much longer
 csv.field_size_limit(LINE)
-ID_TYPE = pa.dictionary(pa.int32(), pa.string())  # as few bytes as there are distinct ids
 
 
 class Dialect(NamedTuple):
@@ -48,39 +46,6 @@ class TextTable(NamedTuple):
     table: pa.Table
     dialect: Dialect
     notes: tuple[str, ...]
-
-
-def read_delimited(path: Path, constants: Mapping[str, str], delimiter: str) -> Columns:
-    """The interactions of a file.
-
-    Args:
-        constants: columns of one value that the file itself lacks.
-    """
-    try:
-        dialect = dialect_of(path, delimiter)
-    except UNREADABLE as error:
-        raise VbprError(f"{path} cannot be read ({error}); fetch it again, or mend its disk") from error
-    if not dialect.names:
-        raise VbprError(f"{path} is empty; it needs a header with user_id{delimiter}item_id and a line an interaction")
-    return read_events(path, dialect, constants)
-
-
-def read_events(path: Path, dialect: Dialect, constants: Mapping[str, str]) -> Columns:
-    """The interactions of a file that is written like this."""
-    matched = match_columns(path, [*dialect.names, *(name for name in constants if name not in dialect.names)])
-    try:
-        ids = {*matched["user_id"], *matched["item_id"]}
-        wanted = {name: ID_TYPE if name in ids else pa.string() for name in all_of(matched) if name in dialect.names}
-        table, dialect, notes = read_text(path, dialect, wanted)
-    except (pa.ArrowInvalid, *UNREADABLE) as error:
-        raise VbprError(why_unreadable(path, dialect, error)) from error
-
-    def where(row: int) -> str:
-        found = next(itertools.islice(rows_of(path, dialect), row + dialect.header, None))
-        return f"{path}, line {found.line}"
-
-    columns = from_table(path, with_columns(table, constants), matched, where)
-    return columns._replace(notes=notes + columns.notes)
 
 
 def dialect_of(path: Path, delimiter: str, errors: str = "replace") -> Dialect:
@@ -258,12 +223,14 @@ def why_unreadable(path: Path, dialect: Dialect, error: Exception) -> str:
 
 __all__ = [
     "LINE",
+    "OPEN_QUOTE",
     "Dialect",
     "Row",
     "TextTable",
     "dialect_of",
-    "read_delimited",
-    "read_events",
+    "header_fields",
+    "lines_in",
+    "parse",
     "read_text",
     "rows_of",
     "why_unreadable",

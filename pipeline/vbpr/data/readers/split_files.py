@@ -9,12 +9,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from ...base.errors import VbprError
 from ..tables import UNREADABLE, open_bytes
 from ..values import SPLITS, Coded, Columns
+from ..where import Rows
 from .columns import ROLES, column_key
-from .delimited import dialect_of, read_events
+from .delimited import dialect_of
+from .text import read_events
 
 PART = re.compile(r"(.*?[._-])?(train|training|validation|valid|val|dev|test|testing)(?:[._-]\d.*)?", re.I)
 CODES = SPLITS | {"training": 0, "dev": 1, "testing": 2}
@@ -41,20 +44,24 @@ def split_files(folder: Path, suffixes: Collection[str]) -> list[tuple[Path, int
     return found[0] if found else []
 
 
-def read_part(path: Path, code: int, reader: Callable[[Path, Mapping[str, str]], Columns] | None) -> Columns:
+def read_part(
+    path: Path, code: int, reader: Callable[[Path, Mapping[str, str], Rows], Columns] | None, rows: Rows
+) -> Columns:
     """The interactions in one part of a split, with or without a header; what the file has of splits is left alone.
 
     Args:
         reader: of files with a header; none for lists.
     """
     if reader is None:
+        if rows:
+            raise VbprError(f"{path} has no columns to choose rows by; leave {rows.option} out")
         columns = read_lists(path)
     elif path.suffix == ".parquet" or has_header(path):
-        columns = reader(path, {})
+        columns = reader(path, {}, rows)
     else:
         dialect = dialect_of(path, delimiter_of(path))
         names = [*POSITIONS, *(f"column {n}" for n in range(5, 99))][: len(dialect.names)]
-        columns = read_events(path, dialect._replace(names=names, header=False), {})
+        columns = read_events(path, dialect._replace(names=names, header=False), {}, rows)
     unread = {role: why for role, why in columns.unread.items() if role != "split"}
     return columns._replace(splits=np.full(len(columns.users.places), code, np.uint8), unread=unread)
 
@@ -81,7 +88,8 @@ def read_lists(path: Path) -> Columns:
     pairs = [(row[0], item) for row in rows for item in (row[1:] if lists else row[1:2])]
     if not pairs:
         raise VbprError(f"{path} has no items; a line is a user and the user's items, with blanks between")
-    users, items = (Coded(*np.unique(column, return_inverse=True)) for column in np.array(pairs, np.str_).T)
+    codes = [pa.array(column, pa.string()).dictionary_encode() for column in zip(*pairs, strict=True)]
+    users, items = (Coded(column.dictionary, np.asarray(column.indices)) for column in codes)
     return Columns(users, items)
 
 

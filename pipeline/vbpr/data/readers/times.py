@@ -24,14 +24,16 @@ def seconds(column: pa.ChunkedArray) -> tuple[Array, str]:
     Raises:
         pa.ArrowException: its type has no times.
     """
-    column = decoded(column)
+    coded = pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type)
+    column = column if coded else decoded(column)
     if pa.types.is_temporal(column.type):
         micro = pc.CastOptions(target_type=pa.timestamp("us"), allow_time_truncate=True)
         return np.asarray(column.cast(options=micro).cast(pa.int64()).to_numpy() / 1e6, np.float64), ""
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not (coded or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64), ""
-    with contextlib.suppress(pa.ArrowInvalid):
-        return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64), ""
+    if not coded:
+        with contextlib.suppress(pa.ArrowInvalid):
+            return np.asarray(column.cast(pa.float64()).to_numpy(), np.float64), ""
     codes = categories(column)
     words = [word or "" for word in codes.dictionary.to_pylist()]
     times_of_days, note = days(words)

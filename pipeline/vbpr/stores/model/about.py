@@ -16,6 +16,7 @@ class About:
         data: the data set's name or folder; "" where that is not on record. data_title: what to call it. simulated:
             whether its users are made up.
         split: the rule; "" where that is not on record. dropped_users: how many users the rule left out.
+        columns: what the interactions call their user_id, item_id, timestamp and split, where they call them otherwise.
         scores_unseen: whether an item that nobody has taken gets a score of its own.
         features: of each feature file: path, digest, and what a photo must go through: backbone, weights,
             preprocessing, ...
@@ -34,6 +35,7 @@ class About:
     simulated: bool = False
     split: str = ""
     dropped_users: int = 0
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
     scores_unseen: bool = True
     features: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -56,6 +58,7 @@ class About:
 CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list of objects, what each object holds
     "data": str,
     "dropped_users": int,
+    "columns": dict,
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
