@@ -75,9 +75,11 @@ def print_model(file: Path) -> None:
     print(f"  interactions: {parts}")
     for key, value in factors.about.items():
         if key == "blend":
-            print("  blend: weights of warm and cold items, and validation AUC of each part alone")
+            print(
+                "  blend: weights of warm and cold items, validation AUC of each part alone, what the blend gains by it"
+            )
             for part in value:
-                print("    " + ", ".join(f"{name} {number}" for name, number in part.items()))
+                print("    " + ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in part.items()))
             continue
         print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
 
