@@ -82,6 +82,9 @@ def model_file(folder: Path, name: str) -> dict[str, object]:
     train(Dataset.resolve("sample"), features, config, path)
     factors = Factors.load(path)
     about = {key: value for key, value in factors.about.items() if key not in PASSING | {"features", "curve", "config"}}
+    if "blend" in about:  # its numbers are those of sums in float32, which are others elsewhere
+        about["blend"] = [list(part) for part in about["blend"]]
+        about["choice"] = {k: v for k, v in about["choice"].items() if isinstance(v, str)}
     config_told = {k: v for k, v in factors.about["config"].items() if k != "identity"}
     users = np.arange(0, len(factors.user_ids), 50)
     scores = factors.scores(users).astype(np.float64)

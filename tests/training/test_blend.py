@@ -1,11 +1,14 @@
 """The parts of `hybrid` against their definitions, and how they become two matrices and a bias."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
-from vbpr import Interactions, Split, SplitConfig, configure
+from vbpr import Interactions, Split, SplitConfig, configure, evaluate
+from vbpr.training.config import OPTIONS
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
 from vbpr.training.models import chooser, parts
@@ -13,7 +16,7 @@ from vbpr.training.models.axes import axes
 from vbpr.training.models.cease import PENALTY, POWER, SHARE, cease
 from vbpr.training.models.feature_als import LEVEL, RIDGE, feature_als
 from vbpr.training.models.filter import NEAREST, linear_filter, looks_graph
-from vbpr.training.models.hybrid import PRIOR, Hybrid
+from vbpr.training.models.hybrid import PRIOR, Hybrid, hold_out
 from vbpr.training.models.parts import Part, Scores, Weights, add_up
 
 EVERYBODY = slice(0, 40)
@@ -233,17 +236,38 @@ def test_a_part_that_knows_more_gets_the_weight(many):
     half = np.where(np.arange(items) < 30, 1.0, -1.0)[:, None].astype(np.float32)
     good = Part([(group, half + 0.3 * rng.standard_normal((items, 1), np.float32))])
     noise = Part([(rng.standard_normal((users, 4), np.float32), rng.standard_normal((items, 4), np.float32))])
-    weights, aucs = chooser.choose(many, Scores([noise, good], users, items), np.ones((2, 2)))
-    assert weights.warm[1] > 2 * weights.warm[0]
-    assert aucs[1][0] > 0.7 > 0.6 > aucs[0][0]
+    choice = chooser.choose(many, Scores([noise, good], users, items), np.ones((2, 2)))
+    assert choice.weights.warm[1] > 2 * choice.weights.warm[0]
+    assert choice.parts[1]["auc"] > 0.7 > 0.6 > choice.parts[0]["auc"]
+    assert choice.parts[1]["brings_auc"] > 0.1 > 0.01 > choice.parts[0]["brings_auc"]
 
 
 def test_test_items_are_not_read(many):
     """Others in their place: the same weights."""
     part = [linear_filter(many), Part([(np.ones((200, 1), np.float32), many.item_counts[:, None].astype(np.float32))])]
     other = Split(many.user_ids, many.item_ids, many.train, many.validation, many.train[::-1].tocsr(), many.rule)
-    chosen = [chooser.choose(s, Scores(part, *s.train.shape), np.ones((2, 2)))[0] for s in (many, other)]
+    chosen = [chooser.choose(s, Scores(part, *s.train.shape), np.ones((2, 2))).weights for s in (many, other)]
     np.testing.assert_array_equal(chosen[0].warm, chosen[1].warm)
+
+
+def test_the_objective_decides():
+    """Most people take what sells, some what hardly sold: whoever is asked for, is served better."""
+    assert chooser.OBJECTIVES.keys() == set(OPTIONS["objective"].choices)
+    rng = np.random.default_rng(1)
+    users, items = 200, 60
+    sells = np.where(np.arange(items) < 30, 40, 2)
+    taken, held = np.zeros((users, items), np.float32), np.zeros((users, items), np.float32)
+    for i, n in enumerate(sells):
+        taken[rng.choice(users, n, replace=False), i] = 1
+    for u in range(users):
+        some = np.arange(30) if u % 4 else np.arange(30, 60)
+        held[u, rng.choice(some[taken[u, some] == 0])] = 1
+    ids = [np.arange(n).astype(np.str_) for n in (users, items)]
+    of = Split(*ids, *map(sp.csr_matrix, (taken, held, np.zeros_like(held))))
+    everyone = np.ones((users, 1), np.float32)
+    two = [Part([(everyone, sign * np.log(sells)[:, None].astype(np.float32))]) for sign in (1, -1)]
+    by = {name: chooser.choose(of, Scores(two, users, items), np.ones((2, 2)), name).blend for name in ("all", "cold")}
+    assert by["all"]["auc"] > by["cold"]["auc"] + 0.1 and by["cold"]["auc_cold"] > by["all"]["auc_cold"] + 0.1
 
 
 SMALL = {"dim": 4, "factors": 2, "epochs": 2, "batch": 32, "device": "cpu"}
@@ -254,6 +278,10 @@ def test_with_too_few_validation_items_hybrid_has_constant_weights(split, featur
     told = factors.about["blend"]
     assert [each["part"] for each in told] == list(PRIOR)
     assert all("auc" not in each for each in told)
+    assert factors.about["choice"] == {
+        "objective": "balanced",
+        "by": f"nothing: {split.validation.nnz} validation items are under 100, the weights are constants",
+    }
     share = {each["part"]: each["warm"] for each in told}
     assert share["cease"] / share["visual"] == pytest.approx(PRIOR["cease"][0] / PRIOR["visual"][0], rel=0.01)
 
@@ -261,9 +289,36 @@ def test_with_too_few_validation_items_hybrid_has_constant_weights(split, featur
 def test_hybrid_says_what_it_chose(many):
     rng = np.random.default_rng(2)
     features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
-    factors = fit(many, features, configure("hybrid", **SMALL))
-    assert all({"part", "warm", "cold", "auc"} <= each.keys() for each in factors.about["blend"])
+    factors = fit(many, features, configure("hybrid", objective="ndcg@10", **SMALL))
+    keys = {"part", "warm", "cold", "auc", "brings_auc", "brings_ndcg@10"}
+    assert all(keys <= each.keys() for each in factors.about["blend"])
     assert {point["part"] for point in factors.about["curve"]} == {"visual", "latent"}
+    choice = factors.about["choice"]
+    assert choice["objective"] == "ndcg@10" and choice["by"] == "200 validation items"
+    exact = evaluate(factors, "validation", "cpu").summary()["all"]
+    assert choice["auc"] == pytest.approx(exact["auc"], abs=0.01)
+    assert choice["ndcg@10"] == pytest.approx(exact["ndcg@10"], abs=0.02)
+
+
+def test_without_validation_items_some_are_held_out_and_then_learnt_from(many):
+    """The factors are of every purchase, with the weights that were chosen on a part of them."""
+    everything = (many.train + many.validation + many.test).tocsr()
+    none = sp.csr_matrix(everything.shape, dtype=np.float32)
+    whole = dataclasses.replace(many, train=everything, validation=none, test=none)
+    apart = hold_out(whole, 0)
+    assert (apart.train + apart.validation != everything).nnz == 0
+    assert (
+        np.array_equal(apart.validation.getnnz(axis=1), np.ones(200)) and not apart.train.multiply(apart.validation).nnz
+    )
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    factors = fit(whole, features, configure("hybrid", **SMALL))
+    assert factors.about["choice"]["by"] == "200 items held out, then learnt from"
+    chosen = fit(apart, features, configure("hybrid", **SMALL))
+    weight = {each["part"]: (each["warm"], each["cold"]) for each in chosen.about["blend"]}
+    for each in factors.about["blend"]:
+        assert weight[each["part"]] == (each["warm"], each["cold"]) != (0, 0)
+    assert (factors.train != everything).nnz == 0
 
 
 def test_hybrid_without_one_side_is_the_other(split, features):

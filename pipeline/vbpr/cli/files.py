@@ -82,9 +82,11 @@ def print_model(file: Path) -> dict[str, Any]:
     print(f"  interactions: {', '.join(f'{count:,} {name}' for name, count in held.items())}")
     for key, value in factors.about.items():
         if key == "blend":
-            print("  blend: weights of warm and cold items, and validation AUC of each part alone")
+            print(
+                "  blend: weights of warm and cold items, validation AUC of each part alone, what the blend gains by it"
+            )
             for part in value:
-                print("    " + ", ".join(f"{name} {number}" for name, number in part.items()))
+                print("    " + ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in part.items()))
             continue
         print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
     sizes = {"users": len(factors.user_ids), "items": len(factors.item_ids), "dim": factors.users.shape[1]}

@@ -88,7 +88,17 @@ def print_extraction(done: "Extraction", title: str) -> None:
 
 TRAINED_BY = (  # in the order of the help; the other fields of TrainConfig are for --config alone
     *("dim", "factors", "epochs", "batch", "shared_negatives", "negatives", "loss", "positives", "lr", "reg_users"),
-    *("reg_head", "patience", "memory_limit", "seed", "precision", "image_size", "images_per_step", "network"),
+    *(
+        "reg_head",
+        "patience",
+        "memory_limit",
+        "seed",
+        "precision",
+        "image_size",
+        "images_per_step",
+        "network",
+        "objective",
+    ),
 )
 NETWORK_WEIGHTS = optional(TRAINING["network_weights"], type=Path | None)  # in a configuration, text
 

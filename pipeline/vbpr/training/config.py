@@ -103,6 +103,13 @@ class TrainConfig:
     image_size: int = option(224, "dvbpr: pixels of a side; 224 as published", least=32, group="pictures")
     # above 0: one encoding an image, for all triplets among them; 0: two encodings a triplet
     images_per_step: int = option(0, "dvbpr: distinct images a step; 0: as published", group="pictures")
+    # all, cold, unseen: AUC of those items; balanced: of all of these, and never below the best part in any
+    objective: str = option(
+        "balanced",
+        "hybrid: what validation items choose its weights for: balanced, all, cold, unseen, ndcg@10 or recall@20",
+        choices=("balanced", "all", "cold", "unseen", "ndcg@10", "recall@20"),
+        group="choice",
+    )
 
     def __post_init__(self) -> None:
         import numpy as np  # here, for the command line reads the declarations before it knows what it will need
@@ -133,7 +140,7 @@ def fields_of(*groups: str) -> frozenset[str]:
 
     steps: of any training in steps. head: of a visual part. features: how they are prepared. history: what a user took.
     latent, bias: of a latent part. shared: negatives of a batch. blend: of parts trained apart. confidence: of `als`.
-    pictures: of a network that is trained.
+    pictures: of a network that is trained. choice: what validation items choose parts by.
     """
     fields = [{name for name, declared in OPTIONS.items() if declared.group == group} for group in groups]
     assert all(fields), groups

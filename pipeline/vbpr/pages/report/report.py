@@ -112,7 +112,8 @@ def render(factors: Factors, dataset: Dataset, gallery: Gallery, sections: dict[
     record = factors.record
     text = (importlib.resources.files("vbpr") / "templates" / "report.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    apart = ("title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added")
+    apart = {"title", "data_title", "simulated", "scores_unseen", "curve", "config", "features", "versions", "added"}
+    apart |= {"blend", "choice"}
     made = {key: value for key, value in factors.about.items() if key not in apart}
     options = {"model", *(MODELS[record.model].reads if record.model in MODELS else record.config)}
     return environment.from_string(text).render(
@@ -127,6 +128,8 @@ def render(factors: Factors, dataset: Dataset, gallery: Gallery, sections: dict[
         added=record.added,
         config={key: value for key, value in record.config.items() if key in options},
         versions=record.versions,
+        blend=factors.about.get("blend"),
+        choice=factors.about.get("choice"),
         thumbnails=gallery.thumbnails(),
         **sections,
     )

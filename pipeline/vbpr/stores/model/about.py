@@ -63,6 +63,7 @@ CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list 
     "versions": dict,
     "added": {"folder": str, "items": int},
     "blend": {"part": str, "warm": int | float, "cold": int | float},
+    "choice": dict,
     "curve": {"epoch": int, "auc": int | float | None},
     "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
 }

@@ -26,8 +26,9 @@ TOP, REST, ROUNDS = 100, 200, 2
 WIDTH, TOTAL, STEPS = 0.1, 6.0, 60
 APART, BIASED, SUMMED, FEW = 0.003, 0.01, 0.02, 15.0  # of penalties
 UNDER = ((0.003, 0.003), (0.01, 0.01), (0.01, 0.01))  # of the hinges of all, cold and unseen: margin, width
+GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 RARE = 30  # cold validation items whose figures count half
-OBJECTIVES = {  # weights of AUC, of early ranks, of cold items
+OBJECTIVES = {  # of the option: weights of AUC, of early ranks, of cold items
     "balanced": (1.0, 10.0, 0.05),
     "all": (1.0, 0.0, 0.0),
     "cold": (0.3, 0.0, 1.0),
@@ -59,16 +60,33 @@ class Sample:
     def best(self) -> list[float]:
         return self.of_parts.amax(0).tolist()
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many items there are of each group."""
+        return torch.count_nonzero(self.groups, 1).tolist()
 
-def choose(
-    split: Split, scores: Scores, prior: Array, objective: str = "balanced", seed: int = 0
-) -> tuple[Weights, list[list[float]] | None]:
-    """Weights (of `prior`, (P, 2), warm and cold, where validation items are too few), and each part's validation AUC:
-    all, cold, unseen; None where there was nothing to choose by."""
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The chosen weights, and what validation items say of the blend and of each part: see `told`."""
+
+    weights: Weights
+    blend: dict[str, float] = dataclasses.field(default_factory=dict)
+    parts: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+    def of(self, places: list[int]) -> "Choice":
+        """The same of some of the parts."""
+        w = self.weights
+        some = dataclasses.replace(w, warm=w.warm[places], cold=w.cold[places])
+        return Choice(some, self.blend, [self.parts[p] for p in places] if self.parts else [])
+
+
+def choose(split: Split, scores: Scores, prior: Array, objective: str = "balanced", seed: int = 0) -> Choice:
+    """Weights for the parts by the validation items; of `prior`, (P, 2), warm and cold, where they are too few."""
     start = prior.ravel() * TOTAL / prior.sum()
     values = np.append(start, [0.0, 0.0])
     if split.validation.nnz < FEWEST:
-        return weights_of(values, split.item_counts), None
+        return Choice(weights_of(values, split.item_counts))
     rng = np.random.default_rng(seed)
     with Progress("choose weights", ROUNDS, "rounds") as bar:
         for _ in range(ROUNDS):
@@ -77,7 +95,29 @@ def choose(
             bounds = [(0, None)] * len(start) + [(None, None)] * 2
             values = minimize(loss, values, arguments, "L-BFGS-B", True, bounds=bounds, options={"maxiter": STEPS}).x
             bar.advance(1)
-    return weights_of(values, split.item_counts), sample.of_parts.tolist()
+    return Choice(weights_of(values, split.item_counts), *told(sample, values))
+
+
+def told(sample: Sample, values: Array) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Figures of the blend; and of each part alone, with what the blend loses without it, the others as they are."""
+    blend = figures(sample, values)
+    parts = []
+    for p, alone in enumerate(sample.of_parts.tolist()):
+        without = values.copy()
+        without[2 * p : 2 * p + 2] = 0
+        less = figures(sample, without) if values[2 * p : 2 * p + 2].any() else blend
+        own = {key: auc for key, auc, n in zip(GROUPS, alone, sample.sizes, strict=True) if n}
+        parts.append(own | {f"brings_{key}": blend[key] - less[key] for key in ("auc", "ndcg@10")})
+    return blend, parts
+
+
+def figures(sample: Sample, values: Array) -> dict[str, float]:
+    """AUC of all, cold and unseen items, where there are some, and NDCG@10."""
+    gap = sample.difference @ torch.from_numpy(values.astype(np.float32))
+    above = (((gap > 0).float() + 0.5 * (gap == 0)) * sample.stands_for).sum(1)
+    aucs = (sample.groups @ (1 - above / sample.candidates)).tolist()
+    early = torch.where(above < 10, 1 / torch.log2(2 + above), 0).mean()
+    return {key: auc for key, auc, n in zip(GROUPS, aucs, sample.sizes, strict=True) if n} | {"ndcg@10": float(early)}
 
 
 def shares(counts: Array) -> tuple[Array, Array]:
@@ -194,4 +234,4 @@ def loss(values: Array, sample: Sample, start: Array, objective: tuple[float, fl
     return float(penalty - gain), gradient
 
 
-__all__ = ["OBJECTIVES", "choose"]
+__all__ = ["FEWEST", "OBJECTIVES", "Choice", "choose"]

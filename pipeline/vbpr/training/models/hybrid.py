@@ -2,18 +2,22 @@
 
 Closed forms that are exact of items that sell (EASE, and CEASE, which knows features), feature-aware ALS of two
 penalties, BPR against any items and against popular ones, a linear filter; and for items that hardly sell or never
-did, the visual ranker and a graph of looks. With too few validation items the weights are PRIOR.
+did, the visual ranker and a graph of looks. With too few validation items the weights are PRIOR. Without any, as of a
+model for use, an item of each user is held out, the weights are chosen by these, and the parts fitted again with them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from ...base.arrays import Array
+from ...base.progress import console
 from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
@@ -23,7 +27,7 @@ from .axes import axes
 from .blend import fit_part, unless_diverged
 from .bprmf import DEFAULTS as BPRMF
 from .cease import cease
-from .chooser import choose
+from .chooser import FEWEST, Choice, choose
 from .entry import Model, Space
 from .feature_als import feature_als_part
 from .filter import GRAPH_ITEMS, linear_filter, looks_graph
@@ -43,6 +47,7 @@ PRIOR = {  # of warm and cold items
     "filter": (0.1, 0.1),
 }
 ALPHA, LEVELS = 40.0, (0.7, 0.35)  # of `feature_als`
+HELD_OUT = 5000  # items that are held out to choose by where there are no validation items, at most
 
 
 class Hybrid:
@@ -59,48 +64,74 @@ class Hybrid:
             Diverged: the visual part did; the model is made of its best epoch and of the others.
         """
         failures: list[str] = []
-        parts = self.parts(split, features, failures)
+        apart = split if split.validation.nnz else hold_out(split, self.config.seed)
+        again = apart is not split and apart.validation.nnz >= FEWEST
+        if again:
+            console.print(f"hybrid: {apart.validation.nnz:,} items held out to choose by, then learnt from as well")
+        parts = self.parts(apart if again else split, features, failures, "choice-" if again else "")
         scores = Scores(list(parts.values()), *split.train.shape)
         prior = np.array([PRIOR[name] for name in parts])
-        weights, aucs = choose(split, scores, prior, seed=self.config.seed)
-        factors = add_up(split, scores, weights, features, self.config.seed)
-        factors.about["blend"] = [
-            {"part": name, "warm": round(float(warm), 3), "cold": round(float(cold), 3)}
-            | ({} if aucs is None else {key: round(auc, 4) for key, auc in zip(GROUPS, aucs[p], strict=True)})
-            for p, (name, warm, cold) in enumerate(zip(parts, weights.warm, weights.cold, strict=True))
-        ]
+        choice = choose(apart, scores, prior, self.config.objective, self.config.seed)
+        if again:
+            names, used = list(parts), np.flatnonzero(choice.weights.warm + choice.weights.cold).tolist()
+            failures.clear()
+            parts = self.parts(split, features, failures, only={names[p] for p in used})
+            choice = choice.of([names.index(name) for name in parts])
+            scores = Scores(list(parts.values()), *split.train.shape)
+        factors = add_up(split, scores, choice.weights, features, self.config.seed)
+        factors.about.update(told(list(parts), choice, self.config.objective, apart, again))
         return unless_diverged(factors, failures)
 
-    def parts(self, split: Split, features: ItemFeatures | None, failures: list[str]) -> dict[str, Part]:
-        """What is blended, by the names of PRIOR. `failures`: see `fit_part`.
+    def parts(
+        self,
+        split: Split,
+        features: ItemFeatures | None,
+        failures: list[str],
+        stage: str = "",
+        only: Set[str] = PRIOR.keys(),
+    ) -> dict[str, Part]:
+        """What is blended, by the names of PRIOR.
 
         What BPR trains, and can be stopped, runs here; all else meanwhile, side by side.
+
+        Args:
+            failures: see `fit_part`. stage: of the checkpoints' names. only: names of parts that are wanted.
         """
         c = self.config
         looks = axes(features if c.dim else None, len(split.item_ids))
         parts, others = {}, {}
         with ThreadPoolExecutor(thread_name_prefix="part") as pool:
+
+            def begin(makers: Iterator[tuple[str, Callable[[], Part]]]) -> None:
+                others.update({name: pool.submit(make) for name, make in makers if name in only})
+
             try:
                 if c.factors:
-                    others = {name: pool.submit(make) for name, make in self.of_purchases(split, *looks)}
-                if c.dim or not c.factors:  # with neither, the visual part says what is wrong
+                    begin(self.of_purchases(split, *looks))
+                if (c.dim and only & LOOKING) or not c.factors:  # with neither, it says what is wrong
                     visual = c.changed(factors=0, item_bias=False, unit=True)
-                    parts["visual"] = self.trained("visual", visual, split, features, failures)
-                    others |= {name: pool.submit(make) for name, make in self.of_looks(split, parts["visual"])}
-                if c.factors:
+                    parts["visual"] = self.trained("visual", stage, visual, split, features, failures)
+                    begin(self.of_looks(split, parts["visual"]))
+                if c.factors and "latent" in only:
                     latent = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31)
-                    parts["latent"] = self.trained("latent", latent, split, None, failures)
+                    parts["latent"] = self.trained("latent", stage, latent, split, None, failures)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
             parts |= {name: other.result() for name, other in others.items()}
-        return {name: parts[name] for name in PRIOR if name in parts}
+        return {name: parts[name] for name in PRIOR if name in parts and name in only}
 
     def trained(
-        self, name: str, config: TrainConfig, split: Split, features: ItemFeatures | None, failures: list[str]
+        self,
+        name: str,
+        stage: str,
+        config: TrainConfig,
+        split: Split,
+        features: ItemFeatures | None,
+        failures: list[str],
     ) -> Part:
         """A part that BPR trains, with a checkpoint and a learning curve that says whose it is."""
-        made = Part.of(fit_part(config, self.checkpoint, name, split, features, failures))
+        made = Part.of(fit_part(config, self.checkpoint, stage + name, split, features, failures))
         return dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
 
     def of_purchases(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
@@ -128,14 +159,46 @@ class Hybrid:
             yield "graph", lambda: looks_graph(split, looks, seed)
 
 
+LOOKING = {"visual", "cease", "graph"}  # what the visual part is trained for
 BPR_STEPS = 3e8  # at most: some minutes; of more than a million purchases, fewer than its 300 epochs
-GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 
+
+def hold_out(split: Split, seed: int) -> Split:
+    """The split with one train item at random of each user who has LEAST, of HELD_OUT users at most, for validation."""
+    rng, x = np.random.default_rng(seed), split.train.tocsr()
+    size = np.diff(x.indptr)
+    users = np.sort(rng.permutation(np.flatnonzero(size >= LEAST))[:HELD_OUT])
+    places = x.indptr[users] + (rng.random(len(users)) * size[users]).astype(np.int64)
+    out = np.zeros(x.nnz, bool)
+    out[places] = True
+    row, ones = np.repeat(np.arange(x.shape[0]), size), x.data
+    train, held = (sp.csr_matrix((ones[some], (row[some], x.indices[some])), x.shape) for some in (~out, out))
+    return dataclasses.replace(split, train=train, validation=held)
+
+
+def told(names: list[str], choice: Choice, objective: str, apart: Split, again: bool) -> dict[str, Any]:
+    """What is on record of the choice and of the parts; a line where there was too little to choose by."""
+    count, w = apart.validation.nnz, choice.weights
+    if choice.blend:
+        by = f"{count:,} {'items held out, then learnt from' if again else 'validation items'}"
+    else:
+        by = f"nothing: {count:,} validation items are under {FEWEST}, the weights are constants"
+        console.print(f"hybrid: {count:,} validation items are too few to choose by (under {FEWEST}): constant weights")
+    rounded = [{key: round(value, 4) for key, value in part.items()} for part in choice.parts or [{}] * len(names)]
+    parts = [
+        {"part": name, "warm": round(float(warm), 3), "cold": round(float(cold), 3)} | more
+        for name, warm, cold, more in zip(names, w.warm, w.cold, rounded, strict=True)
+    ]
+    blend = {key: round(value, 4) for key, value in choice.blend.items()}
+    return {"choice": {"objective": objective, "by": by} | blend, "blend": parts}
+
+
+LEAST = 3  # items of a user of whom one is held out
 SPACE: Space = {**VISUAL_SPACE, "factors": (16, 128, "log")}
 MODEL = Model(
     Hybrid,
     {"factors": 64, "popularity_share": 1.0},
-    fields_of("steps", "shared", "head", "features", "history", "latent") - {"unit"},
+    fields_of("steps", "shared", "head", "features", "history", "latent", "choice") - {"unit"},
     SPACE,
     visual=True,
 )
