@@ -414,4 +414,4 @@ KINDS: dict[str, Callable[[str, pa.ChunkedArray, Callable[[int], str]], pa.Chunk
 
 ALL_ROWS = Rows()
 
-__all__ = ["ALL_ROWS", "QUANTITY_COLUMNS", "RATING_COLUMNS", "BoundRows", "Parser", "Rows"]
+__all__ = ["ALL_ROWS", "QUANTITY_COLUMNS", "RATING_COLUMNS", "BoundRows", "Parser", "Rows", "is_text"]

@@ -223,4 +223,4 @@ def dictionary(interner: Interner) -> pa.ChunkedArray:
     return pa.chunked_array([pa.DictionaryArray.from_arrays(indices, names)])
 
 
-__all__ = ["NONE_LEFT", "Unclear", "gather", "wanted_of"]
+__all__ = ["NONE_LEFT", "Unclear", "Wanted", "gather", "wanted_of"]
