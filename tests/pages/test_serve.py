@@ -57,6 +57,16 @@ def test_answers_are_the_model_s(client):
     )
 
 
+def test_why_a_user_gets_an_item_is_told(client):
+    told = client.get("/users/user%2F03/explanation?item=item-00&k=2").json()
+    summands = [each["share"] for each in told["because"]] + [told[key] for key in ("constant", "bias", "rest")]
+    factors = Factors.load(made() / "small.model.h5")
+    wanted = factors.scores(factors.user_indices(["user/03"]))[0, factors.item_index("item-00")]
+    assert sum(summands) + told["others"]["share"] == pytest.approx(float(wanted), rel=1e-4)
+    assert told["because"][0]["category"] == "red" and told["item"]["title"] == "red thing <0>"
+    assert client.get("/users/user%2F03/explanation?item=item-99").status_code == 404
+
+
 def test_history_search_photo_and_description(client):
     user = client.get("/users/user%2F03").json()
     assert len(user["history"]) == 6 and not user["simulated"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..base.errors import VbprError
-from .answers import add_items, index, recommend, similar
+from .answers import add_items, explain, index, recommend, similar
 from .faults import App
 from .files import convert, info
 from .pages import demo, report, serve
@@ -48,6 +48,7 @@ for command in (
     tune,
     evaluate,
     recommend,
+    explain,
     index,
     similar,
     add_items,

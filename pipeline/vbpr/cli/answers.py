@@ -1,4 +1,4 @@
-"""`vbpr recommend`, `similar`, `index` and `add-items`."""
+"""`vbpr recommend`, `explain`, `similar`, `index` and `add-items`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,6 +77,34 @@ def recommend(
         **filters,
     )
     return show(answer, grid, image)
+
+
+@tells_json
+def explain(
+    model: Annotated[Path, typer.Argument(help="Model file")],
+    user: Annotated[str, typer.Option(help="User id")],
+    item: Annotated[str, typer.Option(help="Item id")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many of the user's items")] = 5,
+    data: Data = None,
+    json_out: Json = None,
+    grid: Grid = None,
+) -> Any:
+    """Why a user gets an item: what each thing that the user took adds to its score, and how popular it is."""
+    from ..answers.explain import explain as run
+    from ..pages.grid import Row, check_grid, save_grid
+    from ..pages.photos import Photos
+    from ..pages.terminal import print_explanation
+
+    check_grid(grid)
+    found, factors, dataset = run(model, user, item, data)
+    photos, told = Photos(dataset, factors.record.added), found.to_json(k)
+    ids = [each["item_id"] for each in told["because"]]
+    print_explanation(told, photos.titles([item])[0], photos.titles(ids))
+    if grid:
+        why = f"because {user} took"
+        save_grid(grid, [Row(f"for {user}", [found.item]), Row(why, ids)], photos)
+        print(f"pictures: {grid}")
+    return told
 
 
 def index(
@@ -197,4 +225,4 @@ def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
         raise VbprError("--weights are for the backbone that encodes --image; leave them out")
 
 
-__all__ = ["add_items", "index", "recommend", "similar"]
+__all__ = ["add_items", "explain", "index", "recommend", "similar"]

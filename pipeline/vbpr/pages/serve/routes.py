@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import APIRouter, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from ...answers.explain import explanation
 from ...answers.nearest import UNKNOWN, Nearest
 from ...base.errors import VbprError
 from ...data.images.source import BadImage
@@ -29,6 +30,7 @@ from .schemas import (
     Limit,
     Search,
     User,
+    Why,
 )
 
 MAX_PHOTOS = 8
@@ -147,6 +149,16 @@ async def recommendations(
         factors.users[user], k, exclude=excluded, allowed=allowed, diversity=diversity, groups=answers.groups
     )
     return Answer(**answers.scored(*best))
+
+
+@router.get("/users/{user_id:path}/explanation")
+async def explain(request: Request, user_id: Id, item: Annotated[str, Query(max_length=MAX_ID)], k: K = 5) -> Why:
+    """Why a user gets an item: what each thing that the user took adds to its score."""
+    answers = current(request)
+    at = item_of(answers, item)
+    told = explanation(answers.factors, user_of(answers, user_id), at).to_json(k)
+    because = [answers.item(answers.item_at[each["item_id"]]) | each for each in told["because"]]
+    return Why(**told | {"item": answers.item(at), "because": because})
 
 
 @router.get("/users/{user_id:path}")

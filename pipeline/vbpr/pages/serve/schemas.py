@@ -44,6 +44,57 @@ class User(BaseModel):
     history: list[Item]
 
 
+class Because(Item):
+    """A thing that a user took, and what it adds to a score."""
+
+    share: float
+
+
+class Others(BaseModel):
+    """The user's other items together."""
+
+    items: int
+    share: float
+
+
+class PartShare(BaseModel):
+    """A part of a blend: what it adds, where the file keeps its columns, else its weights."""
+
+    part: str
+    share: float | None = None
+    warm: float | None = Field(None, description="weight for items that sell")
+    cold: float | None = Field(None, description="weight for items that hardly do")
+
+
+class Popular(BaseModel):
+    """How often an item was bought, and its place by that."""
+
+    purchases: int
+    place: int
+    items: int
+
+
+class Why(BaseModel):
+    """Why a user gets an item: score = shares of `because` and `others` + constant + bias + rest."""
+
+    user: str
+    item: Item
+    score: float
+    place: int | None = Field(description="among what the user does not have, 1 the best; null where the user has it")
+    because: list[Because]
+    others: Others
+    constant: float = Field(description="what the item gets from anybody with a taste")
+    bias: float = Field(description="of the item, the same for all")
+    rest: float = Field(description="what the shares leave unexplained")
+    exact: bool
+    method: str
+    explained: float | None = Field(
+        description="share of the variance of the user's scores that the sum without rest has"
+    )
+    parts: list[PartShare]
+    popularity: Popular
+
+
 class Found(BaseModel):
     """Ids that contain what was asked for."""
 
@@ -109,4 +160,5 @@ __all__ = [
     "Limit",
     "Search",
     "User",
+    "Why",
 ]

@@ -20,6 +20,8 @@ class About:
         features: of each feature file: path, digest, and what a photo must go through: backbone, weights,
             preprocessing, ...
         added: folders of items that came later: folder, items (how many).
+        columns: of a blend whose parts stand side by side: each part, and how many columns it has, in their order.
+        blend: of a blend by weights: each part, and its weight for items that sell (warm) and hardly do (cold).
         curve: the learning curve: epoch, auc, and the part of the model where several are trained one after another.
     """
 
@@ -37,6 +39,8 @@ class About:
     scores_unseen: bool = True
     features: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    columns: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    blend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -59,6 +63,7 @@ CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list 
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
+    "columns": {"part": str, "columns": int},
     "blend": {"part": str, "warm": int | float, "cold": int | float},
     "curve": {"epoch": int, "auc": int | float | None},
     "features": {"path": str, "backbone": str, "weights": str, "preprocessing": str, "weights_file": str | None},
