@@ -552,3 +552,17 @@ def test_a_file_that_never_rests_keeps_no_server_from_starting(tmp_path):
 def test_weights_that_no_photo_will_need_are_refused(refused):
     model = made() / "small.model.h5"
     assert "leave them out, or --no-photos" in refused("serve", model, "--no-photos", "--weights", "x.safetensors")
+
+
+def test_whoever_the_model_knows_nothing_of_gets_bestsellers_where_that_is_asked_for(client):
+    factors = Factors.load(made() / "small.model.h5")
+    counts = np.bincount(factors.seen.indices, minlength=30)
+    wanted = factors.item_ids[np.argsort(-counts, kind="stable")][:3].tolist()
+    told = client.get("/users/nobody/recommendations?k=3&fallback=popularity").json()
+    assert told["fallback"] and [item["item_id"] for item in told["items"]] == wanted
+    assert client.get("/users/nobody/recommendations").status_code == 404
+    body = {"liked": [], "k": 2, "fallback": "popularity", "exclude": wanted[:1]}
+    told = client.post("/users/fold-in", json=body).json()
+    assert told["fallback"] and [item["item_id"] for item in told["items"]] == wanted[1:3]
+    refused = client.post("/users/fold-in", json={"liked": []})
+    assert refused.status_code == 422 and "give at least one item" in refused.json()["detail"]

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from ..base.errors import VbprError
-from .answers import add_items, explain, index, recommend, similar
+from .answers import add_items, explain, index, similar
 from .faults import App
 from .files import convert, info
 from .pages import demo, report, serve
+from .recommend import recommend
 from .stages import evaluate, extract, train
 from .studies import compare, tune
 

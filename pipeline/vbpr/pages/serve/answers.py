@@ -11,6 +11,7 @@ import numpy as np
 
 from ...answers import filters
 from ...answers.nearest import Nearest
+from ...answers.popular import best_sold, bestsellers
 from ...answers.similar import nearest_but
 from ...base.arrays import Array
 from ...base.errors import VbprError
@@ -57,6 +58,7 @@ class Answers:
         )
         self.allowed_in(None)
         self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
+        self.sold = bestsellers(self.factors)[0]
         self.encoder: PhotoEncoder | None = None
         self.no_photos = "" if by_photo else "this server was started without"
         try:
@@ -84,6 +86,11 @@ class Answers:
         """The fields of `schemas.Answer`: items by position, -1 for none, and their scores."""
         pairs = zip(at.tolist(), scores.tolist(), strict=True)
         return {"items": [self.item(i) | {"score": s} for i, s in pairs if i >= 0]}
+
+    def bestsellers(self, k: int, category: str | None, excluded: Array) -> dict[str, Any]:
+        """The fields of `schemas.Answer`: what most people took, as the model knows it."""
+        best = best_sold(self.sold, k, self.allowed_in(category), self.groups, excluded)
+        return self.scored(*best) | {"fallback": True}
 
     def draw_thumbnail(self, item_id: str, side: int) -> bytes:
         """A WebP of an item's photograph that fits a square of `side` pixels.

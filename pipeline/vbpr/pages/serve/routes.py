@@ -20,6 +20,7 @@ from .schemas import (
     Answer,
     Category,
     Exclude,
+    Fallback,
     ForLiked,
     Found,
     Health,
@@ -117,12 +118,15 @@ async def fold_in(request: Request, asked: Liked) -> ForLiked:
     answers = current(request)
     factors, liked = answers.factors, answers.positions(asked.liked)
     unknown = [item_id for item_id in dict.fromkeys(asked.liked) if item_id not in answers.item_at]
+    excluded = np.concatenate([liked, answers.positions(asked.exclude)])
     if not len(liked):
-        item_of(answers, unknown[0])
+        if asked.fallback is None:
+            item_of(answers, unknown[0])
+        return ForLiked(**answers.bestsellers(asked.k, asked.category, excluded), unknown=unknown)
     best = factors.choose(
         factors.fold_in(factors.items[liked]),
         asked.k,
-        exclude=np.concatenate([liked, answers.positions(asked.exclude)]),
+        exclude=excluded,
         allowed=answers.allowed_in(asked.category),
         diversity=asked.diversity,
         groups=answers.groups,
@@ -139,8 +143,11 @@ async def recommendations(
     diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
     seen: bool = False,
     exclude: Exclude = [],  # noqa: B006  (FastAPI copies it)
+    fallback: Fallback = None,
 ) -> Answer:
     answers = current(request)
+    if fallback is not None and user_id not in answers.user_at:
+        return Answer(**answers.bestsellers(k, category, answers.positions(exclude)))
     factors, user, excluded = answers.factors, user_of(answers, user_id), answers.positions(exclude)
     if not seen:
         excluded = np.concatenate([excluded, factors.seen_by(user)])

@@ -1,12 +1,13 @@
 """What requests and answers of the server look like: the models of its JSON, and the parameters that routes share."""
 
 import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_K, MAX_LIKED, MAX_ID = 200, 200, 512
+FALLBACK = "popularity: bestsellers where the model knows nothing to go by, instead of a fault"
 
 
 class Item(BaseModel):
@@ -28,6 +29,7 @@ class Answer(BaseModel):
     """Items, best first."""
 
     items: list[Scored]
+    fallback: bool = Field(False, description="whether these are bestsellers, scored by how many people took each")
 
 
 class ForLiked(Answer):
@@ -106,11 +108,19 @@ class Liked(BaseModel):
     """What someone unknown to the model likes, and items that shall not come back beside those."""
 
     model_config = ConfigDict(extra="forbid")
-    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
+    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(max_length=MAX_LIKED)
     exclude: list[Annotated[str, Field(max_length=MAX_ID)]] = Field([], max_length=MAX_LIKED)
     k: int = Field(10, ge=1, le=MAX_K)
     category: str | None = Field(None, max_length=MAX_ID)
     diversity: float = Field(0.0, ge=0, le=1)
+    fallback: Literal["popularity"] | None = Field(None, description=FALLBACK)
+
+    @model_validator(mode="after")
+    def something(self) -> "Liked":
+        """Without a fallback, there is nothing to answer for nobody's likes."""
+        if not self.liked and self.fallback is None:
+            raise ValueError("liked is empty; give at least one item, or fallback: popularity")
+        return self
 
 
 class Fault(BaseModel):
@@ -141,6 +151,7 @@ Exclude = Annotated[
     list[Annotated[str, Field(max_length=MAX_ID)]],
     Query(max_length=MAX_LIKED, description="item that shall not come back, as one in the basket; may repeat"),
 ]
+Fallback = Annotated[Literal["popularity"] | None, Query(description=FALLBACK)]
 Search = Annotated[str, Query(max_length=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
@@ -149,6 +160,7 @@ __all__ = [
     "Answer",
     "Category",
     "Exclude",
+    "Fallback",
     "Fault",
     "ForLiked",
     "Found",
