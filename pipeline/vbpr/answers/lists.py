@@ -108,8 +108,6 @@ def check_new(factors: Factors, new: int) -> None:
             f"--new {new}: this model ({factors.record.title}) knows items by their purchases alone and cannot tell "
             "new ones apart; use --model hybrid, visual or vbpr"
         )
-    if new and not unseen_items(factors).any():
-        raise VbprError(f"--new {new}: every item of this model has purchases in training; leave it out")
 
 
 def exclusions(factors: Factors, path: Path | str) -> sp.csr_matrix:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import VbprError, counted, some
-from .options import Allowed, Category, Data, Device, Grid, Json, Weights
+from .options import Allowed, Category, Data, Device, Grid, Json, OnePer, Weights
 from .output import tell_next, tell_others, tells_json
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def similar(
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
     category: Category = None,
     allowed: Allowed = None,
+    one_per: OnePer = None,
     unseen_by: Annotated[
         str | None, typer.Option(help="Only items that this user has not taken (needs a model file)")
     ] = None,
@@ -99,6 +100,7 @@ def similar(
     filters: dict[str, Any] = {
         "category": category,
         "allowed": allowed,
+        "one_per": one_per,
         "unseen_by": unseen_by,
         "index": index,
         "data": data,
