@@ -14,7 +14,7 @@ from small import draw, made
 
 COMMANDS = list(shown(ROOT / "docs" / "asking.md"))
 IDS = {"--user ID": "--user user/03", "--unseen-by USER": "--unseen-by user/03", "ITEM": "item-03", "ID": "item-06"}
-IDS["Dress"] = "red"
+IDS |= {"Dress": "red", "image": "category", "product": "category"}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,8 @@ def place(tmp_path_factory):
         shutil.copy(made() / f"small.{name}", folder / "artifacts" / f"inc.{name}")
     for name in ("photo", "front", "back"):
         Image.open(made() / "data" / "images" / "item-02.png").save(folder / f"{name}.jpg")
+    (folder / "customers.txt").write_text("user/00\nnobody\n")
+    (folder / "returned.csv").write_text("user_id,item_id\nuser/00,item-01\n")
     (folder / "users.txt").write_text("user/00\nuser/01\n")
     (folder / "ids.txt").write_text("item-00\nitem-01\n")
     (folder / "new-images").mkdir()
@@ -44,7 +46,7 @@ def test_a_command_of_the_page_runs(words, place, cli, monkeypatch):
         line = re.sub(rf"(?<!\S){written}(?!\S)", real, line)
     code, out, err = cli(*line.split())
     assert code == 0, out + err
-    for option in ("--out", "--grid"):
+    for option in ("--out", "--grid", "--json"):
         if option in words:
             assert (place / words[words.index(option) + 1]).stat().st_size > 0
     wanted = {"index": "exact search", "report": "inc.model.html", "serve": "served 1", "add-items": "1 item added"}
@@ -52,7 +54,15 @@ def test_a_command_of_the_page_runs(words, place, cli, monkeypatch):
 
 
 def test_the_page_shows_every_command_that_asks():
-    assert {words[0] for words in COMMANDS} == {"recommend", "similar", "index", "add-items", "report", "serve"}
+    assert {words[0] for words in COMMANDS} == {
+        "recommend",
+        "explain",
+        "similar",
+        "index",
+        "add-items",
+        "report",
+        "serve",
+    }
 
 
 def test_allowed_ids_that_are_none_are_told(cli, place, monkeypatch):

@@ -1,5 +1,6 @@
 """Nearest items against a brute-force cosine, by item and by photo."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,25 @@ def test_weights_take_the_place_of_the_file_that_has_moved(tmp_path):
     (tmp_path / "0.safetensors").unlink()
     with pytest.raises(VbprError, match="it might be of test_resnet and test_resnet"):
         encode_photo(photo, recorded, moved)
+
+
+def test_one_of_each_group_and_none_of_what_is_asked_for(tmp_path, cli, refused):
+    """By hand: down the list of cosines, past colours that are there already or asked for."""
+    model, table = made() / "small.model.h5", tmp_path / "n.csv"
+    factors = Factors.load(model)
+    unit = factors.items / np.linalg.norm(factors.items, axis=1, keepdims=True)
+    (tmp_path / "ids").write_text("item-04\nitem-11\n")
+    words = ["--one-per", "category", "-k", 5]
+    assert cli("similar", model, "--items", tmp_path / "ids", *words, "--out", table)[0] == 0
+    rows = [line.split(",") for line in table.read_text().replace('"', "").splitlines()[1:]]
+    for asked in (4, 11):
+        wanted, colours = [], {asked % 3}
+        for i in np.argsort(-(unit @ unit[asked])):
+            if i % 3 not in colours:
+                wanted.append(f"item-{i:02}")
+                colours.add(i % 3)
+        assert [row[2] for row in rows if row[0] == f"item-{asked:02}"] == wanted
+        code, _, err = cli("similar", model, "--item", f"item-{asked:02}", *words, "--json", tmp_path / "j")
+        assert code == 0, err
+        assert [each["item_id"] for each in json.loads((tmp_path / "j").read_text())["items"]] == wanted
+    assert "it has title, category" in refused("similar", model, "--item", "item-04", "--one-per", "product")

@@ -57,6 +57,16 @@ def test_answers_are_the_model_s(client):
     )
 
 
+def test_why_a_user_gets_an_item_is_told(client):
+    told = client.get("/users/user%2F03/explanation?item=item-00&k=2").json()
+    summands = [each["share"] for each in told["because"]] + [told[key] for key in ("constant", "bias", "rest")]
+    factors = Factors.load(made() / "small.model.h5")
+    wanted = factors.scores(factors.user_indices(["user/03"]))[0, factors.item_index("item-00")]
+    assert sum(summands) + told["others"]["share"] == pytest.approx(float(wanted), rel=1e-4)
+    assert told["because"][0]["category"] == "red" and told["item"]["title"] == "red thing <0>"
+    assert client.get("/users/user%2F03/explanation?item=item-99").status_code == 404
+
+
 def test_history_search_photo_and_description(client):
     user = client.get("/users/user%2F03").json()
     assert len(user["history"]) == 6 and not user["simulated"]
@@ -567,3 +577,17 @@ def test_docs_name_every_route_and_every_parameter(client):
             assert f"{method.upper()} {path}" in text
             assert all(f"<dt>{p['name']}</dt>" in text for p in route.get("parameters", []))
     assert "://" not in text.split("<style>")[1]  # nothing from elsewhere
+
+
+def test_whoever_the_model_knows_nothing_of_gets_bestsellers_where_that_is_asked_for(client):
+    factors = Factors.load(made() / "small.model.h5")
+    counts = np.bincount(factors.seen.indices, minlength=30)
+    wanted = factors.item_ids[np.argsort(-counts, kind="stable")][:3].tolist()
+    told = client.get("/users/nobody/recommendations?k=3&fallback=popularity").json()
+    assert told["fallback"] and [item["item_id"] for item in told["items"]] == wanted
+    assert client.get("/users/nobody/recommendations").status_code == 404
+    body = {"liked": [], "k": 2, "fallback": "popularity", "exclude": wanted[:1]}
+    told = client.post("/users/fold-in", json=body).json()
+    assert told["fallback"] and [item["item_id"] for item in told["items"]] == wanted[1:3]
+    refused = client.post("/users/fold-in", json={"liked": []})
+    assert refused.status_code == 422 and "give at least one item" in refused.json()["detail"]

@@ -39,11 +39,21 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What a table of answers holds: rows, for so many queries, answered in so many seconds."""
+    """What a table of answers holds: rows, for so many queries, answered in so many seconds.
+
+    Attributes:
+        fallback: queries that were answered with bestsellers.
+        unseen: places in lists that went to items which nobody took in training; of: how many such items there are.
+        listed: places in all lists.
+    """
 
     rows: int
     queries: int
     seconds: float
+    fallback: int = 0
+    unseen: int = 0
+    of: int = 0
+    listed: int = 0
 
 
 def write_answers(path: Path | str, queries: list[str], answers: list[list[tuple[str, float]]], metric: str) -> int:

@@ -107,4 +107,4 @@ def groups_of(item_ids: Strings, items: Mapping[str, dict[str, str]], column: st
     return np.array(groups, np.int64)
 
 
-__all__ = ["allowed", "groups_of", "read_known"]
+__all__ = ["allowed", "groups_of", "read_ids", "read_known"]

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from ..base.arrays import Array
+from ..base.progress import Progress
 from ..base.targets import check_table
 from ..data.dataset import Dataset
 from ..extraction.photos import encode_photos
+from ..stores.model.lookup import indices_of
 from ..stores.model.topk import one_per_group
 from .answer import Answer, Written, write_answers
 from .filters import allowed as allow
-from .filters import read_known
+from .filters import groups_of, read_known
 from .nearest import Nearest
 
 WIDEST = 4096  # nearest items that are gone through for some of different groups
@@ -31,6 +33,7 @@ def similar(
     weights: Path | None = None,
     category: str | None = None,
     allowed: Path | None = None,
+    one_per: str | None = None,
     unseen_by: str | None = None,
     index: Path | None = None,
     data: str | None = None,
@@ -39,6 +42,7 @@ def similar(
 
     Args:
         weights: see `encode_photos`.
+        one_per: a column of the data set's items, of each value of which one item comes, and none of those asked for.
         category, allowed, unseen_by, index, data: see `opened`.
 
     Raises:
@@ -47,7 +51,12 @@ def similar(
     near, dataset, mask = opened(file, category, allowed, unseen_by, index, data)
     given = list(items) or [str(path) for path in images]
     query = near.query_item(*items) if items else near.query_photos(encode_photos(images, near.backbone, weights))
-    pairs = near.search(query, k, leave_out=items, allowed=mask)
+    if one_per is None:
+        pairs = near.search(query, k, leave_out=items, allowed=mask)
+    else:
+        groups, asked = groups_of(near.item_ids, dataset.items(), one_per), indices_of(near.item_ids, items, "item")
+        found = nearest_but(near, query, k, asked, mask, groups)
+        pairs = list(zip(near.item_ids[found[0]].tolist(), found[1].tolist(), strict=True))
     return Answer(
         {"query": given[0] if len(given) == 1 else given},
         f"like {', '.join(given)}",
@@ -70,15 +79,18 @@ def similar_to_many(
     *,
     category: str | None = None,
     allowed: Path | None = None,
+    one_per: str | None = None,
     unseen_by: str | None = None,
     index: Path | None = None,
     data: str | None = None,
 ) -> Written:
     """The same for each of the items that a file names, as a table; see `write_answers`."""
     check_table(out)
-    near, _, mask = opened(file, category, allowed, unseen_by, index, data)
+    near, dataset, mask = opened(file, category, allowed, unseen_by, index, data)
+    groups = None if one_per is None else groups_of(near.item_ids, dataset.items(), one_per)
     started, asked = time.monotonic(), read_known(items, near.item_ids)
-    rows = write_answers(out, asked, near.search_items(asked, k, mask), near.metric)
+    pairs = near.search_items(asked, k, mask) if groups is None else one_by_one(near, asked, k, mask, groups)
+    rows = write_answers(out, asked, pairs, near.metric)
     return Written(rows, len(asked), time.monotonic() - started)
 
 
@@ -102,6 +114,20 @@ def opened(
     dataset = Dataset.behind(near.data, data)
     mask = allow(near.item_ids, dataset.items(), category, read_known(allowed, near.item_ids) if allowed else None)
     return near, dataset, mask if unseen_by is None else near.not_taken(file, unseen_by, mask)
+
+
+def one_by_one(
+    near: Nearest, items: Sequence[str], k: int, allowed: Array | None, groups: Array
+) -> list[list[tuple[str, float]]]:
+    """What `Nearest.search_items` finds, one item of each group and none of the group that is asked for."""
+    out = []
+    with Progress("similar", len(items), "items") as bar:
+        for at in indices_of(near.item_ids, items, "item"):
+            vector = near.rows(np.array([at]))
+            found, scores = nearest_but(near, vector, k if vector.any() else 0, np.array([at]), allowed, groups)
+            out.append(list(zip(near.item_ids[found].tolist(), scores.tolist(), strict=True)))
+            bar.advance(1)
+    return out
 
 
 def nearest_but(

@@ -80,7 +80,7 @@ def plain_kind(path: Path) -> str:
 
         with contextlib.suppress(ValueError, OSError):
             start = ",".join(pyarrow.parquet.read_schema(path).names).encode()
-    if re.match(rb"(query|user_id),rank,item_id,", start.replace(b'"', b"")):
+    if re.match(rb"((query|user_id),rank,item_id|user_id(,fallback)?,item_1),", start.replace(b'"', b"")):
         return "answers"
     from PIL import Image
 

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from ..base.errors import VbprError
-from .answers import add_items, index, recommend, similar
+from .answers import add_items, explain, index, similar
 from .doctor import doctor
 from .faults import App
 from .files import convert, info
 from .options import threaded
 from .pages import demo, report, serve
+from .recommend import recommend
 from .stages import evaluate, extract, train
 from .studies import compare, tune
 
@@ -50,6 +51,7 @@ for command in (
     tune,
     evaluate,
     recommend,
+    explain,
     index,
     similar,
     add_items,

@@ -1,4 +1,4 @@
-"""`vbpr recommend`, `similar`, `index` and `add-items`."""
+"""`vbpr explain`, `similar`, `index` and `add-items`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,69 +14,31 @@ if TYPE_CHECKING:
 
 
 @tells_json
-def recommend(
+def explain(
     model: Annotated[Path, typer.Argument(help="Model file")],
-    user: Annotated[str | None, typer.Option(help="User id")] = None,
-    users: Annotated[Path | None, typer.Option(help="File of user ids, one a line; needs --out")] = None,
-    everyone: Annotated[bool, typer.Option("--all", help="Every user; needs --out")] = False,
-    liked: Annotated[
-        list[str] | None, typer.Option(help="Instead of a user: an item that someone unknown likes; may repeat")
-    ] = None,
-    image: Annotated[
-        list[Path] | None, typer.Option(help="Instead of a user: a photo of what someone unknown likes; may repeat")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
-    category: Category = None,
-    allowed: Allowed = None,
-    one_per: OnePer = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Allow items that the user already has")] = False,
-    held_out: Annotated[
-        bool, typer.Option("--held-out", help="Allow test and validation items, as for a list to be measured elsewhere")
-    ] = False,
-    diversity: Annotated[float, typer.Option(min=0, max=1, help="0: by score; towards 1: unlike each other")] = 0.0,
-    out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --users and --all")] = None,
+    user: Annotated[str, typer.Option(help="User id")],
+    item: Annotated[str, typer.Option(help="Item id")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many of the user's items")] = 5,
     data: Data = None,
-    weights: Weights = None,
     json_out: Json = None,
     grid: Grid = None,
 ) -> Any:
-    """The items that a user will like best. For one user, many, or someone unknown; without those that the user has."""
-    from ..answers.recommend import recommend as run
-    from ..answers.recommend import recommend_to_many
-    from ..pages.grid import check_grid
+    """Why a user gets an item. What each thing that the user took adds to its score, and how popular it is."""
+    from ..answers.explain import explain as run
+    from ..pages.grid import Row, check_grid, save_grid
+    from ..pages.photos import Photos
+    from ..pages.terminal import print_explanation
 
-    if sum([user is not None, users is not None, everyone, bool(liked or image)]) != 1:
-        raise VbprError("give one of --user ID, --users FILE, --all, or --liked ID and --image PHOTO")
-    refuse_weights(weights, image)
-    if held_out and (seen or liked or image):
-        raise VbprError("--held-out is for a known user's list without what the user has; leave it out, or the others")
     check_grid(grid)
-    filters: dict[str, Any] = {"category": category, "allowed": allowed, "one_per": one_per, "data": data}
-    if users is not None or everyone:
-        if out is None:
-            raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
-        if diversity or grid or json_out:
-            idle = "--diversity" if diversity else "--grid" if grid else "--json"
-            raise VbprError(f"{idle} is for one --user; --users and --all write the items of highest score into --out")
-        done = recommend_to_many(model, out, users, k, seen=seen, held_out=held_out, **filters)
-        rate = done.queries / max(done.seconds, 1e-9)
-        print(f"{out}: {counted(done.rows, 'row')} for {counted(done.queries, 'user')}, {rate:,.0f} users/s")
-        return None
-    if out is not None:
-        raise VbprError("--out is for --users and --all; --json FILE or --grid FILE keeps what one user gets")
-    answer = run(
-        model,
-        user,
-        k,
-        liked=liked or [],
-        images=image or [],
-        weights=weights,
-        seen=seen,
-        held_out=held_out,
-        diversity=diversity,
-        **filters,
-    )
-    return show(answer, grid, image)
+    found, factors, dataset = run(model, user, item, data)
+    photos, told = Photos(dataset, factors.record.added), found.to_json(k)
+    ids = [each["item_id"] for each in told["because"]]
+    print_explanation(told, photos.titles([item])[0], photos.titles(ids))
+    if grid:
+        why = f"because {user} took"
+        save_grid(grid, [Row(f"for {user}", [found.item]), Row(why, ids)], photos)
+        print(f"pictures: {grid}")
+    return told
 
 
 def index(
@@ -115,6 +77,7 @@ def similar(
     k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
     category: Category = None,
     allowed: Allowed = None,
+    one_per: OnePer = None,
     unseen_by: Annotated[
         str | None, typer.Option(help="Only items that this user has not taken (needs a model file)")
     ] = None,
@@ -137,6 +100,7 @@ def similar(
     filters: dict[str, Any] = {
         "category": category,
         "allowed": allowed,
+        "one_per": one_per,
         "unseen_by": unseen_by,
         "index": index,
         "data": data,
@@ -197,4 +161,4 @@ def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
         raise VbprError("--weights are for the backbone that encodes --image; leave them out")
 
 
-__all__ = ["add_items", "index", "recommend", "similar"]
+__all__ = ["add_items", "explain", "index", "refuse_weights", "show", "similar"]

@@ -104,22 +104,47 @@ Allowed = Annotated[Path | None, typer.Option(help="Only items in this file of i
 OnePer = Annotated[
     str | None, typer.Option(help="Column of the data set's items, as product: one item of each, none of those taken")
 ]
+HeldOut = Annotated[
+    str | None,
+    typer.Option(help="Allow these held-out items, as for a list to be measured elsewhere: test, validation or all"),
+]
+Since = Annotated[
+    str | None, typer.Option(help="Bestsellers of so long before the data set's last event, as 12h, 30d or 4w")
+]
+Fallback = Annotated[
+    str | None, typer.Option(help="popularity: bestsellers for whom the model does not know, and a column tells so")
+]
+New = Annotated[int, typer.Option(min=0, help="At least so many of the list are items that nobody took in training")]
+Exclude = Annotated[
+    Path | None, typer.Option(help="Table of user_id and item_id: what a user must not get, for --users and --all")
+]
+Column = Annotated[
+    list[str] | None, typer.Option(help="Column of the data set's items, as title, for the table; may repeat")
+]
+Wide = Annotated[bool, typer.Option("--wide", help="The table has one row a user: item_1, score_1, item_2, ...")]
 
 __all__ = [
     "Allowed",
     "Category",
+    "Column",
     "Data",
     "Device",
+    "Exclude",
+    "Fallback",
     "Grid",
+    "HeldOut",
     "HowToSplit",
     "Json",
     "KCore",
     "MinInteractions",
     "MinRating",
+    "New",
     "OnePer",
+    "Since",
     "SplitSeed",
     "Weights",
     "Where",
+    "Wide",
     "optional",
     "takes",
     "threaded",

@@ -157,8 +157,8 @@ def print_training(done: "Training", title: str) -> None:
         f"{f.train.nnz:,} train interactions, {done.seconds:.1f} s"
     )
     print(f"split: {record.split}" + (f" ({counted(record.dropped_users, 'user')})" if record.dropped_users else ""))
-    if record.columns:
-        print("columns: " + ", ".join(f"{name} is {role}" for role, name in record.columns.items()))
+    if record.read_columns:
+        print("columns: " + ", ".join(f"{name} is {role}" for role, name in record.read_columns.items()))
     if strangers := int((f.train.getnnz(axis=1) == 0).sum()):
         print(f"{counted(strangers, 'user')} without train interactions, given the mean of the others' tastes")
     if done.without_features:

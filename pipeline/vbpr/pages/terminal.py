@@ -65,4 +65,32 @@ def print_items(title: str, ids: list[str], scores: Sequence[float], names: list
     terminal().print(table)
 
 
-__all__ = ["print_items", "print_metrics", "terminal"]
+def print_explanation(told: dict[str, Any], title: str, names: list[str]) -> None:
+    """A table of what speaks for an item, and the lines that make its sum the score.
+
+    Args:
+        told: of `Explanation.to_json`. title, names: of the item, and of those that speak for it.
+    """
+    ids = [each["item_id"] for each in told["because"]]
+    heading = f"why {told['user']} gets {told['item']} {title}".rstrip()
+    print_items(heading, ids, [each["share"] for each in told["because"]], names, "share")
+    others, popularity = told["others"], told["popularity"]
+    lines = [f"{others['items']:,} other items: {others['share']:.4f}"] if others["items"] else []
+    lines += [f"{name}: {told[key]:.4f}" for key, name in SUMMANDS.items() if told[key]]
+    place = "the user has it" if told["place"] is None else f"place {told['place']:,} of what the user does not have"
+    lines.append(f"score: {told['score']:.4f}, {place}")
+    near = "" if told["explained"] is None else f" ({told['explained']:.1%} of what tells the user's scores apart)"
+    lines.append(f"shares are {'exact' if told['exact'] else 'approximate'}: {told['method']}{near}")
+    for part in told["parts"]:
+        of = f"{part['share']:.4f}" if "share" in part else f"weight {part['warm']:g} warm, {part['cold']:g} cold"
+        lines.append(f"part {part['part']}: {of}")
+    lines.append(
+        f"popularity: {popularity['purchases']:,} train purchases, place {popularity['place']:,} of "
+        f"{popularity['items']:,} items"
+    )
+    print("\n".join(harmless(line) for line in lines))
+
+
+SUMMANDS = {"constant": "the same for every taste", "bias": "the item itself", "rest": "not explained"}
+
+__all__ = ["print_explanation", "print_items", "print_metrics", "terminal"]

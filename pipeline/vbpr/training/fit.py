@@ -67,7 +67,7 @@ def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
         "config": config.to_json(),
         "split": split.rule,
         "dropped_users": split.dropped_users,
-        **({"columns": dict(split.columns)} if split.columns else {}),
+        **({"read_columns": dict(split.columns)} if split.columns else {}),
         "versions": versions(),
     }
     return dataclasses.replace(factors, about=about)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...answers import filters
 from ...answers.nearest import Nearest
+from ...answers.popular import best_sold, bestsellers
 from ...answers.similar import nearest_but
 from ...base.arrays import Array
 from ...base.errors import VbprError
@@ -60,6 +61,7 @@ class Answers:
         )
         self.allowed_in(None)
         self.factors.fold_in(self.factors.items[:1])  # so that the first request need not wait
+        self.sold = bestsellers(self.factors)[0]
         self.encoder: PhotoEncoder | None = None
         self.no_photos = "" if by_photo else "this server was started without"
         try:
@@ -107,6 +109,11 @@ class Answers:
             name = str(self.factors.user_ids[user])
             people.append({"user_id": name, "count": len(taken), "items": [self.item(i) for i in rare]})
         return {"total": len(self.browse.shuffled), "people": people}
+
+    def bestsellers(self, k: int, category: str | None, excluded: Array) -> dict[str, Any]:
+        """The fields of `schemas.Answer`: what most people took, as the model knows it."""
+        best = best_sold(self.sold, k, self.allowed_in(category), self.groups, excluded)
+        return self.scored(*best) | {"fallback": True}
 
     def draw_thumbnail(self, item_id: str, side: int) -> bytes:
         """A WebP of an item's photograph that fits a square of `side` pixels.

@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import APIRouter, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
+from ...answers.explain import explanation
 from ...answers.nearest import UNKNOWN, Nearest
 from ...base.errors import VbprError
 from ...data.images.source import BadImage
@@ -19,6 +20,7 @@ from .schemas import (
     Answer,
     Category,
     Exclude,
+    Fallback,
     ForLiked,
     Found,
     Health,
@@ -33,6 +35,7 @@ from .schemas import (
     Search,
     User,
     Wall,
+    Why,
 )
 
 MAX_PHOTOS = 8
@@ -146,12 +149,15 @@ async def fold_in(request: Request, asked: Liked) -> ForLiked:
     answers = current(request)
     factors, liked = answers.factors, answers.positions(asked.liked)
     unknown = [item_id for item_id in dict.fromkeys(asked.liked) if item_id not in answers.item_at]
+    excluded = np.concatenate([liked, answers.positions(asked.exclude)])
     if not len(liked):
-        item_of(answers, unknown[0])
+        if asked.fallback is None:
+            item_of(answers, unknown[0])
+        return ForLiked(**answers.bestsellers(asked.k, asked.category, excluded), unknown=unknown)
     best = factors.choose(
         factors.fold_in(factors.items[liked]),
         asked.k,
-        exclude=np.concatenate([liked, answers.positions(asked.exclude)]),
+        exclude=excluded,
         allowed=answers.allowed_in(asked.category),
         diversity=asked.diversity,
         groups=answers.groups,
@@ -168,8 +174,11 @@ async def recommendations(
     diversity: Annotated[float, Query(ge=0, le=1)] = 0.0,
     seen: bool = False,
     exclude: Exclude = [],  # noqa: B006  (FastAPI copies it)
+    fallback: Fallback = None,
 ) -> Answer:
     answers = current(request)
+    if fallback is not None and user_id not in answers.user_at:
+        return Answer(**answers.bestsellers(k, category, answers.positions(exclude)))
     factors, user, excluded = answers.factors, user_of(answers, user_id), answers.positions(exclude)
     if not seen:
         excluded = np.concatenate([excluded, factors.seen_by(user)])
@@ -178,6 +187,16 @@ async def recommendations(
         factors.users[user], k, exclude=excluded, allowed=allowed, diversity=diversity, groups=answers.groups
     )
     return Answer(**answers.scored(*best))
+
+
+@router.get("/users/{user_id:path}/explanation")
+async def explain(request: Request, user_id: Id, item: Annotated[str, Query(max_length=MAX_ID)], k: K = 5) -> Why:
+    """Why a user gets an item: what each thing that the user took adds to its score."""
+    answers = current(request)
+    at = item_of(answers, item)
+    told = explanation(answers.factors, user_of(answers, user_id), at).to_json(k)
+    because = [answers.item(answers.item_at[each["item_id"]]) | each for each in told["because"]]
+    return Why(**told | {"item": answers.item(at), "because": because})
 
 
 @router.get("/users/{user_id:path}")

@@ -4,9 +4,10 @@ import datetime
 from typing import Annotated, Literal
 
 from fastapi import Path, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MAX_K, MAX_LIKED, MAX_ID = 200, 200, 512
+FALLBACK = "popularity: bestsellers where the model knows nothing to go by, instead of a fault"
 
 
 class Item(BaseModel):
@@ -28,6 +29,7 @@ class Answer(BaseModel):
     """Items, best first."""
 
     items: list[Scored]
+    fallback: bool = Field(False, description="whether these are bestsellers, scored by how many people took each")
 
 
 class ForLiked(Answer):
@@ -72,6 +74,57 @@ class User(BaseModel):
     history: list[Item]
 
 
+class Because(Item):
+    """A thing that a user took, and what it adds to a score."""
+
+    share: float
+
+
+class Others(BaseModel):
+    """The user's other items together."""
+
+    items: int
+    share: float
+
+
+class PartShare(BaseModel):
+    """A part of a blend: what it adds, where the file keeps its columns, else its weights."""
+
+    part: str
+    share: float | None = None
+    warm: float | None = Field(None, description="weight for items that sell")
+    cold: float | None = Field(None, description="weight for items that hardly do")
+
+
+class Popular(BaseModel):
+    """How often an item was bought, and its place by that."""
+
+    purchases: int
+    place: int
+    items: int
+
+
+class Why(BaseModel):
+    """Why a user gets an item: score = shares of `because` and `others` + constant + bias + rest."""
+
+    user: str
+    item: Item
+    score: float
+    place: int | None = Field(description="among what the user does not have, 1 the best; null where the user has it")
+    because: list[Because]
+    others: Others
+    constant: float = Field(description="what the item gets from anybody with a taste")
+    bias: float = Field(description="of the item, the same for all")
+    rest: float = Field(description="what the shares leave unexplained")
+    exact: bool
+    method: str
+    explained: float | None = Field(
+        description="share of the variance of the user's scores that the sum without rest has"
+    )
+    parts: list[PartShare]
+    popularity: Popular
+
+
 class Found(BaseModel):
     """Ids that contain what was asked for."""
 
@@ -83,11 +136,19 @@ class Liked(BaseModel):
     """What someone unknown to the model likes, and items that shall not come back beside those."""
 
     model_config = ConfigDict(extra="forbid")
-    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(min_length=1, max_length=MAX_LIKED)
+    liked: list[Annotated[str, Field(max_length=MAX_ID)]] = Field(max_length=MAX_LIKED)
     exclude: list[Annotated[str, Field(max_length=MAX_ID)]] = Field([], max_length=MAX_LIKED)
     k: int = Field(10, ge=1, le=MAX_K)
     category: str | None = Field(None, max_length=MAX_ID)
     diversity: float = Field(0.0, ge=0, le=1)
+    fallback: Literal["popularity"] | None = Field(None, description=FALLBACK)
+
+    @model_validator(mode="after")
+    def something(self) -> "Liked":
+        """Without a fallback, there is nothing to answer for nobody's likes."""
+        if not self.liked and self.fallback is None:
+            raise ValueError("liked is empty; give at least one item, or fallback: popularity")
+        return self
 
 
 class Fault(BaseModel):
@@ -118,6 +179,7 @@ Exclude = Annotated[
     list[Annotated[str, Field(max_length=MAX_ID)]],
     Query(max_length=MAX_LIKED, description="item that shall not come back, as one in the basket; may repeat"),
 ]
+Fallback = Annotated[Literal["popularity"] | None, Query(description=FALLBACK)]
 Search = Annotated[str, Query(max_length=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0, le=10**9, description="how many to pass over")]
@@ -131,6 +193,7 @@ __all__ = [
     "Answer",
     "Category",
     "Exclude",
+    "Fallback",
     "Fault",
     "ForLiked",
     "Found",
@@ -148,4 +211,5 @@ __all__ = [
     "Search",
     "User",
     "Wall",
+    "Why",
 ]

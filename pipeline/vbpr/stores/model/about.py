@@ -16,11 +16,13 @@ class About:
         data: the data set's name or folder; "" where that is not on record. data_title: what to call it. simulated:
             whether its users are made up.
         split: the rule; "" where that is not on record. dropped_users: how many users the rule left out.
-        columns: what the interactions call their user_id, item_id, timestamp and split, where they call them otherwise.
+        read_columns: what the interactions call their user_id, item_id, timestamp and split, where they call them otherwise.
         scores_unseen: whether an item that nobody has taken gets a score of its own.
         features: of each feature file: path, digest, and what a photo must go through: backbone, weights,
             preprocessing, ...
         added: folders of items that came later: folder, items (how many).
+        columns: of a blend whose parts stand side by side: each part, and how many columns it has, in their order.
+        blend: of a blend by weights: each part, and its weight for items that sell (warm) and hardly do (cold).
         curve: the learning curve: epoch, auc, and the part of the model where several are trained one after another.
     """
 
@@ -35,10 +37,12 @@ class About:
     simulated: bool = False
     split: str = ""
     dropped_users: int = 0
-    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    read_columns: dict[str, str] = dataclasses.field(default_factory=dict)
     scores_unseen: bool = True
     features: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    columns: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    blend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -58,10 +62,11 @@ class About:
 CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list of objects, what each object holds
     "data": str,
     "dropped_users": int,
-    "columns": dict,
+    "read_columns": dict,
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
+    "columns": {"part": str, "columns": int},
     "blend": {"part": str, "warm": int | float, "cold": int | float},
     "choice": dict,
     "curve": {"epoch": int, "auc": int | float | None},

@@ -92,10 +92,19 @@ class Factors:
         parts = (getattr(self, name) for name in MATRICES)
         return np.concatenate([part.indices[part.indptr[user] : part.indptr[user + 1]] for part in parts])
 
-    def before_holding_out(self) -> "Factors":
-        """The same factors as if the held-out items were not known: lists made with them can be measured elsewhere."""
+    def before_holding_out(self, held: str = "all") -> "Factors":
+        """The same factors as if held-out items were not known: lists made with them can be measured elsewhere.
+
+        Args:
+            held: test, validation, or all. As in `evaluate`, the other part is known then, and does not compete.
+
+        Raises:
+            VbprError: another word.
+        """
+        if held not in ("test", "validation", "all"):
+            raise VbprError(f"--held-out {held} is not known; choose test, validation or all")
         nothing = sp.csr_matrix(self.train.shape, dtype=np.float32)
-        return dataclasses.replace(self, validation=nothing, test=nothing)
+        return dataclasses.replace(self, **{name: nothing for name in MATRICES[1:] if held in (name, "all")})
 
     def recommend(
         self,

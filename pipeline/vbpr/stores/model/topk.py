@@ -263,4 +263,4 @@ def most_similar(vectors: Array, at: int, k: int) -> tuple[Array, Array]:
     return top, cosine[top]
 
 
-__all__ = ["best", "diversified", "most_similar", "one_per_group", "top_for_many", "top_for_one"]
+__all__ = ["best", "diversified", "first_of_groups", "most_similar", "one_per_group", "top_for_many", "top_for_one"]

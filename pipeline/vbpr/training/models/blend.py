@@ -75,7 +75,14 @@ def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
         items=np.hstack(items).astype(np.float32),
         bias=np.zeros(len(first.item_ids), np.float32),
         head=stack(heads),
-        about={"curve": curve, "scores_unseen": any(head is not None for head, _, _ in heads)},
+        about={
+            "curve": curve,
+            "scores_unseen": any(head is not None for head, _, _ in heads),
+            "columns": [
+                {"part": name, "columns": columns + biased}
+                for name, (_, columns, biased) in zip(names, heads, strict=True)
+            ],
+        },
     )
 
 

@@ -169,6 +169,8 @@ def best_factors(split: Split, inputs: Inputs, projection: Projection | None, st
         latent = (best["b"] * inputs.shrink).cpu().numpy() if "b" in best else 0
         bias = visual + latent
     about = {"curve": state.keeper.curve, "scores_unseen": head is not None}
+    if c.dim and c.factors:  # side by side
+        about["columns"] = [{"part": "visual", "columns": c.dim}, {"part": "latent", "columns": c.factors}]
     return factors_of(split, users, items, bias, head, about)
 
 
