@@ -16,7 +16,7 @@ class About:
         data: the data set's name or folder; "" where that is not on record. data_title: what to call it. simulated:
             whether its users are made up.
         split: the rule; "" where that is not on record. dropped_users: how many users the rule left out.
-        read_columns: what the interactions call their user_id, item_id, timestamp and split, where they call them otherwise.
+        read_columns: what interactions call user_id, item_id, timestamp and split, where they call them otherwise.
         scores_unseen: whether an item that nobody has taken gets a score of its own.
         features: of each feature file: path, digest, and what a photo must go through: backbone, weights,
             preprocessing, ...
