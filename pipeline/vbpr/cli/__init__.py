@@ -9,6 +9,7 @@ import typer
 from ..base.errors import VbprError
 from .answers import add_items, index, recommend, similar
 from .doctor import doctor
+from .exchange import import_features
 from .faults import App
 from .files import convert, info
 from .options import threaded
@@ -62,5 +63,6 @@ for command in (
     doctor,
 ):
     app.command()(threaded(command))
+app.command("import")(threaded(import_features))  # a word of Python's
 
 __all__ = ["app"]

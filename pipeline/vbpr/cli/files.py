@@ -47,7 +47,7 @@ def print_features(file: Path, failures: bool, verify: bool) -> dict[str, Any]:
         f"{file}: features, {counts['items']:,} items x {store.dim}, {counts['done']:,} done, {counts['pending']:,} "
         f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
     )
-    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions")
+    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions", "imported")
     about = {key: store.provenance[key] for key in made if key in store.provenance}
     for key, value in about.items():
         print(f"  {key}: {value}")
