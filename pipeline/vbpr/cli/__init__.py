@@ -9,7 +9,7 @@ import typer
 from ..base.errors import VbprError
 from .answers import add_items, index, recommend, similar
 from .doctor import doctor
-from .exchange import import_features
+from .exchange import export, import_features
 from .faults import App
 from .files import convert, info
 from .options import threaded
@@ -61,6 +61,7 @@ for command in (
     compare,
     demo,
     doctor,
+    export,
 ):
     app.command()(threaded(command))
 app.command("import")(threaded(import_features))  # a word of Python's

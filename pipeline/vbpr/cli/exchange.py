@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..base.errors import counted, some
+from .options import HowToSplit, KCore, MinInteractions, SplitSeed
 from .output import tell_next
 
 
@@ -61,4 +62,33 @@ def import_features(
     tell_next("train", "--features", done.path, *(["--data", data] if data else []))
 
 
-__all__ = ["import_features"]
+def export(
+    source: Annotated[Path, typer.Argument(help="Model file, feature file, or data set (a folder, or `sample`)")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Vectors: npy, parquet, safetensors, faiss, pgvector, qdrant; a split: recbole, mmrec, elliot, cornac"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make; an earlier export in it is replaced")],
+    features: Annotated[
+        list[Path] | None, typer.Option(help="With a split: feature file whose rows go along; may repeat")
+    ] = None,
+    split: HowToSplit = "auto",
+    min_interactions: MinInteractions = 5,
+    k_core: KCore = 0,
+    split_seed: SplitSeed = 0,
+) -> None:
+    """Vectors for other programs and databases, or the very split for other libraries."""
+    from ..answers.exporters.exporting import export as run
+    from ..data.split import SplitConfig
+
+    done = run(source, to, out, features=features or [], split=SplitConfig(split, min_interactions, k_core, split_seed))
+    files = ", ".join(f"{name} ({size / 2**20:,.1f} MB)" for name, size in done.files.items())
+    print(f"{done.path}: {done.source}")
+    print(f"files: {files}")
+    for note in done.notes:
+        print(f"note: {note}")
+
+
+__all__ = ["export", "import_features"]
