@@ -56,6 +56,13 @@ def npy_with_a_list(folder):
     return "x.npy", {"ids": folder / "item_list.txt"}
 
 
+def npy_with_lines_in_a_csv(folder):
+    """No header; and half floats."""
+    np.save(folder / "x.npy", X.astype(np.float16))
+    (folder / "ids.csv").write_text(text_of(IDS), encoding="utf-8")
+    return "x.npy", {"ids": folder / "ids.csv"}
+
+
 def npz(folder):
     np.savez_compressed(folder / "x.npz", emb=X, names=np.array(IDS), other=np.arange(3))
     return "x.npz", {}
@@ -92,11 +99,13 @@ def clip_retrieval(folder):
 def parquet(folder):
     """Shards with other types of ids and lists, and small row groups."""
     (folder / "shards").mkdir()
-    lists = [pa.list_(pa.float32()), pa.list_(pa.float64(), D), pa.large_list(pa.float32())]
-    for part, at in enumerate(np.array_split(np.arange(N), 3)):
-        ids = pa.array([IDS[n] for n in at], [pa.string(), pa.large_string(), pa.string()][part])
+    lists = [pa.list_(pa.float32()), pa.list_(pa.float64(), D), pa.large_list(pa.float32()), pa.list_(pa.float16(), D)]
+    for part, at in enumerate(np.array_split(np.arange(N), 4)):
+        ids = pa.array([IDS[n] for n in at], pa.large_string() if part == 1 else pa.string())
         ids = ids.dictionary_encode() if part == 2 else ids
-        table = pa.table({"item_id": ids, "v": pa.array(X[at].tolist(), lists[part])})
+        table = pa.table(
+            {"item_id": ids, "v": pa.array(X[at].astype(np.float16 if part == 3 else float).tolist(), lists[part])}
+        )
         pq.write_table(table, folder / "shards" / f"part-{part}.parquet", row_group_size=5)
     return "shards", {}
 
@@ -146,7 +155,7 @@ def hdf5_named(folder):
 
 
 KINDS = {
-    "numpy": [npy, npy_by_columns, npy_with_a_map, npy_with_a_list, npz],
+    "numpy": [npy, npy_by_columns, npy_with_a_map, npy_with_a_list, npy_with_lines_in_a_csv, npz],
     "mcauley": [mcauley],
     "files": [ducho],
     "clip-retrieval": [clip_retrieval],
@@ -234,7 +243,14 @@ def shifted(path):
     path.write_bytes(data[:9] + data[10:] + b"\0")
 
 
+def numbered(folder):
+    """A column of other numbers than the lines', beside the ids and the titles."""
+    rows = [f"{name},{(n + 1) % N},title" for n, name in enumerate(IDS)]
+    (folder / "ids.csv").write_text("item_id,row,title\n" + text_of(rows), encoding="utf-8")
+
+
 FAULTS = {
+    "numbers of other rows": (npy_with_lines_in_a_csv, numbered, {}, ["column row", "another order"]),
     "no ids": (npy, lambda f: None, {"ids": ""}, ["ids.txt", "--ids numbers"]),
     "an id too many": (npy, lambda f: (f / "ids.txt").write_text(text_of([*IDS, "x"])), {}, ["38 ids", "37 rows"]),
     "no id": (npy, lambda f: (f / "ids.txt").write_text(text_of(["a", "", *IDS[2:]])), {}, ["row 2"]),

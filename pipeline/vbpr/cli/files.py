@@ -101,8 +101,16 @@ def convert(
 ) -> None:
     """A foreign data set into a folder for every other command. Run again to resume."""
     from ..data.converters import convert as run
+    from ..extraction.importers import IMPORTERS
 
-    done = run(source, out)
+    try:
+        done = run(source, out)
+    except VbprError as error:
+        if any(importer.takes(source) for importer in IMPORTERS.values()):
+            raise VbprError(
+                f"{error}. If it holds features, and no images: vbpr import {source} --out FILE.h5"
+            ) from error
+        raise
     print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
     for note in done.notes:
         print(f"note: {note}")

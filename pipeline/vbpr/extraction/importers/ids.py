@@ -48,7 +48,11 @@ def ids_of_rows(told: Told, n: int, source: Path) -> tuple[Strings, str]:
     columns = columns_of_file(path)
     if (mapped := by_number(columns, n, told, path)) is not None:
         return mapped
+    if len(columns) == 1 and LINES not in columns and len(next(iter(columns.values()))) == n - 1:  # no header
+        (first, column), *_ = columns.items()
+        columns = {LINES: pa.chunked_array([pa.array([first], pa.string()), *id_text(column).chunks])}
     name = id_column(columns, told, path)
+    refuse_other_order({other: columns[other] for other in columns if other != name}, n, path)
     of_column = f"column {name} of " * (name != LINES)
     ids, how = cleaned(columns[name], f"{of_column}{path}", f"{of_column}{path.name}")
     if len(ids) != n:
@@ -134,6 +138,22 @@ def by_number(columns: dict[str, pa.ChunkedArray], n: int, told: Told, path: Pat
     ids = np.empty(n, texts[choice or names].dtype)
     ids[orders[numbers]] = texts[choice or names]
     return ids, f"column {choice or names} of {path.name}, rows by column {numbers}"
+
+
+def refuse_other_order(columns: dict[str, pa.ChunkedArray], n: int, path: Path) -> None:
+    """
+    Raises:
+        VbprError: a column beside the ids may be the numbers of the rows, and these are not those of the lines.
+    """
+    for name, column in columns.items():
+        if not (pa.types.is_string(column.type) or pa.types.is_integer(column.type)):
+            continue
+        numbers = as_numbers(np.array(pc.fill_null(id_text(column), "").to_pylist(), np.str_), n)
+        if numbers is not None and not np.array_equal(numbers, np.arange(n)):
+            raise VbprError(
+                f"{path}: column {name} holds each number from 0 to {n - 1:,} in another order than the lines. If it "
+                "is the number of the row, give --ids a table of the ids and it alone; if not, one of the ids alone"
+            )
 
 
 def as_numbers(ids: Strings, n: int) -> Array | None:
