@@ -263,7 +263,7 @@ def look_through(
         why = "over 65,504, the largest that float16 has" if top > LARGEST else "so small that float16 would lose bits"
         notes.append(f"numbers of up to {top:.3g} are {why}: all are multiplied by {scale:g}, which changes no model")
     if faint := int(((largest > 0) & (largest * scale < SMALLEST)).sum()):
-        notes.append(f"{counted(faint, 'column')} hold numbers so small beside the largest that float16 rounds them")
+        notes.append(f"{counted(faint, 'column')} hold numbers too small beside the largest for float16")
     if zeros:
         notes.append(
             f"{counted(zeros, 'row')} of nothing but 0: is that how their maker writes that there is no picture?"
