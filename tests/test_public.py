@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 
+import numpy as np
 import pytest
 
 import vbpr
@@ -128,13 +129,17 @@ sys.meta_path.insert(0, Blocked())
         ["recommend", "MODEL", "--all", "--out", "OUT"],
         ["similar", "MODEL", "--item", "red-00"],
         ["index", "MODEL"],
+        ["export", "MODEL", "--to", "faiss", "--out", "FOLDER"],
+        ["import", "ARRAY", "--ids", "numbers", "--out", "NEW"],
     ],
     ids=lambda words: " ".join(words),
 )
 def test_what_answers_needs_no_torch(words, board_model, board_features, tmp_path):
     """As where torch is not installed."""
     model = shutil.copy(board_model, tmp_path / "m.model.h5")
+    np.save(tmp_path / "x.npy", np.eye(5))
     places = {"MODEL": str(model), "FEATURES": str(board_features), "OUT": str(tmp_path / "all.csv")}
+    places |= {name: str(tmp_path / at) for name, at in (("FOLDER", "out"), ("ARRAY", "x.npy"), ("NEW", "x.h5"))}
     words = [places.get(word, word) for word in words]
     code = f"import vbpr\nfrom vbpr.cli import app\nvbpr.Factors, vbpr.Dataset, vbpr.Nearest\napp({words!r})"
     done = run_python("-c", WITHOUT.format(names=("torch", "torchvision", "timm")) + code)

@@ -328,4 +328,4 @@ def of_features(store: FeatureStore) -> dict[str, Any]:
 
 UNKNOWN = "no image of it was encoded, or nobody took it; ask by a photo, or for another item"
 
-__all__ = ["METRICS", "UNKNOWN", "Nearest"]
+__all__ = ["METRICS", "UNKNOWN", "Nearest", "of_features"]

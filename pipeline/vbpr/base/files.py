@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,48 @@ def replacing(path: Path | str, kind: str = "") -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path | str, mark: str) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success its files are made durable and it takes the place of `path`, on
+    failure it is removed.
+
+    Args:
+        mark: name of a file by which a folder of ours is known; another that is not empty is left alone.
+
+    Raises:
+        VbprError: there lies something else, or it cannot be written.
+    """
+    path = Path(path).resolve()
+    if path.exists() and (not path.is_dir() or (any(path.iterdir()) and not (path / mark).is_file())):
+        what = "holds other files" if path.is_dir() else "is no folder"
+        raise VbprError(f"{path} {what}; give --out a new or an empty folder, so that nothing is overwritten")
+    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            sync(file)
+        sync(temporary)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = failed_write(error)
+        if cause is None:
+            raise
+        raise VbprError(
+            f"{path} could not be written ({cause}); free some space or choose another place, then run the same "
+            "command again"
+        ) from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_text(path: Path | str, text: str, kind: str = "", errors: str = "strict") -> None:
@@ -167,6 +210,7 @@ __all__ = [
     "read_json",
     "replace_text",
     "replacing",
+    "replacing_folder",
     "replacing_h5",
     "replacing_table",
     "reserve",

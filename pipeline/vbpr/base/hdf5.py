@@ -83,7 +83,7 @@ def cannot_be_read(path: Path, number: int) -> str:
 
 
 MAKES = {
-    "features": "make one with `vbpr extract --backbone NAME --data FOLDER`",
+    "features": "make one with `vbpr extract --backbone NAME --data FOLDER`, or `vbpr import FILE` for what you have",
     "model": "make one with `vbpr train --features FILE`",
     "index": "make one with `vbpr index FILE`",
 }
@@ -193,10 +193,13 @@ def is_whole(data: h5py.Dataset) -> bool:
 
 
 __all__ = [
+    "check_closed",
     "damaged",
     "encoded",
+    "kind_in",
     "kind_of",
     "open_h5",
+    "opened",
     "read_numbers",
     "read_strings",
     "read_text",

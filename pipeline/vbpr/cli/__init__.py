@@ -9,6 +9,7 @@ import typer
 from ..base.errors import VbprError
 from .answers import add_items, explain, index, similar
 from .doctor import doctor
+from .exchange import export, import_features
 from .faults import App
 from .files import convert, info
 from .options import threaded
@@ -62,7 +63,9 @@ for command in (
     compare,
     demo,
     doctor,
+    export,
 ):
     app.command()(threaded(command))
+app.command("import")(threaded(import_features))  # a word of Python's
 
 __all__ = ["app"]

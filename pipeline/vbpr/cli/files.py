@@ -47,7 +47,7 @@ def print_features(file: Path, failures: bool, verify: bool) -> dict[str, Any]:
         f"{file}: features, {counts['items']:,} items x {store.dim}, {counts['done']:,} done, {counts['pending']:,} "
         f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
     )
-    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions")
+    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions", "imported")
     about = {key: store.provenance[key] for key in made if key in store.provenance}
     for key, value in about.items():
         print(f"  {key}: {value}")
@@ -101,8 +101,16 @@ def convert(
 ) -> None:
     """A foreign data set into a folder for every other command. Run again to resume."""
     from ..data.converters import convert as run
+    from ..extraction.importers import IMPORTERS
 
-    done = run(source, out)
+    try:
+        done = run(source, out)
+    except VbprError as error:
+        if any(importer.takes(source) for importer in IMPORTERS.values()):
+            raise VbprError(
+                f"{error}. If it holds features, and no images: vbpr import {source} --out FILE.h5"
+            ) from error
+        raise
     print(f"{done.path}: " + ", ".join(f"{count:,} {name}" for name, count in done.counts.items()))
     for note in done.notes:
         print(f"note: {note}")

@@ -132,4 +132,4 @@ def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str
     return [column.get(str(item), "") for item in item_ids]
 
 
-__all__ = ["KEY", "Items", "is_scalar", "read_items", "texts", "titles"]
+__all__ = ["KEY", "Items", "is_scalar", "read_items", "read_table", "texts", "titles"]

@@ -14,6 +14,7 @@ from ..base.errors import VbprError
 from ..base.files import read_bytes
 from ..data.images.source import MAX_BYTES, BadImage, Pixels
 from ..networks.prepare import prepare
+from ..stores.features.layout import ELSEWHERE
 from ..stores.model.factors import BLIND
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ def recorded_backbone(made: dict[str, Any], file: Path | str | None) -> "Backbon
     """
     from ..networks.registry import load_backbone
 
+    if made["weights"] == ELSEWHERE:
+        raise VbprError(
+            f"{made['backbone']} are features made elsewhere ({made['preprocessing']}), by no backbone on record: no "
+            "photo can be encoded like them; ask by --item or --liked"
+        )
     if file is not None and not Path(file).exists():
         raise VbprError(
             f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "

@@ -13,6 +13,7 @@ from ..data.images import holdings
 from ..data.images.source import ImageSource
 from ..data.same_ids import refuse_other_names, refuse_two_ways, written_in_two_ways
 from ..data.split import Split, SplitConfig
+from ..stores.features.layout import ELSEWHERE
 from ..stores.features.store import FeatureStore
 from .item_features import Aligned, ItemFeatures
 
@@ -52,7 +53,8 @@ def prepare(
     usable += [store.finished().item_ids[store.done] for store in stores]
     if stores:
         absent = absent_from(stores, item_ids, data.name)
-        if len(absent):  # else there is no need to list a million of them
+        elsewhere = all(store.provenance["weights"] == ELSEWHERE for store in stores)  # no image makes such features
+        if len(absent) and not elsewhere:  # else there is no need to list a million of them
             with contextlib.suppress(VbprError):  # who has no images cannot encode more of them
                 images = data.images()
         pictured = absent[:0] if images is None else np.intersect1d(absent, images.item_ids)

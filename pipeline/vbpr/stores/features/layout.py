@@ -14,6 +14,7 @@ from ...base.hdf5 import read_text
 PENDING, DONE, FAILED = 0, 1, 2
 BLOCK = 4096  # rows under one digest
 DIGEST = 16  # bytes of it; all zero: not yet written
+ELSEWHERE = "made elsewhere"  # in place of weights: no network here makes such features
 LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
 PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
@@ -48,6 +49,8 @@ def describe(provenance: Mapping[str, Any]) -> str:
 
 def command_of(provenance: Mapping[str, Any], path: Path) -> str:
     """The command that made a feature file, as far as its provenance tells."""
+    if "imported" in provenance:
+        return import_command(provenance["imported"], path)
     weights = f" --weights {shlex.quote(provenance['weights_file'])}" if provenance.get("weights_file") else ""
     weights = " --random-weights" if provenance["weights"] == "random" else weights
     fast = ""
@@ -57,16 +60,38 @@ def command_of(provenance: Mapping[str, Any], path: Path) -> str:
     return f"vbpr extract --backbone {provenance['backbone']}{weights}{fast} --data {data} --out {out}"
 
 
+def import_command(told: Mapping[str, Any], path: Path) -> str:
+    """The command by which features made elsewhere were imported."""
+    options = {"--ids": told["ids"], "--column": told["column"], "--id-column": told["id_column"]}
+    options["--duplicates"] = "" if told["duplicates"] == "refuse" else told["duplicates"]
+    words = ["vbpr", "import", told["source"], *(word for pair in options.items() if pair[1] for word in pair)]
+    return shlex.join([*words, "--out", str(path)])
+
+
+def mend(provenance: Mapping[str, Any], path: Path) -> str:
+    """How rows that have changed since they were written are made again, in words."""
+    command = command_of(provenance, path)
+    return f"delete the file, then {command}" if "imported" in provenance else f"{command} --verify encodes these anew"
+
+
+def maker(provenance: Mapping[str, Any]) -> str:
+    """The command that makes such a feature file, without its options."""
+    return "vbpr import" if "imported" in provenance else "vbpr extract"
+
+
 __all__ = [
     "BLOCK",
     "DIGEST",
     "DONE",
+    "ELSEWHERE",
     "FAILED",
     "LAYOUT",
     "PENDING",
     "PROVENANCE",
     "command_of",
     "describe",
+    "maker",
+    "mend",
     "read_provenance",
     "shapes_of",
 ]

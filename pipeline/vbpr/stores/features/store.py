@@ -25,7 +25,7 @@ from ...base.arrays import Array, Strings, places, update_with_ids
 from ...base.errors import VbprError
 from ...base.hdf5 import open_h5, read_strings
 from .blocks import block_digest, complete, map_blocks, span_of
-from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, command_of, read_provenance, shapes_of
+from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, maker, mend, read_provenance, shapes_of
 from .rows import Rows
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class FeatureStore:
         if len(self.pending):
             raise VbprError(
                 f"{self.path} lacks {len(self.pending):,} of {len(self):,} items (first: "
-                f"{self.item_ids[self.pending[0]]}); run vbpr extract again to resume"
+                f"{self.item_ids[self.pending[0]]}); run {maker(self.provenance)} again to resume"
             )
         return self
 
@@ -183,7 +183,7 @@ class FeatureStore:
             missing = np.asarray(item_ids)[at < 0]
             raise VbprError(
                 f"{self.path} lacks {len(missing):,} of {len(item_ids):,} items (first: {missing[0]}); "
-                "run vbpr extract again to add them"
+                f"run {maker(self.provenance)} again to add them"
             )
         return self.features[at]
 
@@ -237,7 +237,7 @@ class FeatureStore:
             first, last = self.item_ids[damaged[0][0]], self.item_ids[damaged[0][1] - 1]
             raise VbprError(
                 f"{self.path} has changed since it was written, in {len(damaged):,} of its blocks (first: items "
-                f"{first} to {last}); {command_of(self.provenance, self.path)} --verify encodes these anew"
+                f"{first} to {last}); {mend(self.provenance, self.path)}"
             )
 
     def sealed_rows(self) -> int:
