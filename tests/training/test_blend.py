@@ -7,11 +7,14 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from vbpr import Interactions, Split, SplitConfig, configure, evaluate
+from vbpr import Interactions, Split, SplitConfig, VbprError, configure, evaluate
 from vbpr.training.config import OPTIONS
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
+from vbpr.training.model import Diverged
 from vbpr.training.models import chooser, parts
+from vbpr.training.models import hybrid as hybrid_module
+from vbpr.training.models import kept as kept_module
 from vbpr.training.models.axes import axes
 from vbpr.training.models.cease import PENALTY, POWER, SHARE, cease
 from vbpr.training.models.feature_als import LEVEL, RIDGE, feature_als
@@ -329,3 +332,41 @@ def test_hybrid_without_one_side_is_the_other(split, features):
     made = no_images.fit(split, None)
     assert made.head is None
     assert not made.about["scores_unseen"]
+
+
+def test_a_part_that_took_long_is_not_made_again(split, looks, tmp_path, monkeypatch):
+    """With its sparse and dense sides, its bias and what it makes of new items; another run makes its own."""
+    monkeypatch.setattr(kept_module, "SECONDS", -1.0)
+    users, items = split.train.shape
+    bias = np.arange(items, dtype=np.float32)
+    made = cease(split, *looks)
+    made = dataclasses.replace(made, bias=bias, curve=[{"epoch": 1, "auc": 0.5}])
+    calls = []
+    for identity in ("one", "one", "other"):
+        again = kept_module.kept(lambda: calls.append(1) or made, tmp_path / ".m.checkpoint", "als 0.7", identity)
+        np.testing.assert_array_equal(again.scores(slice(0, users)), made.scores(slice(0, users)))
+        assert again.curve == made.curve
+        for now, before in zip(again.unseen, made.unseen, strict=True):
+            np.testing.assert_array_equal(now, before)
+    assert len(calls) == 2
+
+
+def test_a_part_that_fails_leaves_the_others(many, monkeypatch, capsys):
+    def fails(*_):
+        raise VbprError("EASE cannot be solved")
+
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    monkeypatch.setattr(hybrid_module, "linear_filter", fails)
+    factors = fit(many, features, configure("hybrid", **SMALL))
+    assert [each["part"] for each in factors.about["blend"]] == [name for name in PRIOR if name != "filter"]
+    assert "its part filter is left out, for it failed (EASE cannot be solved)" in capsys.readouterr().err
+
+
+def test_a_visual_part_that_diverges_at_once_leaves_the_others(many):
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    with pytest.raises(Diverged, match="not finite") as caught:
+        fit(many, features, configure("hybrid", **SMALL | {"lr": 1e30}))
+    told = [each["part"] for each in caught.value.factors.about["blend"]]
+    assert told == [name for name in PRIOR if name != "visual"]

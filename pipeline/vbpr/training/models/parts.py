@@ -154,7 +154,7 @@ def held(split: Split) -> bool:
     return int(users) * int(items) <= HELD
 
 
-def columns(split: Split, least: int, numbers: float = 1e8) -> int:
+def columns(split: Split, least: int, numbers: float = 2.5e7) -> int:
     """How many columns of all users and items are about so many numbers."""
     return int(np.clip(numbers / sum(split.train.shape), least, RANK))
 
@@ -207,47 +207,64 @@ def side_by_side(split: Split, scores: Scores, weights: Weights, seed: int) -> t
     """(U, K) and (I, K) of the same sum, from parts whose terms are dense: their factors, and of these the leading rank
     of the product, through the moments of both."""
     of_items = weights.of_parts(split.item_counts)
-    lefts, rights = [], []
+    lefts: Side = []
+    rights: Side = []
     for p, part in enumerate(scores.parts):
         left, right = narrow(part)
-        mean = right.mean(0, dtype=np.float64)
-        covariance = right.T @ right / len(right) - np.outer(mean, mean)
-        variance = np.einsum("uk,uk->u", left @ covariance, left)
-        scores.mean[p], scores.deviation[p] = left @ mean, np.where(variance > 1e-12, variance, np.inf) ** 0.5
+        ones, zeros = np.ones(len(of_items.T), np.float32), np.zeros(sum(side.shape[1] for side in right), np.float32)
+        mean = sum(rows.sum(0, dtype=np.float64) for rows in stretches([(right, ones, zeros)])) / len(ones)
+        covariance = moments([(right, ones, mean.astype(np.float32))]) / len(ones)
+        ones = np.ones(scores.shape[1], np.float32)
+        both = [
+            (rows @ mean, np.einsum("uk,uk->u", rows @ covariance, rows)) for rows in stretches([(left, ones, zeros)])
+        ]
+        scores.mean[p], variance = (np.concatenate(which) for which in zip(*both, strict=True))
+        scores.deviation[p] = np.where(variance > 1e-12, variance, np.inf) ** 0.5
         if of_items[p].any():
-            lefts.append((left, 1 / scores.deviation[p], np.zeros(left.shape[1], np.float32)))
+            lefts.append((left, 1 / scores.deviation[p], zeros))
             rights.append((right, of_items[p], mean.astype(np.float32)))
     (a, of_a), (b, of_b) = (roots(moments(sides)) for sides in (lefts, rights))
     u, s, v = np.linalg.svd(a.T @ b)
-    rank = min(len(s), columns(split, 256, 2e8))
+    rank = min(len(s), columns(split, 128, 2e8))
     turns = of_a @ u[:, :rank] * s[:rank] ** 0.5, of_b @ v[:rank].T * s[:rank] ** 0.5
-    left, right = (
-        np.concatenate([rows @ turn.astype(np.float32) for rows in stretches(sides)])
-        for sides, turn in zip((lefts, rights), turns, strict=True)
-    )
-    return left, right
+    return through(lefts, turns[0]), through(rights, turns[1])
 
 
-def narrow(part: Part) -> tuple[Array, Array]:
-    """(U, k) and (I, k) of a part whose terms are dense."""
+def narrow(part: Part) -> tuple[list[Array], list[Array]]:
+    """The columns of users and items of a part whose terms are dense, as they lie: a large one is not copied."""
     lefts, rights = ([term[side] for term in part.terms] for side in (0, 1))
     if part.bias is not None:
         lefts.append(np.ones((len(lefts[0]), 1), np.float32))
         rights.append(part.bias[:, None])
-    return np.hstack(lefts), np.hstack(rights)
+    return lefts, rights
 
 
-Side = list[tuple[Array, Array, Array]]  # (n, k), what a row is multiplied by, what each has less
+Side = list[tuple[list[Array], Array, Array]]  # columns, (n,) what a row is multiplied by, what each column has less
 
 
 def stretches(sides: Side) -> Iterator[Array]:
     """Rows of all parts side by side."""
-    for a in range(0, len(sides[0][0]), ROWS):
-        yield np.hstack([(rows[a : a + ROWS] - less) * scale[a : a + ROWS, None] for rows, scale, less in sides])
+    for a in range(0, len(sides[0][1]), ROWS):
+        yield np.hstack(
+            [(np.hstack([m[a : a + ROWS] for m in each]) - less) * by[a : a + ROWS, None] for each, by, less in sides]
+        )
+
+
+def through(sides: Side, turn: Array) -> Array:
+    """All rows times a matrix."""
+    out = np.empty((len(sides[0][1]), turn.shape[1]), np.float32)
+    turn = turn.astype(np.float32)
+    for a, rows in enumerate(stretches(sides)):
+        out[a * ROWS : (a + 1) * ROWS] = rows @ turn
+    return out
 
 
 def moments(sides: Side) -> Array:
-    return np.asarray(sum((rows.T @ rows).astype(np.float64) for rows in stretches(sides)))
+    total = np.zeros((0, 0))
+    for rows in stretches(sides):
+        product = (torch.from_numpy(rows).T @ torch.from_numpy(rows)).numpy()
+        total = total + product if total.size else product.astype(np.float64)
+    return total
 
 
 def roots(moments: Array) -> tuple[Array, Array]:
