@@ -156,14 +156,13 @@ def standardised(part):
     return (s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True)
 
 
-WEIGHTS = Weights(np.array([0.7, 0.2]), np.array([0.5, 0.9]), 0.3, -0.1)
+WEIGHTS = Weights(np.array([0.7, 0.2]), np.array([0.5, 0.9]))
 
 
 def wanted_of(split, two):
     n = split.item_counts
     w = [(v * n + c * 5) / (n + 5) for v, c in zip(WEIGHTS.warm, WEIGHTS.cold, strict=True)]
-    bias = 0.3 * np.log1p(n) - 0.1 * 5 / (n + 5)
-    return sum(each * standardised(part) for each, part in zip(w, two, strict=True)) + bias
+    return sum(each * standardised(part) for each, part in zip(w, two, strict=True))
 
 
 def by_user(scores, split):
@@ -198,7 +197,7 @@ def test_head_gives_items_that_nobody_took_their_vector(split, features, looks, 
     users, turn = rng.standard_normal((40, 4), np.float32), rng.standard_normal((4, 8), np.float32)
     items = (unit(features, len(split.item_ids)) @ turn.T).astype(np.float32)
     linear = [Part([(users, items)], unseen=(users, turn))]
-    weights = Weights(np.array([0.4]), np.array([0.8]), 0.3, -0.1)
+    weights = Weights(np.array([0.4]), np.array([0.8]))
     factors = add_up(split, Scores(linear, *split.train.shape), weights, features)
     new = split.item_counts == 0
     vectors, bias = factors.head(features.matrix[np.flatnonzero(new)])
@@ -210,12 +209,12 @@ def test_gradient_of_the_choice_is_that_of_finite_differences():
     rng = np.random.default_rng(0)
     n, m, p = 60, 30, 3
     sample = chooser.sample_of(
-        torch.from_numpy(rng.standard_normal((n, m, 2 * p + 2), np.float32)),
+        torch.from_numpy(rng.standard_normal((n, m, 2 * p), np.float32)),
         torch.from_numpy(rng.integers(0, 4, (n, m)).astype(np.float32)),
         torch.full((n,), 100.0),
         rng.integers(0, 9, n),
     )
-    start, values = np.full(2 * p, 1.0), rng.random(2 * p + 2)
+    start, values = np.full(2 * p, 1.0), rng.random(2 * p)
     for objective in chooser.OBJECTIVES.values():
         _, gradient = chooser.loss(values, sample, start, objective)
         for k in range(len(values)):

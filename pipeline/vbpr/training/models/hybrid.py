@@ -52,7 +52,7 @@ PRIOR = {  # of warm and cold items
 ALPHA, LEVELS = 40.0, (0.7, 0.35)  # of `feature_als`
 # Purchases that a part may look at in all its epochs, so that it takes minutes of data however large
 POSITIVES, BPR_STEPS, ALS_STEPS = 1e7, 1e8, 2e7
-BPR_EPOCHS, ALS_EPOCHS = 100, 10
+LATENT_EPOCHS, BPR_EPOCHS, ALS_EPOCHS = 20, 200, 10
 MANY = 1_000_000  # purchases, of which one `feature_als` is enough
 HELD_OUT = 5000  # items that are held out to choose by where there are no validation items, at most
 
@@ -124,7 +124,7 @@ class Hybrid:
                     begin(self.of_looks(split, parts.get("visual"), *looks))
                 if c.factors and "latent" in only:
                     latent = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31)
-                    latent = latent.changed(epochs=passes(split, latent.epochs))
+                    latent = latent.changed(epochs=passes(split, LATENT_EPOCHS))
                     parts |= self.trained("latent", stage, latent, split, None, failures)
             except BaseException:
                 pool.shutdown(cancel_futures=True)

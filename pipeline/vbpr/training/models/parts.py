@@ -1,7 +1,7 @@
-"""A ranker as a sum of products, dense or sparse, and how several of them become two matrices and a bias.
+"""A ranker as a sum of products, dense or sparse, and how several of them become two matrices.
 
     score_p(u, i) = sum_t (users_t items_t')_ui + bias_i
-    x_ui = sum_p w_p(n_i) z_p(u, i) + b(n_i),   z_p = (score_p - its mean over the items) / its deviation, by user
+    x_ui = sum_p w_p(n_i) z_p(u, i),   z_p = (score_p - its mean over the items) / its deviation, by user
 
 n_i: how often i was bought. Where the scores of everybody are few enough to be held, they are kept as they are (K: the
 number of users) or by their leading rank; else the parts' own factors stand side by side, and are kept by theirs.
@@ -117,22 +117,15 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Of parts, by how often an item was bought: w_p(n) = (warm_p n + cold_p C) / (n + C), C = WARM, and
-    b(n) = popular log(1 + n) + fresh C / (n + C)."""
+    """(P,) of parts, by how often an item was bought: w_p(n) = (warm_p n + cold_p C) / (n + C), C = WARM."""
 
     warm: Array
     cold: Array
-    popular: float = 0.0
-    fresh: float = 0.0
 
     def of_parts(self, counts: Array) -> Array:
         """(P, I) float32."""
         share = counts / (counts + WARM)
         return np.asarray(np.outer(self.warm, share) + np.outer(self.cold, 1 - share), np.float32)
-
-    def bias(self, counts: Array) -> Array:
-        """(I,) float32, 0 for an item that nobody bought."""
-        return np.asarray(self.popular * np.log1p(counts) - self.fresh * counts / (counts + WARM), np.float32)
 
 
 def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeatures | None, seed: int = 0) -> Factors:
@@ -145,7 +138,7 @@ def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeature
         left = np.eye(len(right.T), dtype=np.float32)
     curve = [point for part in scores.parts for point in part.curve]
     about = {"curve": curve, "scores_unseen": head is not None}
-    return factors_of(split, left, right, weights.bias(split.item_counts), head, about)
+    return factors_of(split, left, right, head=head, about=about)
 
 
 def held(split: Split) -> bool:
