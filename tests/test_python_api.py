@@ -34,6 +34,20 @@ def test_the_page_of_the_python_api_runs_and_its_files_hold_what_it_says(tmp_pat
     assert "fresh" in vbpr.Factors.load("artifacts/small.model.h5").item_ids
 
 
+def test_every_model_is_a_class():
+    classes = [getattr(vbpr, name) for name, module in vbpr.PUBLIC.items() if module == "training.estimators"]
+    assert sorted(each.model for each in classes) == sorted(vbpr.MODELS)
+    with pytest.raises(VbprError, match="open_images"):
+        vbpr.DVBPR().fit(Interactions.of(["a", "a", "a"], ["x", "y", "z"]))
+
+
+def test_a_class_fits_its_model(board, board_features):
+    pairs = Dataset.resolve(board).interactions()
+    for made in (vbpr.CEASE(), vbpr.Popularity(), vbpr.KNN(), vbpr.FeatureALS(factors=2, epochs=2)):
+        factors = made.fit(pairs, board_features)
+        assert factors.about["model"] == made.model and factors.about["features"]
+
+
 def test_a_fitted_object_says_that_weights_were_random_and_takes_finished_files_only(board, board_features, tmp_path):
     pairs = Dataset.resolve(board).interactions()
     factors = Visual(dim=8, device="cpu").fit(pairs, board_features)

@@ -7,11 +7,14 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from vbpr import Interactions, Split, SplitConfig, configure, evaluate
+from vbpr import Interactions, Split, SplitConfig, VbprError, configure, evaluate
 from vbpr.training.config import OPTIONS
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
+from vbpr.training.model import Diverged
 from vbpr.training.models import chooser, parts
+from vbpr.training.models import hybrid as hybrid_module
+from vbpr.training.models import kept as kept_module
 from vbpr.training.models.axes import axes
 from vbpr.training.models.cease import PENALTY, POWER, SHARE, cease
 from vbpr.training.models.feature_als import LEVEL, RIDGE, feature_als
@@ -153,14 +156,13 @@ def standardised(part):
     return (s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True)
 
 
-WEIGHTS = Weights(np.array([0.7, 0.2]), np.array([0.5, 0.9]), 0.3, -0.1)
+WEIGHTS = Weights(np.array([0.7, 0.2]), np.array([0.5, 0.9]))
 
 
 def wanted_of(split, two):
     n = split.item_counts
     w = [(v * n + c * 5) / (n + 5) for v, c in zip(WEIGHTS.warm, WEIGHTS.cold, strict=True)]
-    bias = 0.3 * np.log1p(n) - 0.1 * 5 / (n + 5)
-    return sum(each * standardised(part) for each, part in zip(w, two, strict=True)) + bias
+    return sum(each * standardised(part) for each, part in zip(w, two, strict=True))
 
 
 def by_user(scores, split):
@@ -195,7 +197,7 @@ def test_head_gives_items_that_nobody_took_their_vector(split, features, looks, 
     users, turn = rng.standard_normal((40, 4), np.float32), rng.standard_normal((4, 8), np.float32)
     items = (unit(features, len(split.item_ids)) @ turn.T).astype(np.float32)
     linear = [Part([(users, items)], unseen=(users, turn))]
-    weights = Weights(np.array([0.4]), np.array([0.8]), 0.3, -0.1)
+    weights = Weights(np.array([0.4]), np.array([0.8]))
     factors = add_up(split, Scores(linear, *split.train.shape), weights, features)
     new = split.item_counts == 0
     vectors, bias = factors.head(features.matrix[np.flatnonzero(new)])
@@ -207,12 +209,12 @@ def test_gradient_of_the_choice_is_that_of_finite_differences():
     rng = np.random.default_rng(0)
     n, m, p = 60, 30, 3
     sample = chooser.sample_of(
-        torch.from_numpy(rng.standard_normal((n, m, 2 * p + 2), np.float32)),
+        torch.from_numpy(rng.standard_normal((n, m, 2 * p), np.float32)),
         torch.from_numpy(rng.integers(0, 4, (n, m)).astype(np.float32)),
         torch.full((n,), 100.0),
         rng.integers(0, 9, n),
     )
-    start, values = np.full(2 * p, 1.0), rng.random(2 * p + 2)
+    start, values = np.full(2 * p, 1.0), rng.random(2 * p)
     for objective in chooser.OBJECTIVES.values():
         _, gradient = chooser.loss(values, sample, start, objective)
         for k in range(len(values)):
@@ -329,3 +331,41 @@ def test_hybrid_without_one_side_is_the_other(split, features):
     made = no_images.fit(split, None)
     assert made.head is None
     assert not made.about["scores_unseen"]
+
+
+def test_a_part_that_took_long_is_not_made_again(split, looks, tmp_path, monkeypatch):
+    """With its sparse and dense sides, its bias and what it makes of new items; another run makes its own."""
+    monkeypatch.setattr(kept_module, "SECONDS", -1.0)
+    users, items = split.train.shape
+    bias = np.arange(items, dtype=np.float32)
+    made = cease(split, *looks)
+    made = dataclasses.replace(made, bias=bias, curve=[{"epoch": 1, "auc": 0.5}])
+    calls = []
+    for identity in ("one", "one", "other"):
+        again = kept_module.kept(lambda: calls.append(1) or made, tmp_path / ".m.checkpoint", "als 0.7", identity)
+        np.testing.assert_array_equal(again.scores(slice(0, users)), made.scores(slice(0, users)))
+        assert again.curve == made.curve
+        for now, before in zip(again.unseen, made.unseen, strict=True):
+            np.testing.assert_array_equal(now, before)
+    assert len(calls) == 2
+
+
+def test_a_part_that_fails_leaves_the_others(many, monkeypatch, capsys):
+    def fails(*_):
+        raise VbprError("EASE cannot be solved")
+
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    monkeypatch.setattr(hybrid_module, "linear_filter", fails)
+    factors = fit(many, features, configure("hybrid", **SMALL))
+    assert [each["part"] for each in factors.about["blend"]] == [name for name in PRIOR if name != "filter"]
+    assert "its part filter is left out, for it failed (EASE cannot be solved)" in capsys.readouterr().err
+
+
+def test_a_visual_part_that_diverges_at_once_leaves_the_others(many):
+    rng = np.random.default_rng(2)
+    features = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    with pytest.raises(Diverged, match="not finite") as caught:
+        fit(many, features, configure("hybrid", **SMALL | {"lr": 1e30}))
+    told = [each["part"] for each in caught.value.factors.about["blend"]]
+    assert told == [name for name in PRIOR if name != "visual"]

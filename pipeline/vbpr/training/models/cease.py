@@ -29,7 +29,7 @@ from .singular import leading
 
 PENALTY, SHARE, POWER = 100.0, 30.0, 0.25
 SQUARE = 10_000  # rows and columns of what is inverted, at most: 0.4 GB, and about half a minute
-LEADING = 128  # singular values of G beyond, at least
+LEADING, SWEEPS = 64, 6  # of G beyond: singular values, at least, and sweeps for them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Stacked:
 def by_rank(x: sp.csr_matrix, f: Array, turn: Array, share: float, penalty: float, rank: int, seed: int) -> Part:
     """With G = P S Q' and a rest R, A G = P S / (S^2 + penalty) Q' + R / penalty, nearly. G, which says nothing of
     what a user did not take, less penalty A G is P S^3 / (S^2 + penalty) Q'."""
-    left, s, right = leading([Stacked(x, f)], rank, seed)
+    left, s, right = leading([Stacked(x, f)], rank, seed, SWEEPS)
     s = np.maximum(s, 1e-6)
     own = (right**2).T @ (s**2 / (s**2 + penalty))
     length = np.asarray(x.multiply(x).sum(0)).ravel() + np.einsum("id,id->i", f, f)

@@ -2,8 +2,8 @@
 
     maximises  auc AUC + early mean 1 / log2(1 + rank) + cold AUC_cold + cold / 3 AUC_unseen
                - hinges where AUC (all, cold, unseen) is less than the best part's
-               - penalties: towards equal weights of warm and cold items, a sum of TOTAL, no bias, and, the more so the
-                 fewer validation items there are, PRIOR
+               - penalties: towards equal weights of warm and cold items, a sum of TOTAL, and, the more so the fewer
+                 validation items there are, PRIOR
 
 The rank of a validation item is one and the sum of sigmoid((x_uj - x_ui) / WIDTH) over the blend's TOP highest items j
 and REST random ones, which stand for the others. Nothing is read of the test items: they are candidates as any other.
@@ -24,12 +24,12 @@ PAIRS, FEWEST = 2000, 100  # validation items that are looked at, and those that
 SCORES = 5e8  # of one part that are looked at
 TOP, REST, ROUNDS = 100, 200, 2
 WIDTH, TOTAL, STEPS = 0.1, 6.0, 60
-APART, BIASED, SUMMED, FEW = 0.003, 0.01, 0.02, 15.0  # of penalties
+APART, SUMMED, FEW = 0.003, 0.02, 15.0  # of penalties
 UNDER = ((0.003, 0.003), (0.01, 0.01), (0.01, 0.01))  # of the hinges of all, cold and unseen: margin, width
 GROUPS = ("auc", "auc_cold", "auc_unseen")  # of validation items
 RARE = 30  # cold validation items whose figures count half
 OBJECTIVES = {  # of the option: weights of AUC, of early ranks, of cold items
-    "balanced": (1.0, 10.0, 0.05),
+    "balanced": (2.0, 10.0, 0.2),
     "all": (1.0, 0.0, 0.0),
     "cold": (0.3, 0.0, 1.0),
     "unseen": (0.3, 0.0, 3.0),
@@ -43,7 +43,7 @@ class Sample:
     """Validation items against their candidates.
 
     Attributes:
-        difference: (n, m, 2 P + 2) float32: of a candidate's and the item's share in x of each weight.
+        difference: (n, m, 2 P) float32: of a candidate's and the item's share in x of each weight.
         stands_for: (n, m) how many items a candidate stands for. candidates: (n,) of all.
         groups: (3, n) 1 / count where the item is of all, cold (under 5 purchases), unseen; trust: of each group.
         best: the best part's AUC in each group; of_parts: (P, 3) of every part.
@@ -83,19 +83,18 @@ class Choice:
 
 def choose(split: Split, scores: Scores, prior: Array, objective: str = "balanced", seed: int = 0) -> Choice:
     """Weights for the parts by the validation items; of `prior`, (P, 2), warm and cold, where they are too few."""
-    start = prior.ravel() * TOTAL / prior.sum()
-    values = np.append(start, [0.0, 0.0])
+    start = values = prior.ravel() * TOTAL / prior.sum()
     if split.validation.nnz < FEWEST:
-        return Choice(weights_of(values, split.item_counts))
+        return Choice(Weights(values[::2], values[1::2]))
     rng = np.random.default_rng(seed)
     with Progress("choose weights", ROUNDS, "rounds") as bar:
         for _ in range(ROUNDS):
             sample = draw(split, scores, values, rng)
             arguments = sample, start, OBJECTIVES[objective]
-            bounds = [(0, None)] * len(start) + [(None, None)] * 2
+            bounds = [(0, None)] * len(start)
             values = minimize(loss, values, arguments, "L-BFGS-B", True, bounds=bounds, options={"maxiter": STEPS}).x
             bar.advance(1)
-    return Choice(weights_of(values, split.item_counts), *told(sample, values))
+    return Choice(Weights(values[::2], values[1::2]), *told(sample, values))
 
 
 def told(sample: Sample, values: Array) -> tuple[dict[str, float], list[dict[str, float]]]:
@@ -120,34 +119,27 @@ def figures(sample: Sample, values: Array) -> dict[str, float]:
     return {key: auc for key, auc, n in zip(GROUPS, aucs, sample.sizes, strict=True) if n} | {"ndcg@10": float(early)}
 
 
-def shares(counts: Array) -> tuple[Array, Array]:
-    """(I, 2) of a part's warm and cold weight in an item's, (I, 2) of the bias: both float32."""
-    warm, log = counts / (counts + WARM), np.log1p(counts)
-    bias = np.stack([(log - log.mean()) / max(log.std(), 1e-9), warm.mean() - warm], 1)
-    return np.stack([warm, 1 - warm], 1).astype(np.float32), bias.astype(np.float32)
-
-
-def weights_of(values: Array, counts: Array) -> Weights:
-    popular = values[-2] / max(np.log1p(counts).std(), 1e-9)
-    return Weights(values[:-2:2], values[1:-2:2], float(popular), float(values[-1]))
+def shares(counts: Array) -> Array:
+    """(I, 2) float32 of a part's warm and cold weight in an item's."""
+    warm = counts / (counts + WARM)
+    return np.stack([warm, 1 - warm], 1).astype(np.float32)
 
 
 def draw(split: Split, scores: Scores, values: Array, rng: np.random.Generator) -> Sample:
     """Validation items of some blocks of users, and candidates by the blend so far."""
-    of_parts, of_bias = shares(split.item_counts)
-    weights = torch.from_numpy((of_parts @ values[:-2].reshape(-1, 2).T).astype(np.float32).T.copy())
-    bias = torch.from_numpy(of_bias @ values[-2:].astype(np.float32))
+    of_parts = shares(split.item_counts)
+    weights = torch.from_numpy((of_parts @ values.reshape(-1, 2).T).astype(np.float32).T.copy())
     observed = (split.train + split.validation).tocsr()
     differences, stands, counts = [], [], []
     items: list[int] = []
-    blocks, wanted = scores.blocks(), int(np.clip(SCORES / len(bias), PAIRS / 4, PAIRS))
+    blocks, wanted = scores.blocks(), int(np.clip(SCORES / len(of_parts), PAIRS / 4, PAIRS))
     for place in np.random.default_rng(0).permutation(len(blocks)):  # the same ones in every round: they are kept
         block = blocks[place]
         held = split.validation[block].tocoo()
         if not held.nnz:
             continue
         z = scores(block)
-        blend = bias.expand(z.shape[1:]).clone()
+        blend = torch.zeros(z.shape[1:])
         for part, of_items in zip(z, weights, strict=True):
             blend.addcmul_(part, of_items)
         seen = observed[block].tocoo()
@@ -155,9 +147,7 @@ def draw(split: Split, scores: Scores, values: Array, rng: np.random.Generator) 
         stand, candidates = stand_ins(blend, rng)
         some = rng.permutation(held.nnz)[: wanted - len(items)]
         user, item = held.row[some], held.col[some]
-        differences.append(
-            differ(z, of_parts, of_bias, torch.from_numpy(user), torch.from_numpy(item), candidates[user])
-        )
+        differences.append(differ(z, of_parts, torch.from_numpy(user), torch.from_numpy(item), candidates[user]))
         stands.append(stand[user])
         counts.append(torch.isfinite(blend).sum(1)[user])
         items.extend(item.tolist())
@@ -178,15 +168,14 @@ def stand_ins(blend: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tens
 
 
 def differ(
-    z: torch.Tensor, of_parts: Array, of_bias: Array, user: torch.Tensor, item: torch.Tensor, candidates: torch.Tensor
+    z: torch.Tensor, of_parts: Array, user: torch.Tensor, item: torch.Tensor, candidates: torch.Tensor
 ) -> torch.Tensor:
-    """(n, m, 2 P + 2): a candidate's share of each weight less the item's."""
-    share, bias = torch.from_numpy(of_parts), torch.from_numpy(of_bias)
-    out = torch.empty(*candidates.shape, 2 * len(z) + 2)
+    """(n, m, 2 P): a candidate's share of each weight less the item's."""
+    share = torch.from_numpy(of_parts)
+    out = torch.empty(*candidates.shape, 2 * len(z))
     for p, part in enumerate(z):
         theirs = part[user[:, None], candidates][:, :, None] * share[candidates]
         out[:, :, 2 * p : 2 * p + 2] = theirs - (part[user, item][:, None] * share[item])[:, None]
-    out[:, :, -2:] = bias[candidates] - bias[item][:, None]
     return out
 
 
@@ -195,7 +184,7 @@ def sample_of(difference: torch.Tensor, stands_for: torch.Tensor, candidates: to
     size = member.sum(1)
     groups = member / size.clamp(min=1)[:, None]
     aucs = []
-    for p in range((difference.shape[2] - 2) // 2):
+    for p in range(difference.shape[2] // 2):
         gap = difference[:, :, 2 * p] + difference[:, :, 2 * p + 1]
         above = (((gap > 0).float() + 0.5 * (gap == 0)) * stands_for).sum(1)
         aucs.append(groups @ (1 - above / candidates))
@@ -223,14 +212,12 @@ def loss(values: Array, sample: Sample, start: Array, objective: tuple[float, fl
     by_above = -of_auc / sample.candidates - early / n / (log * log * (2 + above) * np.log(2))
     slope = (by_above[:, None] * sample.stands_for * chance * (1 - chance) / WIDTH).view(-1)
     gradient = -(flat.T @ slope).numpy().astype(float)
-    w, b = values[:-2], values[-2:]
-    apart, far, over = w[::2] - w[1::2], w - start, w.sum() - TOTAL
+    apart, far, over = values[::2] - values[1::2], values - start, values.sum() - TOTAL
     few = FEW / n
-    penalty = APART * apart @ apart + few * far @ far + SUMMED * over**2 + BIASED * b @ b
-    gradient[:-2] += 2 * few * far + 2 * SUMMED * over
-    gradient[:-2:2] += 2 * APART * apart
-    gradient[1:-2:2] -= 2 * APART * apart
-    gradient[-2:] += 2 * BIASED * b
+    penalty = APART * apart @ apart + few * far @ far + SUMMED * over**2
+    gradient += 2 * few * far + 2 * SUMMED * over
+    gradient[::2] += 2 * APART * apart
+    gradient[1::2] -= 2 * APART * apart
     return float(penalty - gain), gradient
 
 

@@ -53,11 +53,11 @@ class FeatureALS:
 
 
 def feature_als_part(
-    split: Split, looks: Array, turn: Array, factors: int, alpha: float, level: float, seed: int
+    split: Split, looks: Array, turn: Array, factors: int, alpha: float, level: float, seed: int, epochs: int = 10
 ) -> Part:
     """The same as a part of a blend."""
     looks, turn = looks[:, :AXES], turn[:AXES]
-    users, items, weight = feature_als(split, looks, factors, alpha, level, seed=seed)
+    users, items, weight = feature_als(split, looks, factors, alpha, level, epochs, seed)
     return Part([(users, items)], unseen=(users, weight.T @ turn) if looks.shape[1] else None)
 
 

@@ -27,7 +27,7 @@ from .singular import leading
 NORMALISED, POWER = 0.6, 0.7
 NEAREST = 20
 GRAPH_ITEMS = 60_000  # all cosines are looked at
-LEADING = 128  # singular values of the filter where scores are too many to be held, at least
+LEADING, SWEEPS = 64, 6  # singular values where scores are too many to be held, at least, and sweeps for them
 SHARE = 0.3  # of looks
 
 
@@ -53,7 +53,7 @@ def linear_filter(split: Split, seed: int = 0) -> Part:
     item = np.maximum(1, split.item_counts) ** (NORMALISED - 1.0)
     r = (sp.diags(user) @ split.train @ sp.diags(item)).tocsr().astype(np.float32)
     if not held(split):  # of power 1, as R' R is not held, and by its leading rank
-        left, values, right = leading([split.train, r.T.tocsr(), r], columns(split, LEADING), seed)
+        left, values, right = leading([split.train, r.T.tocsr(), r], columns(split, LEADING), seed, SWEEPS)
         return Part([(left * values, np.ascontiguousarray(right.T))])
     p = (r.T @ r).tocsr()
     p.data **= POWER
@@ -76,7 +76,7 @@ def looks_graph(split: Split, looks: Array, seed: int = 0) -> Part:
     graph = (graph + graph.T).tocsr().astype(np.float32)
     if held(split):
         return Part([(split.train, graph)])
-    left, values, right = leading([split.train, graph], columns(split, LEADING), seed)
+    left, values, right = leading([split.train, graph], columns(split, LEADING), seed, SWEEPS)
     return Part([(left * values, np.ascontiguousarray(right.T))])
 
 

@@ -9,7 +9,7 @@ model for use, an item of each user is held out, the weights are chosen by these
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...base.arrays import Array
+from ...base.errors import VbprError
 from ...base.progress import console
 from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
 from ..config import TrainConfig, fields_of
 from ..item_features import ItemFeatures
+from ..model import Diverged
 from .axes import axes
 from .blend import fit_part, unless_diverged
 from .bprmf import DEFAULTS as BPRMF
@@ -32,6 +34,7 @@ from .entry import Model, Space
 from .feature_als import feature_als_part
 from .filter import GRAPH_ITEMS, linear_filter, looks_graph
 from .implicit import BPR_DEFAULTS, Implicit
+from .kept import kept
 from .parts import Part, Scores, add_up
 from .visual import SPACE as VISUAL_SPACE
 
@@ -47,6 +50,10 @@ PRIOR = {  # of warm and cold items
     "filter": (0.1, 0.1),
 }
 ALPHA, LEVELS = 40.0, (0.7, 0.35)  # of `feature_als`
+# Purchases that a part may look at in all its epochs, so that it takes minutes of data however large
+POSITIVES, BPR_STEPS, ALS_STEPS = 1e7, 1e8, 2e7
+LATENT_EPOCHS, BPR_EPOCHS, ALS_EPOCHS = 20, 200, 10
+MANY = 1_000_000  # purchases, of which one `feature_als` is enough
 HELD_OUT = 5000  # items that are held out to choose by where there are no validation items, at most
 
 
@@ -99,26 +106,32 @@ class Hybrid:
         """
         c = self.config
         looks = axes(features if c.dim else None, len(split.item_ids))
-        parts, others = {}, {}
+        parts: dict[str, Part] = {}
+        others: dict[str, Future[Part]] = {}
         with ThreadPoolExecutor(thread_name_prefix="part") as pool:
 
             def begin(makers: Iterator[tuple[str, Callable[[], Part]]]) -> None:
-                others.update({name: pool.submit(make) for name, make in makers if name in only})
+                for name, make in makers:
+                    if name in only:
+                        others[name] = pool.submit(kept, make, self.checkpoint, stage + name, c.identity)
 
             try:
                 if c.factors:
                     begin(self.of_purchases(split, *looks))
                 if (c.dim and only & LOOKING) or not c.factors:  # with neither, it says what is wrong
-                    visual = c.changed(factors=0, item_bias=False, unit=True)
-                    parts["visual"] = self.trained("visual", stage, visual, split, features, failures)
-                    begin(self.of_looks(split, parts["visual"]))
+                    visual = c.changed(factors=0, item_bias=False, unit=True, epochs=passes(split, c.epochs))
+                    parts |= self.trained("visual", stage, visual, split, features, failures)
+                    begin(self.of_looks(split, parts.get("visual"), *looks))
                 if c.factors and "latent" in only:
                     latent = c.changed(**BPRMF | {"factors": c.factors}, seed=(c.seed + 1) % 2**31)
-                    parts["latent"] = self.trained("latent", stage, latent, split, None, failures)
+                    latent = latent.changed(epochs=passes(split, LATENT_EPOCHS))
+                    parts |= self.trained("latent", stage, latent, split, None, failures)
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-            parts |= {name: other.result() for name, other in others.items()}
+            parts |= finished(others)
+        if not parts:
+            raise Diverged(failures[0] if failures else "every part of hybrid failed", None)
         return {name: parts[name] for name in PRIOR if name in parts and name in only}
 
     def trained(
@@ -129,38 +142,63 @@ class Hybrid:
         split: Split,
         features: ItemFeatures | None,
         failures: list[str],
-    ) -> Part:
-        """A part that BPR trains, with a checkpoint and a learning curve that says whose it is."""
-        made = Part.of(fit_part(config, self.checkpoint, stage + name, split, features, failures))
-        return dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])
+    ) -> dict[str, Part]:
+        """A part that BPR trains, with a checkpoint and a learning curve that says whose it is; none if it diverged at
+        once."""
+        try:
+            made = Part.of(fit_part(config, self.checkpoint, stage + name, split, features, failures))
+        except Diverged as error:
+            failures.append(str(error))
+            return {}
+        return {name: dataclasses.replace(made, curve=[{**point, "part": name} for point in made.curve])}
 
     def of_purchases(self, split: Split, looks: Array, turn: Array) -> Iterator[tuple[str, Callable[[], Part]]]:
         """Parts that need nothing trained, and how they are made; those that take long first."""
-        c = self.config
-        epochs = int(np.clip(BPR_STEPS / max(1, split.train.nnz), 20, BPR_DEFAULTS["epochs"]))
-        bpr = c.changed(model="bpr", **BPR_DEFAULTS | {"factors": c.factors, "epochs": epochs})
+        c, count = self.config, max(1, split.train.nnz)
+        bpr = c.changed(
+            model="bpr", **BPR_DEFAULTS | {"factors": c.factors, "epochs": passes(split, BPR_EPOCHS, BPR_STEPS)}
+        )
         yield "bpr", lambda: Part.of(Implicit(bpr).fit(split, None))
         yield "ease", lambda: cease(split, looks[:, :0], turn[:0], seed=c.seed)
-        for level in LEVELS:
-            make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed)
+        epochs = passes(split, ALS_EPOCHS, ALS_STEPS, 4)
+        for level in LEVELS[-1:] if count > MANY else LEVELS:
+            make = functools.partial(feature_als_part, split, looks, turn, c.factors, ALPHA, level, c.seed, epochs)
             yield f"als {level:g}", make
         yield "filter", lambda: linear_filter(split, c.seed)
 
-    def of_looks(self, split: Split, visual: Part) -> Iterator[tuple[str, Callable[[], Part]]]:
+    def of_looks(
+        self, split: Split, visual: Part | None, looks: Array, turn: Array
+    ) -> Iterator[tuple[str, Callable[[], Part]]]:
         """Parts that ask which items look alike to those who buy them: by the directions of the visual part's vectors,
-        which of a new item are linear in its features but for their length."""
-        vectors, length = visual.terms[0][1], np.linalg.norm(visual.terms[0][1], axis=1)
-        looks = vectors / np.maximum(length, 1e-12)[:, None]
+        which of a new item are linear in its features but for their length; without that part, by the features."""
         seed = self.config.seed
-        if visual.unseen is not None:
+        if visual is not None and visual.unseen is not None:
+            vectors = visual.terms[0][1]
+            length = np.linalg.norm(vectors, axis=1)
+            looks = vectors / np.maximum(length, 1e-12)[:, None]
             turn = visual.unseen[1][:-1] / np.float32(max(1e-12, length.mean()))
-            yield "cease", lambda: cease(split, looks, turn, seed=seed)
+        yield "cease", lambda: cease(split, looks, turn, seed=seed)
         if len(looks) <= GRAPH_ITEMS:
             yield "graph", lambda: looks_graph(split, looks, seed)
 
 
+def passes(split: Split, wanted: int, steps: float = POSITIVES, least: int = 1) -> int:
+    """Epochs of a part: as many as are wanted, fewer of data so large that they would take more than `steps`."""
+    return int(np.clip(steps / max(1, split.train.nnz), min(least, wanted), wanted))
+
+
+def finished(others: dict[str, "Future[Part]"]) -> dict[str, Part]:
+    """The parts that came out; a line on each that failed."""
+    parts = {}
+    for name, other in others.items():
+        try:
+            parts[name] = other.result()
+        except (VbprError, RuntimeError, ValueError, MemoryError) as error:
+            console.print(f"hybrid: its part {name} is left out, for it failed ({error or type(error).__name__})")
+    return parts
+
+
 LOOKING = {"visual", "cease", "graph"}  # what the visual part is trained for
-BPR_STEPS = 3e8  # at most: some minutes; of more than a million purchases, fewer than its 300 epochs
 
 
 def hold_out(split: Split, seed: int) -> Split:

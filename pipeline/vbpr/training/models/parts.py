@@ -1,7 +1,7 @@
-"""A ranker as a sum of products, dense or sparse, and how several of them become two matrices and a bias.
+"""A ranker as a sum of products, dense or sparse, and how several of them become two matrices.
 
     score_p(u, i) = sum_t (users_t items_t')_ui + bias_i
-    x_ui = sum_p w_p(n_i) z_p(u, i) + b(n_i),   z_p = (score_p - its mean over the items) / its deviation, by user
+    x_ui = sum_p w_p(n_i) z_p(u, i),   z_p = (score_p - its mean over the items) / its deviation, by user
 
 n_i: how often i was bought. Where the scores of everybody are few enough to be held, they are kept as they are (K: the
 number of users) or by their leading rank; else the parts' own factors stand side by side, and are kept by theirs.
@@ -117,22 +117,15 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Of parts, by how often an item was bought: w_p(n) = (warm_p n + cold_p C) / (n + C), C = WARM, and
-    b(n) = popular log(1 + n) + fresh C / (n + C)."""
+    """(P,) of parts, by how often an item was bought: w_p(n) = (warm_p n + cold_p C) / (n + C), C = WARM."""
 
     warm: Array
     cold: Array
-    popular: float = 0.0
-    fresh: float = 0.0
 
     def of_parts(self, counts: Array) -> Array:
         """(P, I) float32."""
         share = counts / (counts + WARM)
         return np.asarray(np.outer(self.warm, share) + np.outer(self.cold, 1 - share), np.float32)
-
-    def bias(self, counts: Array) -> Array:
-        """(I,) float32, 0 for an item that nobody bought."""
-        return np.asarray(self.popular * np.log1p(counts) - self.fresh * counts / (counts + WARM), np.float32)
 
 
 def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeatures | None, seed: int = 0) -> Factors:
@@ -145,7 +138,7 @@ def add_up(split: Split, scores: Scores, weights: Weights, features: ItemFeature
         left = np.eye(len(right.T), dtype=np.float32)
     curve = [point for part in scores.parts for point in part.curve]
     about = {"curve": curve, "scores_unseen": head is not None}
-    return factors_of(split, left, right, weights.bias(split.item_counts), head, about)
+    return factors_of(split, left, right, head=head, about=about)
 
 
 def held(split: Split) -> bool:
@@ -154,7 +147,7 @@ def held(split: Split) -> bool:
     return int(users) * int(items) <= HELD
 
 
-def columns(split: Split, least: int, numbers: float = 1e8) -> int:
+def columns(split: Split, least: int, numbers: float = 2.5e7) -> int:
     """How many columns of all users and items are about so many numbers."""
     return int(np.clip(numbers / sum(split.train.shape), least, RANK))
 
@@ -207,47 +200,64 @@ def side_by_side(split: Split, scores: Scores, weights: Weights, seed: int) -> t
     """(U, K) and (I, K) of the same sum, from parts whose terms are dense: their factors, and of these the leading rank
     of the product, through the moments of both."""
     of_items = weights.of_parts(split.item_counts)
-    lefts, rights = [], []
+    lefts: Side = []
+    rights: Side = []
     for p, part in enumerate(scores.parts):
         left, right = narrow(part)
-        mean = right.mean(0, dtype=np.float64)
-        covariance = right.T @ right / len(right) - np.outer(mean, mean)
-        variance = np.einsum("uk,uk->u", left @ covariance, left)
-        scores.mean[p], scores.deviation[p] = left @ mean, np.where(variance > 1e-12, variance, np.inf) ** 0.5
+        ones, zeros = np.ones(len(of_items.T), np.float32), np.zeros(sum(side.shape[1] for side in right), np.float32)
+        mean = sum(rows.sum(0, dtype=np.float64) for rows in stretches([(right, ones, zeros)])) / len(ones)
+        covariance = moments([(right, ones, mean.astype(np.float32))]) / len(ones)
+        ones = np.ones(scores.shape[1], np.float32)
+        both = [
+            (rows @ mean, np.einsum("uk,uk->u", rows @ covariance, rows)) for rows in stretches([(left, ones, zeros)])
+        ]
+        scores.mean[p], variance = (np.concatenate(which) for which in zip(*both, strict=True))
+        scores.deviation[p] = np.where(variance > 1e-12, variance, np.inf) ** 0.5
         if of_items[p].any():
-            lefts.append((left, 1 / scores.deviation[p], np.zeros(left.shape[1], np.float32)))
+            lefts.append((left, 1 / scores.deviation[p], zeros))
             rights.append((right, of_items[p], mean.astype(np.float32)))
     (a, of_a), (b, of_b) = (roots(moments(sides)) for sides in (lefts, rights))
     u, s, v = np.linalg.svd(a.T @ b)
-    rank = min(len(s), columns(split, 256, 2e8))
+    rank = min(len(s), columns(split, 128, 2e8))
     turns = of_a @ u[:, :rank] * s[:rank] ** 0.5, of_b @ v[:rank].T * s[:rank] ** 0.5
-    left, right = (
-        np.concatenate([rows @ turn.astype(np.float32) for rows in stretches(sides)])
-        for sides, turn in zip((lefts, rights), turns, strict=True)
-    )
-    return left, right
+    return through(lefts, turns[0]), through(rights, turns[1])
 
 
-def narrow(part: Part) -> tuple[Array, Array]:
-    """(U, k) and (I, k) of a part whose terms are dense."""
+def narrow(part: Part) -> tuple[list[Array], list[Array]]:
+    """The columns of users and items of a part whose terms are dense, as they lie: a large one is not copied."""
     lefts, rights = ([term[side] for term in part.terms] for side in (0, 1))
     if part.bias is not None:
         lefts.append(np.ones((len(lefts[0]), 1), np.float32))
         rights.append(part.bias[:, None])
-    return np.hstack(lefts), np.hstack(rights)
+    return lefts, rights
 
 
-Side = list[tuple[Array, Array, Array]]  # (n, k), what a row is multiplied by, what each has less
+Side = list[tuple[list[Array], Array, Array]]  # columns, (n,) what a row is multiplied by, what each column has less
 
 
 def stretches(sides: Side) -> Iterator[Array]:
     """Rows of all parts side by side."""
-    for a in range(0, len(sides[0][0]), ROWS):
-        yield np.hstack([(rows[a : a + ROWS] - less) * scale[a : a + ROWS, None] for rows, scale, less in sides])
+    for a in range(0, len(sides[0][1]), ROWS):
+        yield np.hstack(
+            [(np.hstack([m[a : a + ROWS] for m in each]) - less) * by[a : a + ROWS, None] for each, by, less in sides]
+        )
+
+
+def through(sides: Side, turn: Array) -> Array:
+    """All rows times a matrix."""
+    out = np.empty((len(sides[0][1]), turn.shape[1]), np.float32)
+    turn = turn.astype(np.float32)
+    for a, rows in enumerate(stretches(sides)):
+        out[a * ROWS : (a + 1) * ROWS] = rows @ turn
+    return out
 
 
 def moments(sides: Side) -> Array:
-    return np.asarray(sum((rows.T @ rows).astype(np.float64) for rows in stretches(sides)))
+    total = np.zeros((0, 0))
+    for rows in stretches(sides):
+        product = (torch.from_numpy(rows).T @ torch.from_numpy(rows)).numpy()
+        total = total + product if total.size else product.astype(np.float64)
+    return total
 
 
 def roots(moments: Array) -> tuple[Array, Array]:

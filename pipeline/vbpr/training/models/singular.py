@@ -9,7 +9,7 @@ from ...base.arrays import Array
 from ...base.progress import Progress
 
 
-def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array]:
+def leading(chain: list[Any], rank: int, seed: int, sweeps: int = 50) -> tuple[Array, Array, Array]:
     """The leading singular values of a product of matrices and their vectors: (n, r), (r,) descending, (r, m).
 
     By subspace iteration (Halko et al. 2011), until the values have settled; their vectors take longer to. Dense
@@ -20,8 +20,8 @@ def leading(chain: list[Any], rank: int, seed: int) -> tuple[Array, Array, Array
     basis = rng.standard_normal((columns, min(rank + 16, chain[0].shape[0], columns)), np.float32)
     turned = [matrix.T for matrix in reversed(chain)]
     before = 0.0
-    with Progress("singular values", SWEEPS, "sweeps at most") as bar:
-        for _ in range(SWEEPS):
+    with Progress("singular values", sweeps, "sweeps at most") as bar:
+        for _ in range(sweeps):
             product = torch.from_numpy(times(turned, times(chain, basis)))
             q, r = torch.linalg.qr(product)
             basis, total = q.numpy(), float(r.diagonal().double().abs().sqrt().sum())
@@ -44,6 +44,6 @@ def times(chain: list[Any], basis: Array) -> Array:
     return basis
 
 
-SWEEPS, SETTLED = 50, 1e-3  # at most; and how little the sum of the values may still change
+SETTLED = 1e-3  # how little the sum of the values may still change
 
 __all__ = ["leading"]
