@@ -17,6 +17,7 @@ from .pages import demo, report, serve
 from .recommend import recommend
 from .stages import evaluate, extract, train
 from .studies import compare, tune
+from .upkeep import update
 
 app = App(
     no_args_is_help=True,
@@ -56,6 +57,7 @@ for command in (
     index,
     similar,
     add_items,
+    update,
     report,
     serve,
     info,

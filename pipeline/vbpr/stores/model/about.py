@@ -23,6 +23,7 @@ class About:
         added: folders of items that came later: folder, items (how many).
         columns: of a blend whose parts stand side by side: each part, and how many columns it has, in their order.
         blend: of a blend by weights: each part, and its weight for items that sell (warm) and hardly do (cold).
+        updates: what was taken in since the training: interactions (their file), pairs, users and items that were new.
         curve: the learning curve: epoch, auc, and the part of the model where several are trained one after another.
     """
 
@@ -43,6 +44,7 @@ class About:
     added: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     columns: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     blend: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    updates: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     curve: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -66,6 +68,7 @@ CHECKED: dict[str, Any] = {  # the types that a file must have there; of a list 
     "config": dict,
     "versions": dict,
     "added": {"folder": str, "items": int},
+    "updates": {"interactions": str, "pairs": int, "users": int, "items": int},
     "columns": {"part": str, "columns": int},
     "blend": {"part": str, "warm": int | float, "cold": int | float},
     "choice": dict,

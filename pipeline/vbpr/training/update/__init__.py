@@ -1,0 +1,1 @@
+"""A fitted model and what was bought since: taken in without training anew."""
