@@ -1,11 +1,12 @@
 """What a trainer keeps: the best epoch of a curve, patience, and a checkpoint of this very run."""
 
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
 from vbpr.compute import keeper
-from vbpr.compute.checkpoint import write_checkpoint
+from vbpr.compute.checkpoint import read_checkpoint, write_checkpoint
 from vbpr.compute.keeper import Keeper, adam_state, restore_adam
 
 
@@ -59,6 +60,43 @@ def test_it_is_due_after_its_minutes(tmp_path, monkeypatch):
         if due[-1]:
             kept.save({})
     assert due == [False, True, False]
+
+
+def test_checkpoints_cost_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """Of what they take, once that is known; before, of what their size suggests."""
+    clock = [0.0]
+    monkeypatch.setattr(keeper.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(keeper, "write_checkpoint", lambda *_, **__: clock.__setitem__(0, clock[0] + 9))
+    kept, size, spent = keeper_of(tmp_path / "c", minutes=1.5), int(2.9e9), 0.0
+    due = []
+    for clock[0] in range(100, 1100, 100):
+        due.append(kept.due(size))
+    assert due == [False] * 9 + [True] and kept.due()  # 14.5 s of 1,000; a small one after its minutes
+    for _ in range(400):
+        clock[0] += 25
+        if kept.due(size):
+            kept.save({})
+            spent += 9
+    assert 0.01 < spent / clock[0] < 0.02
+    always = keeper_of(tmp_path / "c")
+    clock[0] += 0.1
+    assert always.due(size)  # with no minutes between them, at every chance
+
+
+def test_a_checkpoint_is_a_file_of_safetensors(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    tensors = {
+        "params/t": torch.randn(5, 3, generator=g).T,  # not contiguous
+        "params/x": torch.randn(7, generator=g).bfloat16(),
+        "n": torch.tensor(5, dtype=torch.int64),
+        "none": torch.zeros(0, 4, dtype=torch.float64),
+        "generator": g.get_state(),
+    }
+    write_checkpoint(tmp_path / "c", tensors, ["é", 1], step=2)
+    read = safetensors.torch.load_file(tmp_path / "c")
+    assert read.keys() == tensors.keys() and all(torch.equal(read[name], tensors[name]) for name in tensors)
+    again, about = read_checkpoint(tmp_path / "c", ["é", 1])
+    assert about == {"step": 2} and all(torch.equal(again[name], tensors[name]) for name in tensors)
 
 
 def test_adam_goes_on_as_if_it_had_not_stopped():

@@ -6,12 +6,10 @@ import errno
 import json
 import mmap
 import time
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 
 from conftest import TINY, board_items, board_pairs
@@ -363,13 +361,36 @@ def test_bias_of_looks_and_of_an_items_own_count_both(split, features, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("users", "items", "taken"), [(6000, 10, 5000), (300, 10, 300), (2000, 400_000, 750), (2000, 10**6, 500)]
+    ("positives", "options", "batch", "per_user"),
+    [
+        (100_000, {}, 768, 4),
+        (120_000, {}, 1536, 8),
+        (10**7, {}, 3072, 16),
+        (10**7, {"per_user": 1}, 3072, 1),
+        (10**7, {"least_steps": 0}, 768, 4),
+        (10**7, {"batch": 768}, 768, 4),  # whoever says how many has as many
+        (10**7, {"batch": 768, "least_steps": 75}, 3072, 16),
+        (10**7, {"shared_negatives": 0}, 768, 4),
+    ],
 )
-def test_the_curves_users_are_as_many_as_they_may_cost(users, items, taken):
-    one = sp.csr_matrix((np.ones(users), np.zeros(users, int), np.arange(users + 1)), shape=(users, items))
-    sample = bpr.CurveSample(SimpleNamespace(train=one, validation=one, observed=one))
-    assert len(sample.users) == len(np.unique(sample.users)) == sample.held.shape[0] == taken
-    assert taken == users or sample.users.tolist() != list(range(taken))
+def test_batches_grow_where_an_epoch_has_steps_in_plenty(positives, options, batch, per_user):
+    c = bpr.grown(configure("visual", **options), positives)
+    assert (c.batch, c.per_user) == (batch, per_user)
+    assert bpr.grown(configure("bprmf"), 10**7) == configure("bprmf")
+
+
+def test_a_fall_that_chance_does_not_explain_ends_training(split, features, monkeypatch):
+    """Unless patience is without end; the best epoch is kept, and a run that goes on afterwards has nothing to do."""
+
+    def auc(self, *vectors):
+        self.each = torch.linspace(0.4, 0.9, 100, dtype=torch.float64) - next(lost)
+        return float(self.each.mean())
+
+    monkeypatch.setattr(bpr.CurveSample, "auc", auc)
+    for patience, epochs in ((5, 3), (0, 6)):
+        lost = iter([0.1, 0.0, 0.2, 0.0, 0.0, 0.0])
+        curve = fit(split, features, small("visual", epochs=6, patience=patience)).about["curve"]
+        assert len(curve) == epochs and max(curve, key=lambda point: point["auc"])["epoch"] == 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])

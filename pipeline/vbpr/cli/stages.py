@@ -128,6 +128,9 @@ def train(
     split_seed: SplitSeed = 0,
     given: dict[str, Any],
     device: Device = "auto",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only estimate memory and time for these data (visual, vbpr, bprmf)")
+    ] = False,
 ) -> None:
     """Stage two: learn tastes on cached features, into a model file."""
     from ..data.dataset import Dataset
@@ -142,8 +145,15 @@ def train(
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None, Rows(where or "", min_rating))
     options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
     refuse_idle(options.model, given)
+    how = SplitConfig(split, min_interactions, k_core, split_seed)
+    if plan:
+        from ..compute.memory import available_memory
+        from ..training.plan import estimate, told
+
+        print(*told(estimate(dataset, stores, options, how), available_memory()), sep="\n")
+        return
     out = out or beside(files, options.model, ".model.h5")
-    done = run(dataset, stores, options, out, SplitConfig(split, min_interactions, k_core, split_seed))
+    done = run(dataset, stores, options, out, how)
     print_training(done, dataset.title)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
+import safetensors
+import torch
 from torch import Tensor
 
 from ..base.files import replacing
@@ -21,11 +22,33 @@ def checkpoint_of(path: Path) -> Path:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], identity: Any, **about: Any) -> None:
-    """Write tensors, and JSON values about them, under the identity of the run (a JSON value)."""
-    copies = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    metadata = {"about": json.dumps(about | {"identity": identity})}
-    with replacing(path) as temporary:
-        safetensors.torch.save_file(copies, temporary, metadata)
+    """Write tensors, and JSON values about them, under the identity of the run (a JSON value).
+
+    As safetensors has it: the length of a header, the header, and each tensor's bytes, which go to the file as they lie
+    in memory: a library's writer would first copy all of them.
+    """
+    header: dict[str, Any] = {"__metadata__": {"about": json.dumps(about | {"identity": identity})}}
+    end = 0
+    for name, value in tensors.items():
+        begin, end = end, end + value.nbytes
+        header[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for value in tensors.values():
+            file.write(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+}
 
 
 def read_checkpoint(path: Path | None, identity: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

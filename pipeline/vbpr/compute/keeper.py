@@ -13,7 +13,9 @@ from torch import Tensor
 
 from .checkpoint import read_checkpoint, write_checkpoint
 
-LAYOUT = 2  # of a checkpoint; one of another layout is another run's
+LAYOUT = 3  # of a checkpoint; one of another layout is another run's
+SHARE = 0.015  # of the time, at most, for checkpoints
+RATE = 2e8  # bytes a second that a disk is trusted to write before it has been seen to
 
 
 class Keeper:
@@ -30,12 +32,12 @@ class Keeper:
             path: of the checkpoint; None: nothing is saved.
             identity: a JSON value that a checkpoint must agree with.
             generator: whose state is saved and restored.
-            minutes: between checkpoints, see `due`.
+            minutes: between checkpoints at least, see `due`; 0: one at every chance.
         """
         self.path, self.identity, self.generator, self.minutes = path, [LAYOUT, identity], generator, minutes
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
-        self.saved = time.monotonic()
+        self.saved, self.cost = time.monotonic(), 0.0  # when, and how many seconds the last one took
 
     @property
     def best_epoch(self) -> int:
@@ -57,9 +59,15 @@ class Keeper:
         """Whether `patience` epochs have passed since the best one; never for a patience of 0."""
         return bool(patience) and epoch - self.best_epoch >= patience
 
-    def due(self) -> bool:
-        """Whether it is time for another checkpoint."""
-        return time.monotonic() - self.saved > self.minutes * 60
+    def due(self, size: int = 0) -> bool:
+        """Whether it is time for another checkpoint: after its minutes, and when it costs less than SHARE of the time.
+
+        Args:
+            size: bytes of it, which tell what the first one may cost.
+        """
+        waited = time.monotonic() - self.saved
+        cost = self.cost or size / RATE
+        return waited > self.minutes * 60 and (not self.minutes or waited * SHARE > cost)
 
     def save(self, groups: Mapping[str, Mapping[str, Tensor]], **progress: Any) -> str:
         """Write the checkpoint; returns the words that say so.
@@ -75,8 +83,10 @@ class Keeper:
             for name, value in named.items()
         }
         tensors["generator"] = self.generator.get_state()
+        begun = time.monotonic()
         write_checkpoint(self.path, tensors, self.identity, curve=self.curve, **progress)
         self.saved = time.monotonic()
+        self.cost = self.saved - begun
         return f"; {self.path} holds the state: run the same command again to resume"
 
     def resume(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:

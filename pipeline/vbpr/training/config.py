@@ -46,6 +46,12 @@ class TrainConfig:
         group="shared",
         file_only=True,
     )
+    least_steps: int = option(
+        75,
+        "Steps of an epoch beyond which batches grow, and runs of a user with them, up to fourfold; 0: never",
+        group="shared",
+        file_only=True,
+    )
     shared_negatives: int = option(256, "Negatives shared by a batch; 0: one own each", group="shared")
     lr: float = option(0.01, "Learning rate of Adam", group="steps")
     schedule: str = option(

@@ -55,7 +55,10 @@ def configure(
         config = TrainConfig(model=model, **{**values, **written})
     except VbprError as error:
         raise VbprError(f"{file}: {error}") from error
-    return config.changed(**{k: v for k, v in given.items() if v is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    if "batch" in given or "batch" in written:  # whoever says how many wants as many
+        given = {"least_steps": written.get("least_steps", 0), **given}
+    return config.changed(**given)
 
 
 def read_config(path: Path | str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def write_model(path: Path | str, factors: "Factors") -> None:
         write_text(handle, "about", about)
         write_text(handle, "digest", digest_of_model(factors))
         for name in ("users", "items", "bias"):
-            handle.create_dataset(name, data=getattr(factors, name).astype("<f4"))
+            handle.create_dataset(name, data=np.ascontiguousarray(getattr(factors, name), "<f4"))
         write_strings(handle, "user_ids", factors.user_ids)
         write_strings(handle, "item_ids", factors.item_ids)
         for name, part in zip(MATRICES, parts, strict=True):

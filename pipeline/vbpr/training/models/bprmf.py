@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 20,
     "batch": 1024,
     "per_user": 1,
+    "least_steps": 0,
     "lr": 0.04,
     "shrink": 8.0,
     "reg_users": 0.045,

@@ -42,14 +42,22 @@ class VBPR:
         c = self.config
         if c.joint or not c.factors:
             return BPR(c, self.checkpoint).fit(split, features)
-        latent = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
+        parts = parts_of(c)
         if not c.dim:
-            return BPR(latent, self.checkpoint).fit(split, None)
-        visual = c.changed(factors=0, item_bias=False)
+            return BPR(parts["latent"], self.checkpoint).fit(split, None)
         failures: list[str] = []
-        looks = fit_part(visual, self.checkpoint, "visual", split, features, failures)
-        rest = fit_part(latent, self.checkpoint, "latent", split, None, failures)
+        looks = fit_part(parts["visual"], self.checkpoint, "visual", split, features, failures)
+        rest = fit_part(parts["latent"], self.checkpoint, "latent", split, None, failures)
         return unless_diverged(blend([(1.0, looks), (c.latent_weight, rest)], ["visual", "latent"]), failures)
+
+
+def parts_of(c: TrainConfig) -> dict[str, TrainConfig]:
+    """The configurations of what is trained, by name: one, or two that are trained one after the other."""
+    if c.joint or not c.factors:
+        return {"joint": c}
+    latent = c.changed(**LATENT, epochs=LATENT_EPOCHS * c.epochs, seed=(c.seed + 1) % 2**31)
+    looks = {"visual": c.changed(factors=0, item_bias=False)} if c.dim else {}
+    return {**looks, "latent": latent}
 
 
 # Of the latent part: as bprmf has it, with the configuration's size and a quarter of its negatives popular.
@@ -93,4 +101,4 @@ MODEL = Model(
     visual=True,
 )
 
-__all__ = ["MODEL", "VBPR"]
+__all__ = ["MODEL", "VBPR", "parts_of"]

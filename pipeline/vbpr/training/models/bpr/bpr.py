@@ -15,6 +15,7 @@ outside the batch are not touched (lazy Adam).
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +33,10 @@ from ...model import Diverged, factors_of
 from .batches import sample_batches
 from .gradients import gradients
 from .inputs import Inputs, Projection, make_inputs
-from .parameters import initial, vectors
-from .progress import CurveSample, State
+from .parameters import initial, item_vectors, latent_items, user_vectors, vectors
+from .progress import State
 from .sampling import TripletSampler
+from .validation import CurveSample
 
 
 class BPR:
@@ -56,8 +58,8 @@ class BPR:
             Diverged: the loss or a parameter is not finite.
             Stopped: Ctrl-C or SIGTERM; the checkpoint lets the next run resume.
         """
-        c, device = self.config, pick_device(self.config.device)
-        refuse_impossible(c, split, features)
+        refuse_impossible(self.config, split, features)
+        c, device = grown(self.config, split.train.nnz), pick_device(self.config.device)
         generator = torch.Generator(device).manual_seed(c.seed)
         sampler = TripletSampler(
             split.train,
@@ -78,11 +80,12 @@ class BPR:
             raise
         if self.part:
             state.save()
+        state.forget()
         return best_factors(split, inputs, projection, state)
 
     def train(self, sampler: TripletSampler, inputs: Inputs, state: State, validation: CurveSample) -> None:
         """Go on from the checkpoint, if there is one, to the last epoch or the end of patience."""
-        c = self.config
+        c = state.config
         size = min(c.batch, len(sampler))
         steps = len(sampler) // size
         with Progress(f"train {c.model}", steps * c.epochs * size, "positives") as bar, stop_signals() as stopping:
@@ -96,8 +99,8 @@ class BPR:
                     raise Diverged(f"training is not finite in epoch {state.epoch}; lower --lr (now {c.lr:g})", None)
                 last = state.epoch == c.epochs
                 if last or state.epoch % c.eval_every == 0:
-                    auc = validation.auc(*vectors(state.params, inputs, c))
-                    state.record(mean, auc)
+                    auc = validation.auc(*vectors(state.params, inputs, c, *validation.wanted(inputs.shrink.device)))
+                    state.record(mean, auc, validation.each)
                     bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
                 state.save_if_due()
                 if stopping() and not last:
@@ -117,7 +120,7 @@ class BPR:
         Args:
             shape: batches of an epoch, positives of a batch.
         """
-        c, (steps, size) = self.config, shape
+        c, (steps, size) = state.config, shape
         order = sampler.epoch(state.epoch, c.per_user)[: steps * size].view(steps, size)
         for a in range(state.step, steps, CHUNK):
             batches = sample_batches(sampler, order[a : a + CHUNK], c, "y" in state.params)
@@ -132,6 +135,18 @@ class BPR:
                 state.save_if_due()
                 if stopping():
                     raise Stopped(f"stopped in epoch {state.epoch + 1} of {c.epochs}{state.save()}")
+
+
+def grown(c: TrainConfig, positives: int) -> TrainConfig:
+    """Where an epoch has steps in plenty, batches of up to GROWTH times as many positives, in runs as much longer: for
+    each positive, what a user took and what stands in memory once a row is then gathered, summed and moved less often.
+    """
+    factor = 1
+    while (
+        c.least_steps and c.shared_negatives and factor < GROWTH and positives >= 2 * factor * c.least_steps * c.batch
+    ):
+        factor *= 2
+    return c.changed(batch=factor * c.batch, per_user=c.per_user if c.per_user == 1 else factor * c.per_user)
 
 
 def refuse_impossible(c: TrainConfig, split: Split, features: ItemFeatures | None) -> None:
@@ -156,24 +171,28 @@ def refuse_impossible(c: TrainConfig, split: Split, features: ItemFeatures | Non
 def best_factors(split: Split, inputs: Inputs, projection: Projection | None, state: State) -> Factors:
     """The model of the best epoch so far."""
     c, best = state.config, state.keeper.best
-    users, items, bias = (t.float().cpu().numpy() for t in vectors(best, inputs, c))
-    head = None
-    if projection is not None:
-        head = projection.head(best["E"], users.shape[1], c.visual_bias)
-        # exact float32 vectors: what training read was rounded
-        visual = np.empty(len(items), np.float32)
-        weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(inputs.shrink.device)
-        for a in range(0, len(items), ROWS):
-            exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
-            items[a : a + ROWS, : c.dim], visual[a : a + ROWS] = exact[:, :-1], exact[:, -1]
-        latent = (best["b"] * inputs.shrink).cpu().numpy() if "b" in best else 0
-        bias = visual + latent
-    about = {"curve": state.keeper.curve, "scores_unseen": head is not None}
-    if c.dim and c.factors:  # side by side
+    users = user_vectors(best, inputs, c).float().cpu().numpy()
+    if projection is None:
+        items, bias = (t.float().cpu().numpy() for t in item_vectors(best, inputs, c))
+        return factors_of(split, users, items, bias, None, {"curve": state.keeper.curve, "scores_unseen": False})
+    head = projection.head(best["E"], users.shape[1], c.visual_bias)
+    latent, bias_of = latent_items(best, inputs)
+    items, bias = np.empty((len(bias_of), users.shape[1]), np.float32), bias_of.cpu().numpy()
+    if latent is not None:
+        items[:, c.dim :] = latent.cpu().numpy()
+    inputs.forget()
+    # exact float32 vectors: what training read was rounded
+    weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(bias_of.device)
+    for a in range(0, len(items), ROWS):
+        exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
+        items[a : a + ROWS, : c.dim] = exact[:, :-1]
+        bias[a : a + ROWS] = exact[:, -1] + bias[a : a + ROWS]
+    about: dict[str, Any] = {"curve": state.keeper.curve, "scores_unseen": True}
+    if c.factors:  # side by side
         about["columns"] = [{"part": "visual", "columns": c.dim}, {"part": "latent", "columns": c.factors}]
     return factors_of(split, users, items, bias, head, about)
 
 
-CHUNK = 64  # batches that are sampled together
+CHUNK, GROWTH = 64, 4  # batches that are sampled together, and how much larger they become where purchases are many
 
 __all__ = ["BPR"]

@@ -25,7 +25,7 @@ from ...item_features import ROWS, ItemFeatures
 from .batches import Batch
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Inputs:
     """What the loss needs besides the parameters, on the training device.
 
@@ -33,6 +33,8 @@ class Inputs:
         x: (I, d) prepared features, or None. h: (U, d) sums of x over the train items of each user, or None.
         degree: (U,) train items a user. shrink: (I,) s_i. taken: the train items of all users, and where each's begin.
         mapped: the memory of x and h where they lie on the disk.
+        bought: (I',) the items in `taken`, ascending: those with a free vector y; place: (I,) where each lies among
+            them. None: every item has one.
     """
 
     x: Tensor | None
@@ -41,6 +43,16 @@ class Inputs:
     shrink: Tensor
     taken: tuple[Tensor, Tensor] | None = None
     mapped: tuple[mmap.mmap, ...] = ()
+    bought: Tensor | None = None
+    place: Tensor | None = None
+
+    def free_rows(self, items: Tensor) -> Tensor:
+        """Which rows of y are those of bought items."""
+        return items if self.place is None else self.place.index_select(0, items)
+
+    def forget(self) -> None:
+        """Give the memory of the features back."""
+        self.x, self.h, self.mapped = None, None, ()
 
     def read_ahead(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches, the mapped rows of each asked of the disk before its turn."""
@@ -150,7 +162,9 @@ def make_inputs(
         for a, b in read_ahead(stretches, lambda s: [(x, taken[begin[s[0]] : begin[s[1]]])], mapped):
             rows = x.index_select(0, taken[begin[a] : begin[b]]).float()  # of a hundred, bfloat16 would lose one
             h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, starts[a:b] - begin[a], mode="sum")
-    return Inputs(x, h, degree, shrink, (taken, starts), tuple(mapped))
+    bought = torch.nonzero(count).squeeze(1)
+    place = (count > 0).cumsum(0) - 1
+    return Inputs(x, h, degree, shrink, (taken, starts), tuple(mapped), bought, place)
 
 
 ENTRIES = 1024  # rows summed at a time, about

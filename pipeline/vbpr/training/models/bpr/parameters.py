@@ -8,6 +8,7 @@ from ....data.split import Split
 from ...config import TrainConfig
 from .adam import Params
 from .inputs import Inputs
+from .sampling import spans
 from .start import product, starting_point
 
 
@@ -28,7 +29,7 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
             e, y = starting_point(q.x, q.h, split.train, c.dim)
             p["A"] = e.clone()
             if c.history_factors:
-                p["y"] = y
+                p["y"] = y if q.bought is None else y.index_select(0, q.bought)
         p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
         p["theta"] = normal(n_users, c.dim, scale=0.01)
     if c.factors:
@@ -39,29 +40,78 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
     return p
 
 
-def vectors(p: Params, q: Inputs, c: TrainConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """(U, K) users, (I, K) items, (I,) biases of the model as it stands."""
-    users, items = [], []
-    bias = torch.zeros_like(q.shrink)
+def shapes_of(c: TrainConfig, d: int, users: int, items: int, bought: int) -> dict[str, tuple[int, ...]]:
+    """The shapes of what `initial` makes.
+
+    Args:
+        d: columns of the prepared features, 0 for none. bought: items with a train interaction.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    if c.dim and d:
+        shapes |= {"theta": (users, c.dim), "E": (c.dim + c.visual_bias, d)}
+        if c.history:
+            shapes["A"] = c.dim, d
+            if c.history_factors:
+                shapes["y"] = bought, c.dim
+    if c.factors:
+        shapes |= {"gamma_u": (users, c.factors), "gamma_i": (items, c.factors)}
+    if c.item_bias:
+        shapes["b"] = (items,)
+    return shapes
+
+
+def vectors(
+    p: Params, q: Inputs, c: TrainConfig, users: Tensor | None = None, items: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, K) of users, (m, K) and (m,) of items, by their positions (None: all), of the model as it stands."""
+    return user_vectors(p, q, c, users), *item_vectors(p, q, c, items)
+
+
+def user_vectors(p: Params, q: Inputs, c: TrainConfig, users: Tensor | None = None) -> Tensor:
+    """(n, K) vectors of users."""
+    out = []
     if "E" in p and q.x is not None:
-        theta = p["theta"]
+        theta, degree = chosen(p["theta"], users), chosen(q.degree, users)
+        root = degree.clamp(min=1).rsqrt()[:, None]
         if q.h is not None:
-            theta = theta + product(q.h, p["A"].T) * q.degree.clamp(min=1).rsqrt()[:, None]
+            theta = theta + product(q.h, p["A"].T, users).mul_(root)
         if "y" in p and q.taken is not None:
-            items_y, starts = q.taken
-            sum_y = F.embedding_bag(items_y, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items_y])
-            theta = theta + sum_y * q.degree.clamp(min=1).rsqrt()[:, None]
-        users.append(theta)
-        encoded = product(q.x, p["E"].T)
-        items.append(encoded[:, : c.dim])
-        if c.visual_bias:
-            bias = bias + encoded[:, -1]
+            items, starts = q.taken
+            if users is not None:
+                _, entry = spans(starts[users], degree.long())
+                items, starts = items[entry], degree.long().cumsum(0) - degree.long()
+            rows = q.free_rows(items)
+            y = F.embedding_bag(rows, p["y"], starts, mode="sum", per_sample_weights=q.shrink[items])
+            theta = theta + y.mul_(root)
+        out.append(theta)
     if "gamma_u" in p:
-        users.append(p["gamma_u"])
-        items.append(p["gamma_i"] * q.shrink[:, None])
-    if "b" in p:
-        bias = bias + p["b"] * q.shrink
-    return torch.cat(users, 1), torch.cat(items, 1), bias
+        out.append(chosen(p["gamma_u"], users))
+    return torch.cat(out, 1) if len(out) > 1 else out[0]
 
 
-__all__ = ["initial", "vectors"]
+def item_vectors(p: Params, q: Inputs, c: TrainConfig, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(m, K) vectors and (m,) biases of items."""
+    out = []
+    latent, bias = latent_items(p, q, items)
+    if "E" in p and q.x is not None:
+        encoded = product(q.x, p["E"].T, items)
+        out.append(encoded[:, : c.dim])
+        if c.visual_bias:
+            bias = encoded[:, -1] + bias
+    if latent is not None:
+        out.append(latent)
+    return torch.cat(out, 1) if len(out) > 1 else out[0], bias
+
+
+def latent_items(p: Params, q: Inputs, items: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+    """(m, K) and (m,): what items have of their own, whatever they look like; None where there are no such factors."""
+    shrink = chosen(q.shrink, items)
+    gamma = chosen(p["gamma_i"], items) * shrink[:, None] if "gamma_i" in p else None
+    return gamma, chosen(p["b"], items) * shrink if "b" in p else torch.zeros_like(shrink)
+
+
+def chosen(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values.index_select(0, rows)
+
+
+__all__ = ["initial", "item_vectors", "latent_items", "shapes_of", "user_vectors", "vectors"]

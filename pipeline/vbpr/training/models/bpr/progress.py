@@ -1,40 +1,14 @@
-"""How far a training has come: its state, and the validation that its learning curve is made of."""
+"""How far a training has come: its parameters and their moments, its learning curve, and its checkpoint."""
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ....base.progress import Progress, report
 from ....compute.keeper import Keeper
-from ....data.split import Split
-from ....evaluation.metrics import mean_auc
-from ....evaluation.ranks import held_out_ranks
 from ...config import TrainConfig
 from .adam import Adam, Params
-
-CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
-
-
-class CurveSample:
-    """Validation AUC of a fixed sample of users: exact for them, and cheaper than an epoch."""
-
-    def __init__(self, split: Split, seed: int = 0) -> None:
-        users = np.flatnonzero(np.diff(split.validation.indptr))
-        most = min(CURVE_USERS, max(500, CURVE_PAIRS // split.train.shape[1]))
-        users = np.sort(np.random.default_rng(seed).permutation(users)[:most])
-        self.users = users
-        self.held, self.observed = split.validation[users], split.observed[users]
-
-    def auc(self, users: Tensor, items: Tensor, bias: Tensor) -> float | None:
-        """Mean over the sample; None when nobody has a validation item."""
-        if not len(self.users):
-            return None
-        chosen = users[torch.from_numpy(self.users).to(users.device)]
-        return float(
-            mean_auc(held_out_ranks(chosen.float(), items.float(), bias.float(), self.held, self.observed)).mean()
-        )
 
 
 class State:
@@ -42,12 +16,18 @@ class State:
 
     Attributes:
         epoch: epochs that are done. step: batches of the next one that are done; total: the sum of their losses.
+        fallen: whether validation was much worse in the last epoch than in the best.
     """
 
     def __init__(self, config: TrainConfig, params: Params, generator: torch.Generator, path: Path | None) -> None:
         self.config, self.params, self.adam = config, params, Adam(params)
         self.keeper = Keeper(path, config.identity, generator, config.checkpoint_minutes)
         self.epoch, self.step, self.total = 0, 0, torch.zeros((), device=generator.device)
+        self.fallen = False
+
+    def forget(self) -> None:
+        """Give back the memory of all but the best parameters."""
+        self.params, self.adam.m, self.adam.v = {}, {}, {}
 
     def end_epoch(self) -> float:
         """Count an epoch; the sum of its batches' losses."""
@@ -55,14 +35,23 @@ class State:
         self.epoch, self.step, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
         return total
 
-    def record(self, loss: float, auc: float | None) -> None:
-        """Note the evaluation of the epoch that has ended; keep the parameters if they are the best so far."""
-        self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), self.params)
+    def record(self, loss: float, auc: float | None, each: Tensor) -> None:
+        """Note the evaluation of the epoch that has ended; keep the parameters if they are the best so far.
+
+        Args:
+            each: (n,) AUC of each user of the validation, always of the same ones.
+        """
+        self.fallen = fell(self.keeper.best.get(EACH), each)
+        kept = {**self.params, EACH: each}
+        self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), kept)
         if auc is not None:
             report(self.epoch, auc)  # `vbpr tune` listens, and ends what promises little
 
     def out_of_patience(self) -> bool:
-        return self.keeper.out_of_patience(self.epoch, self.config.patience * self.config.eval_every)
+        """Whether nothing is to be gained: no better epoch for as many as `patience` says, or one that was so much
+        worse than the best (`fell`) that it is no chance."""
+        patience = self.config.patience * self.config.eval_every
+        return bool(patience) and (self.fallen or self.keeper.out_of_patience(self.epoch, patience))
 
     def groups(self) -> dict[str, Params]:
         return {"params": self.params, "m": self.adam.m, "v": self.adam.v}
@@ -70,10 +59,12 @@ class State:
     def save(self) -> str:
         """Write the checkpoint; returns the words that say so."""
         progress = {"epoch": self.epoch, "step": self.step, "total": float(self.total), "t": self.adam.t}
+        progress["fallen"] = self.fallen
         return self.keeper.save(self.groups(), **progress)
 
     def save_if_due(self) -> None:
-        if self.keeper.due():
+        best = sum(value.nbytes for value in self.keeper.best.values())
+        if self.keeper.due(best + sum(value.nbytes for group in self.groups().values() for value in group.values())):
             self.save()
 
     def resume(self, bar: Progress, steps: int, size: int) -> None:
@@ -86,8 +77,19 @@ class State:
             for name, value in params.items():
                 value.copy_(groups[group][name])
         self.adam.t, self.epoch, self.step = progress["t"], progress["epoch"], progress["step"]
-        self.total = self.total + progress["total"]
+        self.total, self.fallen = self.total + progress["total"], progress["fallen"]
         bar.advance((self.epoch * steps + self.step) * size)
 
 
-__all__ = ["CurveSample", "State"]
+def fell(best: Tensor | None, now: Tensor) -> bool:
+    """Whether the AUC of the same users is lower by more than FALL standard errors of their differences."""
+    if best is None or best.shape != now.shape or len(now) < 2:
+        return False
+    lost = best - now.to(best.device)
+    return bool(lost.mean() > FALL * lost.std() / len(lost) ** 0.5)
+
+
+EACH = "validation"  # beside the best parameters: the AUC of each user of the validation
+FALL = 3.0
+
+__all__ = ["State"]

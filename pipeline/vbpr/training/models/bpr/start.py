@@ -60,10 +60,14 @@ def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: t
     return basis[:, :k]
 
 
-def product(x: Tensor, basis: Tensor) -> Tensor:
-    """(n, m) float32 x @ basis, multiplied in the dtype of x, a block of rows at a time."""
-    basis = basis.to(x.dtype)
-    return torch.cat([(x[a : a + ROWS] @ basis).float() for a in range(0, len(x), ROWS)])
+def product(x: Tensor, basis: Tensor, rows: Tensor | None = None) -> Tensor:
+    """(n, m) float32 x[rows] @ basis (None: all rows), multiplied in the dtype of x, a block of rows at a time."""
+    basis, count = basis.to(x.dtype), len(x) if rows is None else len(rows)
+    out = torch.empty(count, basis.shape[1], device=x.device)
+    for a in range(0, count, ROWS):
+        block = x[a : a + ROWS] if rows is None else x.index_select(0, rows[a : a + ROWS])
+        out[a : a + ROWS] = block @ basis
+    return out
 
 
 def weighted(x: Tensor, weights: Tensor, basis: Tensor) -> Tensor:

@@ -176,8 +176,9 @@ class History:
         if batch.taken is not None:
             items, _, starts = batch.taken
             self.s, self.si = q.shrink.index_select(0, items), q.shrink.index_select(0, batch.i)[:, None]
-            self.y_i = p["y"].index_select(0, batch.i)
-            total += F.embedding_bag(items, p["y"], starts, mode="sum", per_sample_weights=self.s)
+            self.rows, self.rows_i = q.free_rows(items), q.free_rows(batch.i)
+            self.y_i = p["y"].index_select(0, self.rows_i)
+            total += F.embedding_bag(self.rows, p["y"], starts, mode="sum", per_sample_weights=self.s)
             own = own + self.y_i * self.si
         self.taste, self.itself = total * self.root, own * self.roots
 
@@ -195,10 +196,10 @@ class History:
         of_a = (padded(d_total).to(self.h.dtype).T @ self.h).to(d_own.dtype)
         out: Gradients = {"A": (None, of_a.add_(d_a) + c.reg_head * p["A"])}
         if batch.taken is not None:
-            items, row, _ = batch.taken
+            _, row, _ = batch.taken
             n = len(batch.i)
             out["y"] = summed(
-                torch.cat([items, batch.i]),
+                torch.cat([self.rows, self.rows_i]),
                 torch.cat([d_total, d_own * self.si + c.reg_items / n * self.y_i]),
                 torch.cat([row, torch.arange(len(batch.u), len(batch.u) + n, device=row.device)]),
                 torch.cat([self.s, torch.ones_like(d_own[:, 0])]),

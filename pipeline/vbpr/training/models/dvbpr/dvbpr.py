@@ -29,8 +29,8 @@ from ....stores.model.factors import Factors
 from ...config import TrainConfig, fields_of
 from ...item_features import ItemFeatures
 from ...model import Diverged, factors_of
-from ..bpr.progress import CurveSample
 from ..bpr.sampling import TripletSampler
+from ..bpr.validation import CurveSample
 from ..entry import Model
 from .network import build, penalised, penalty
 from .run import Run

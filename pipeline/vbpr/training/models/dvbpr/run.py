@@ -11,7 +11,7 @@ from ....base.progress import Progress
 from ....compute.keeper import Keeper, adam_state, restore_adam
 from ...config import TrainConfig
 from ...model import Diverged
-from ..bpr.progress import CurveSample
+from ..bpr.validation import CurveSample
 from .steps import Pictures
 
 
@@ -57,7 +57,9 @@ class Run:
         if not (items.isfinite().all() and self.theta.isfinite().all()):
             raise Diverged(f"training is not finite in epoch {epoch}; lower --lr (now {self.c.lr:g})", None)
         self.encoded += len(items)
-        auc = validation.auc(self.theta.detach(), items, torch.zeros(len(items), device=on))
+        users, candidates = (slice(None) if rows is None else rows for rows in validation.wanted(on))
+        vectors = items[candidates]
+        auc = validation.auc(self.theta.detach()[users], vectors, vectors.new_zeros(len(vectors)))
         point = {"epoch": epoch, "loss": mean, "encoded": self.encoded} | ({} if auc is None else {"auc": auc})
         self.keeper.record(point, {"users": self.theta, "items": items})
         bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
