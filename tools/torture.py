@@ -2,14 +2,12 @@
 
 python tools/torture.py --kills 200
 python tools/torture.py --kills 40 --images 100 --engine openvino --backbone inception
-python tools/torture.py --kills 50 --processes 3    # that share the images; one is killed, the others end
 """
 
 import argparse
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -35,14 +33,13 @@ def make_images(folder: Path, count: int = 300) -> None:
         (folder / f"bad{i}.jpg").write_bytes(b"<html>not found</html>")
 
 
-def child(data: Path, out: Path, how: dict[str, Any], world: dict[str, str]) -> int:
+def child(data: Path, out: Path, how: dict[str, Any]) -> int:
     """Fork a process that extracts (the imports are done: it starts at once); its pid."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        os.environ |= world
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 1), os.dup2(devnull, 2)
         from vbpr.data.dataset import Dataset
@@ -54,22 +51,13 @@ def child(data: Path, out: Path, how: dict[str, Any], world: dict[str, str]) -> 
         os._exit(code)
 
 
-def children(count: int, data: Path, out: Path, how: dict[str, Any]) -> list[int]:
-    """As many processes that share the images, as torchrun would start them; their pids."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
-    where = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return [child(data, out, how, {"RANK": str(rank), **where}) for rank in range(count)]
-
-
 def torture(
-    kills: int, folder: Path, seed: int = 0, images: int = 300, how: dict[str, Any] = SMALLEST, processes: int = 1
+    kills: int, folder: Path, seed: int = 0, images: int = 300, how: dict[str, Any] = SMALLEST
 ) -> dict[str, float]:
     """Run until `kills` processes have been killed and the file that they worked on is finished.
 
     Args:
         how: what `extract` is told: its backbone and engine.
-        processes: of each run, of which one is killed; in half of the runs the others are told to stop.
 
     Returns:
         killed, finished (how many files were completed in between), rows kept by the kills on average, seconds.
@@ -84,34 +72,30 @@ def torture(
     rng = random.Random(seed)
     make_images(folder / "images", images)
     whole, out = folder / "whole.h5", folder / "killed.h5"
-    assert os.waitpid(child(folder / "images", whole, how, {}), 0)[1] == 0, "the undisturbed run failed"
+    assert os.waitpid(child(folder / "images", whole, how), 0)[1] == 0, "the undisturbed run failed"
     expected = whole.read_bytes()
     start = time.monotonic()
-    ends = [os.waitpid(pid, 0)[1] for pid in children(processes, folder / "images", out, how)]
+    end = os.waitpid(child(folder / "images", out, how), 0)[1]
     span = time.monotonic() - start
-    assert not any(ends) and out.read_bytes() == expected, "another undisturbed run differs"
+    assert not end and out.read_bytes() == expected, "another undisturbed run differs"
     out.unlink()
     killed, finished, done, kept, complete = 0, 0, 0, [], False
     while killed < kills or not complete:  # whatever the last kill left is for a run after it
-        pids = children(processes, folder / "images", out, how)
+        pid = child(folder / "images", out, how)
         strike = killed < kills
         if strike:
             time.sleep(rng.uniform(0, 0.9 * span))
-            os.kill(rng.choice(pids), signal.SIGKILL)
-            if processes > 1 and rng.random() < 0.5:  # as torchrun does; else they see for themselves
-                for pid in pids:
-                    os.kill(pid, signal.SIGTERM)
-        ends = [os.waitpid(pid, 0)[1] for pid in pids]
-        killed += signal.SIGKILL in ends
-        expected_ends = strike and (processes > 1 or signal.SIGKILL in ends)
-        assert not any(ends) or expected_ends, f"a resumed run failed with {ends}"
+            os.kill(pid, signal.SIGKILL)
+        end = os.waitpid(pid, 0)[1]
+        killed += end == signal.SIGKILL
+        assert not end or (strike and end == signal.SIGKILL), f"a resumed run failed with {end}"
         if out.exists():
             store = FeatureStore(out)  # every state that a kill leaves behind is a readable file
             now = len(store) - len(store.pending)
             assert now >= done, f"{done - now} finished rows were lost"
             kept.append(now - done)
             done = now
-        complete = not any(ends)
+        complete = not end
         if complete:
             assert out.read_bytes() == expected, "the resumed file differs from the undisturbed one"
             assert not FeatureStore(out).verify()
@@ -134,11 +118,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backbone", default=SMALLEST["backbone"])
     parser.add_argument("--engine", default=SMALLEST["engine"], choices=("torch", "openvino"))
-    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         how = {"backbone": options.backbone, "engine": options.engine}
-        result = torture(options.kills, Path(folder), options.seed, options.images, how, options.processes)
+        result = torture(options.kills, Path(folder), options.seed, options.images, how)
     print(
         f"{result['killed']} processes killed with SIGKILL at random moments, {result['rows a run']:.0f} rows added "
         f"before each; {result['finished']} files finished, each bit-identical to the undisturbed one and verified "

@@ -17,6 +17,7 @@ from conftest import TINY, board_items
 from vbpr import VbprError, load_backbone
 from vbpr.extraction.engines import Encoder, cuda
 from vbpr.extraction.engines.graphs import in_float32, in_halves, pool_later, split_group_norms, tiles
+from vbpr.extraction.engines.openvino import OpenvinoRunner
 from vbpr.extraction.engines.torch_cpu import TorchRunner
 from vbpr.networks.backbone import finish
 from vbpr.networks.prepare import Preprocessing, prepare
@@ -37,12 +38,11 @@ def test_features_do_not_depend_on_batch_or_engine(engine, batch):
     assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-3
 
 
-@pytest.mark.parametrize(("cores", "world", "pinned"), [(1, "1", True), (64, "1", False), (1, "2", False)])
-def test_streams_are_pinned_where_no_other_is_pinned_too(monkeypatch, cores, world, pinned):
+@pytest.mark.parametrize(("cores", "alone", "pinned"), [(1, True, True), (64, True, False), (1, False, False)])
+def test_streams_are_pinned_where_no_other_is_pinned_too(monkeypatch, cores, alone, pinned):
     pytest.importorskip("openvino")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, world)
+    monkeypatch.setattr(OpenvinoRunner, "alone", alone)
     runner = Encoder(load_backbone(TINY, random_weights=True), "cpu", engine="openvino", batch=2).runner
     assert runner.requests[0].get_compiled_model().get_property("ENABLE_CPU_PINNING") is pinned
 

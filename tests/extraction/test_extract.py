@@ -38,7 +38,7 @@ def test_features_are_of_their_own_image_whatever_the_batch_and_source(catalogue
 class PlaceBound:
     """An engine whose features give away where in its batch an image stood."""
 
-    batch, depth = 4, 2
+    batch, depth, dim = 4, 2, 1
 
     def start(self, pixels):
         assert len(pixels) <= self.batch
@@ -59,17 +59,13 @@ def test_an_image_has_the_same_place_in_its_batch_in_any_run(catalogue):
     next((folder / "images").glob("*/red-04.png")).write_bytes(b"\x89PNG broken")
     source = Dataset.resolve(folder).images()
 
+    how = Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3)
+
     def features(pending):
-        store = Written()
-        for _ in encoded(
-            store,
-            source,
-            PlaceBound(),
-            Preprocessing(32, 0.875, "bicubic", (0.5,) * 3, (0.5,) * 3),
-            np.asarray(pending),
-            2,
-        ):
-            pass
+        encoder, store = PlaceBound(), Written()
+        for done in encoded(source, encoder, how, in_steps(np.asarray(pending), encoder.batch), 2):
+            store.write(done.rows, done.features)
+            store.fail(done.failed, done.reasons)
         return store
 
     everything = features(range(22))

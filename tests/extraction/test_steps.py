@@ -35,7 +35,7 @@ class Source:
 class Adder:
     """An encoder whose features are the first pixels; it counts the batches that it holds."""
 
-    batch, depth = 256, 2
+    batch, depth, dim = 256, 2, 3
     held = most = 0
 
     def start(self, pixels):
@@ -66,21 +66,23 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path, number):
     signatures = np.arange(count, dtype=np.uint64)
     with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
         tracemalloc.start()
-        done = list(steps.encoded(store, source, encoder, how, store.pending, 2))
+        good = bad = 0
+        for done in steps.encoded(source, encoder, how, steps.in_steps(store.pending, encoder.batch), 2):
+            store.write(done.rows, done.features)
+            store.fail(done.failed, done.reasons)
+            good, bad = good + len(done.rows), bad + len(done.failed)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert sum(good for good, _ in done) == count - 200 and sum(bad for _, bad in done) == 200
+        assert (good, bad) == (count - 200, 200)
         assert peak < 12e6 and encoder.most <= encoder.depth + 1
         good = store.done
         assert np.array_equal(store.features[good][:, 0], (good % 251).astype(np.float16))
         assert store.verify() == []
 
 
-def test_the_encoder_has_work_while_rows_are_written(tmp_path, number):
+def test_the_encoder_has_work_while_rows_are_written(number):
     how, source, encoder = Preprocessing(4, 1.0, "bilinear", HALF, HALF), Source(2000), Adder()
-    signatures = np.arange(2000, dtype=np.uint64)
-    with FeatureStore.create(tmp_path / "f.h5", source.item_ids, signatures, 3, PROVENANCE) as store:
-        under_way = steps.encoded(store, source, encoder, how, store.pending, 2)
-        next(under_way)
-        assert encoder.held == encoder.depth
-        assert sum(good + bad for good, bad in under_way) == 2000 - 256
+    under_way = steps.encoded(source, encoder, how, steps.in_steps(np.arange(2000), encoder.batch), 2)
+    next(under_way)
+    assert encoder.held == encoder.depth
+    assert sum(len(done.rows) + len(done.failed) for done in under_way) == 2000 - 256

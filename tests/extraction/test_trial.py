@@ -19,7 +19,7 @@ from vbpr.extraction.trial import difference, tried_encoder, two_pictures
 from vbpr.networks.prepare import prepare
 
 pytest.importorskip("openvino")
-extract_module = importlib.import_module("vbpr.extraction.extract")
+engines_module = importlib.import_module("vbpr.extraction.engines")
 CPU = torch.device("cpu")
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 ENDS = "raise SystemExit(3)"
@@ -69,7 +69,7 @@ def test_an_engine_that_differs_or_fails_gives_way_to_torch(
     with FeatureStore.create(tmp_path / "a.h5", *made_of(tmp_path / "a.h5")) as store:
         store._make_pending(pending)
     monkeypatch.delitem(ENGINES, ("openvino", "cpu"))  # a file that torch has begun is not tried again
-    monkeypatch.setattr(extract_module, "pick_processor", lambda *_: (CPU, "openvino"))
+    monkeypatch.setattr(engines_module, "pick_engine", lambda name, *_: "torch" if name == "torch" else "openvino")
     assert run(board, tmp_path / "a.h5").written == 6 and (tmp_path / "a.h5").read_bytes() == before
     photo = PhotoEncoder([a.provenance], engine="openvino")([next(iter(board_items().values()))])
     assert np.isfinite(photo).all()

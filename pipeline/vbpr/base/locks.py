@@ -1,6 +1,6 @@
 """One writer a file: a lock file beside it, whose lock the kernel drops when its holder dies.
 
-with locked("artifacts/inc.h5") as admit: ...
+with locked("artifacts/inc.h5"): ...
 """
 
 import contextlib
@@ -9,9 +9,8 @@ import glob
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from .errors import VbprError
 
@@ -22,10 +21,8 @@ def lock_of(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path | str) -> Iterator[Callable[[], None]]:
+def locked(path: Path | str) -> Iterator[None]:
     """Hold the right to write `path` (a lock file beside it; the kernel drops it when its holder dies).
-
-    It yields a function: once that is called, other processes may share the right, by `joined`.
 
     Raises:
         VbprError: another process holds it; the message names its pid and host.
@@ -65,49 +62,12 @@ def locked(path: Path | str) -> Iterator[Callable[[], None]]:
             if leftover.fullmatch(left.name):  # of a run killed before its rename
                 left.unlink(missing_ok=True)
 
-        def admit() -> None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError as error:  # the kernel lets go of the one lock before it gives the other
-                raise VbprError(f"{path} was taken by another process; wait for it, and run again") from error
-
-        try:
-            yield admit
-        finally:
-            release(handle, lock)
-
-
-@contextlib.contextmanager
-def joined(path: Path) -> Iterator[None]:
-    """Hold the right to write `path` together with the process that shares it.
-
-    Raises:
-        VbprError: no process shares it.
-    """
-    lock = lock_of(path)
-    with contextlib.ExitStack() as held:
-        why = ""
-        try:
-            handle = held.enter_context(lock.open("r+b", buffering=0))
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
-                why = "another run has begun"  # between our open and our lock
-        except OSError as error:
-            why = error.strerror or str(error)
-        if why:
-            raise VbprError(f"{path} is not shared any more ({why}); run the same command again to resume")
         try:
             yield
         finally:
-            release(handle, lock)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
+                    lock.unlink()
 
 
-def release(handle: IO[bytes], lock: Path) -> None:
-    """Remove the lock file, unless another process still shares the lock."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
-            lock.unlink()
-
-
-__all__ = ["joined", "locked"]
+__all__ = ["locked"]

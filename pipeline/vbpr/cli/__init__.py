@@ -1,12 +1,10 @@
 """The command line: each command parses, calls one function, and prints. Uses every other folder, but imports it inside
 the command that needs it, so that `--help` comes at once and without torch."""
 
-import os
 from typing import Annotated
 
 import typer
 
-from ..base.errors import VbprError
 from .answers import add_items, explain, index, similar
 from .doctor import doctor
 from .exchange import export, import_features
@@ -31,14 +29,8 @@ app = App(
 
 @app.callback(invoke_without_command=True)
 def main(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
-    if context.invoked_subcommand != "extract" and "TORCHELASTIC_RUN_ID" in os.environ:  # it is torchrun's
-        from ..executors.world import launched
-
-        if launched():
-            raise VbprError("only vbpr extract shares its work among the processes of torchrun; start this without it")
     if version:
         from importlib.metadata import version as installed
 

@@ -55,8 +55,7 @@ def extract(
     out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
     done = run(dataset, backbone, out, weights=weights, cae=cae, **options)
-    if not done.rank:  # the first of several processes speaks for all
-        print_extraction(done, dataset.title)
+    print_extraction(done, dataset.title)
 
 
 def print_extraction(done: "Extraction", title: str) -> None:

@@ -1,6 +1,7 @@
 """The options of extraction: the declarations of what `extract`, and `train_autoencoder` for `cae`, take by name."""
 
 from ..base.options import Option
+from ..executors.options import CLUSTER
 
 ENCODING = (
     Option("random_weights", "Untrained weights, recorded as such", bool, False),
@@ -18,6 +19,7 @@ ENCODING = (
     Option("threads", "Decoding threads [default: one a core]", int | None, least=1, most=1024, ranged=True),
     Option("max_bad", "Largest share of images that may be unusable", float, 0.05, most=1, ranged=True),
     Option("verify", "Check the file's digests first; encode anew what has changed in it", bool, False),
+    CLUSTER,
 )
 AUTOENCODER = (
     Option("recipe", "cae: improved, or report: as published", str, "improved"),

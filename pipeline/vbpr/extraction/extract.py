@@ -3,10 +3,11 @@
 extract(Dataset.resolve("data"), "inception", out="artifacts/inc.h5")
 """
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,18 @@ from ..base.progress import Progress, console
 from ..base.stopping import Stopped, stop_signals
 from ..base.targets import check_target
 from ..data.dataset import Dataset
-from ..data.images.source import ImageSource
-from ..executors.world import World
+from ..data.images.source import PASSING, ImageSource
+from ..executors import hired
+from ..executors.job import Crew
+from ..executors.parts import Ranges
 from ..stores.features.layout import DONE
 from ..stores.features.store import FeatureStore
 from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
-from .processes import heeding, opened, others, own_gpu
 from .provenance import provenance_of, recorded_fallback
-from .request import check_names, check_options, feature_file, request_of, up_to_date
-from .steps import encoded
+from .request import check_cluster, check_names, check_options, feature_file, request_of, up_to_date
+from .steps import Encoded, encoded, in_steps
+from .workers import EncodingJob, begun, ids_digest, range_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +42,7 @@ class Extraction:
         dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
             a folder that may not be entered, an empty file) but whose features, made before, are kept. odd: (item id,
             "W x H") of images, among those written now, that are so small or narrow that they say little. others: files
-            passed over because they are not named like an image, by ending. rank: which of several processes this
-            is; all but the first (0) know what they have written themselves only.
+            passed over because they are not named like an image, by ending.
     """
 
     path: Path
@@ -52,7 +54,6 @@ class Extraction:
     away: list[str] = dataclasses.field(default_factory=list)
     odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     others: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    rank: int = 0
 
 
 def extract(
@@ -69,17 +70,19 @@ def extract(
     threads: int | None = None,
     max_bad: float = 0.05,
     verify: bool = False,
+    cluster: str | None = None,
     cae: dict[str, Any] | None = None,
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
 
     A killed or stopped run resumes; a changed image is encoded again, a new one added, one that is gone dropped. One
-    that is there but has nothing to look at for now (a dangling link, an empty file) keeps its features. Where
-    torchrun has started several processes on a machine, they share the images, and each takes a GPU.
+    that is there but has nothing to look at for now (a dangling link, an empty file) keeps its features. On a cluster,
+    workers share the images, and each takes a GPU or some cores; this process alone writes the very same file.
 
     Args:
         max_bad: the largest share of images that may be unusable.
         verify: compare a file that is there with its digests first, and encode anew what has changed in it.
+        cluster: `local`, or HOST:PORT of a Ray cluster's head; None: this process alone. See `CLUSTER`.
         cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
@@ -87,107 +90,138 @@ def extract(
         Stopped: Ctrl-C or SIGTERM.
     """
     check_options(precision, max_bad, batch, threads)
+    check_cluster(cluster, device)
     data, path = Dataset.resolve(data), feature_file(backbone, out)
-    with World.here() as world:
-        source = data.images()
-        signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-        training = backbone == "cae" and weights is None and not random_weights
-        recipe = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
-        request = request_of(backbone, weights, random_weights, precision, recipe)
-        finished = up_to_date(path, request, data, source, signatures, verify) if world.first else None
-        if world.once("finished", lambda: finished is not None):
-            if finished is None:  # it is the first process that looked
-                return Extraction(path, len(source), 0, [], 0.0, rank=world.rank)
-            return checked(finished, source, signatures, max_bad)
-        check_target(path, "features")
-        from ..networks.registry import load_backbone
-        from ..networks.timm_models import size_of_bare_name
-        from .trial import tried_encoder, two_pictures
+    source = data.images()
+    signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
+    training = backbone == "cae" and weights is None and not random_weights
+    recipe = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
+    request = request_of(backbone, weights, random_weights, precision, recipe)
+    finished = up_to_date(path, request, data, source, signatures, verify)
+    if finished is not None:
+        return checked(finished, source, signatures, max_bad)
+    check_target(path, "features")
+    from ..compute.device import pick_device
+    from ..networks.registry import load_backbone
+    from ..networks.timm_models import size_of_bare_name
 
-        processor, chosen = pick_processor(world, engine, device, precision, batch)
-        if training:
-            weights = world.once("weights", lambda: str(autoencoder(path, data, source, processor, recipe)))
-        if not path.exists():
-            world.once("names", lambda: check_names(data, source))
-            if world.first and weights is not None and (note := size_of_bare_name(backbone)):
-                console.print(f"note: {note}")
-        model = load_backbone(backbone, weights, random_weights)
-        how, fallback = model.preprocessing, recorded_fallback(path)
-        chosen = "torch" if fallback else chosen
-
-        def start(images: int) -> tuple[Any, str]:
-            pictures = two_pictures(source, how)
-            return tried_encoder(model, processor, precision, chosen, batch, images, pictures)
-
-        encoder, fallback = (None, fallback) if path.exists() else start(len(source) // world.size)
-        rounding = (encoder.engine if encoder else chosen) + " on a GPU" * (processor.type == "cuda")
-        provenance = provenance_of(model, request, data, weights, rounding, fallback)
-        with opened(world, path, source, signatures, model.dim, provenance, verify) as store:
-            mine = world.share(store.pending)
-            if len(mine) and encoder is None:
-                encoder, fault = start(len(mine))
-                if fault and precision == "fast":
-                    raise VbprError(f"{path} was made by {rounding}, but now {fault}; choose another --out")
-            threads = threads or max(1, len(os.sched_getaffinity(0)) // world.size)
-            done = encode_pending(world, store, source, encoder, how, threads, f"extract {backbone}")
-            if not world.first:
-                return done
+    if training:
+        weights = autoencoder(path, data, source, pick_device(device), recipe)
+    if not path.exists():
+        check_names(data, source)
+        if weights is not None and (note := size_of_bare_name(backbone)):
+            console.print(f"note: {note}")
+    model = load_backbone(backbone, weights, random_weights)
+    recorded = recorded_fallback(path) if path.exists() else None
+    job = EncodingJob(
+        data.name,
+        ids_digest(source.item_ids),
+        backbone,
+        None if weights is None else os.path.realpath(weights),
+        random_weights,
+        model.fingerprint,
+        engine,
+        precision,
+        batch,
+        threads,
+        device,
+        recorded,
+        request["versions"],
+    )
+    with at_work(cluster, job, model, source, signatures) as work:
+        provenance = provenance_of(model, request, data, weights, work.rounding, work.fallback)
+        with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance, verify) as store:
+            store.retry(PASSING)
+            done = encode_pending(store, work, f"extract {backbone}")
             totals = checked(store, source, signatures, max_bad, done.written, done.rate)
             return dataclasses.replace(totals, dropped=store.dropped, odd=done.odd)
 
 
-def pick_processor(world: World, engine: str, device: str, precision: str, batch: int | None) -> tuple[Any, str]:
-    """(torch device, engine) of this process.
+@contextlib.contextmanager
+def at_work(
+    cluster: str | None, job: EncodingJob, model: Any, source: ImageSource, signatures: Array
+) -> "Iterator[Here | There]":
+    """This process, or the workers of a cluster, ready to encode."""
+    if cluster is None:
+        yield Here(job, model, source)
+        return
+    with hired(cluster, job) as crew:
+        yield There(crew, signatures)
 
-    Raises:
-        VbprError: they are not there, or gain nothing by `precision`.
+
+class Here:
+    """This process at work on the images of a run.
+
+    Attributes:
+        fallback, rounding: see `begun`; of a file that is there, as recorded, until the work begins.
     """
-    from ..compute.device import multiplies_bfloat16, pick_device
-    from .engines import pick_engine
 
-    processor = pick_device(own_gpu(device, world.rank) if world.size > 1 else device)
-    if precision == "fast" and not multiplies_bfloat16(processor):
-        kind = "GPU" if processor.type == "cuda" else "CPU"
-        raise VbprError(f"--precision fast: this {kind} has no units for bfloat16 and gains nothing; leave it out")
-    return processor, pick_engine(engine, processor, batch)
+    def __init__(self, job: EncodingJob, model: Any, source: ImageSource) -> None:
+        self.job, self.model, self.source = job, model, source
+        self.encoder: Any = None
+        if job.fallback is None:
+            self.begin(len(source))
+            return
+        from ..compute.device import pick_device
+        from .engines import pick_engine
+
+        processor = pick_device(job.device)
+        engine = "torch" if job.fallback else pick_engine(job.engine, processor, job.batch)
+        self.fallback, self.rounding = job.fallback, engine + " on a GPU" * (processor.type == "cuda")
+
+    def begin(self, images: int) -> None:
+        job = self.job
+        self.encoder, self.fallback, self.rounding = begun(
+            self.model, self.source, job.engine, job.device, job.precision, job.batch, job.fallback, images
+        )
+
+    def run(self, pending: Array, stopping: Callable[[], bool]) -> Iterator[Encoded]:
+        """What comes of these rows, step by step."""
+        if self.encoder is None:
+            self.begin(len(pending))
+        steps = in_steps(pending, self.encoder.batch)
+        threads = self.job.threads or len(os.sched_getaffinity(0))
+        return encoded(self.source, self.encoder, self.model.preprocessing, steps, threads, stopping)
 
 
-def encode_pending(
-    world: World,
-    store: Writer,
-    source: ImageSource,
-    encoder: Any,
-    preprocessing: Any,
-    threads: int,
-    label: str,
-) -> Extraction:
-    """Encode the rows that are pending: this process its share, and the first waits for the others.
+class There:
+    """The workers of a cluster at work on them; see `Here`."""
+
+    def __init__(self, crew: Crew, signatures: Array) -> None:
+        self.crew, self.signatures = crew, signatures
+        self.fallback, self.rounding = crew.about["fallback"], crew.about["rounding"]
+
+    def run(self, pending: Array, stopping: Callable[[], bool]) -> Iterator[Encoded]:
+        """What comes of these rows, range by range."""
+        ranges = Ranges(len(self.signatures), range_of(self.crew.about["batch"]))
+        parts = ((rows, self.signatures[rows]) for rows in ranges.left(pending))
+        return (done for _, _, done in self.crew.run(parts, stopping))
+
+
+def encode_pending(store: Writer, work: Here | There, label: str) -> Extraction:
+    """Encode the rows that are pending.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM, before the last row.
     """
-    total, mine = len(store.pending), world.share(store.pending)
-    world.meet("opened")  # from here on they write
+    pending = store.pending
     written, rate = 0, 0.0
     odd: list[tuple[str, str]] = []
-    if total:
-        with Progress(label, total, "images", shown=world.first) as bar, stop_signals() as stopping:
-            steps = encoded(store, source, encoder, preprocessing, mine, threads, stopping, odd)
-            for rows, bad in steps if len(mine) else ():
-                written += rows
-                with heeding(stopping):
-                    bar.advance(world.count(rows + bad) - bar.done)
-                    world.check()
-            if world.size > 1:
-                with heeding(stopping):
-                    written += others(world, store, bar, stopping, written, odd)
+    if len(pending):
+        with Progress(label, len(pending), "images") as bar, stop_signals() as stopping:
+            for step in work.run(pending, stopping):
+                store.write(step.rows, step.features)
+                store.fail(step.failed, step.reasons)
+                odd += [(str(store.item_ids[row]), size) for row, size in step.odd]
+                written += len(step.rows)
+                bar.advance(len(step.rows) + len(step.failed))
             if stopping() and len(store.pending):
                 raise Stopped(
                     f"stopped with {len(store.done):,} of {len(store):,} items in {store.path}; run the same command "
                     "again to resume"
                 )
             rate = bar.rate
-    return Extraction(store.path, len(store), written, [], rate, odd=sorted(odd), rank=world.rank)
+    return Extraction(store.path, len(store), written, [], rate, odd=sorted(odd))
 
 
 def checked(

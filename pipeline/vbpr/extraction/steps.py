@@ -1,4 +1,4 @@
-"""Images on their way through: decoded ahead in threads, encoded, written."""
+"""Images on their way through: decoded ahead in threads, encoded, handed over to be written."""
 
 import dataclasses
 import itertools
@@ -12,14 +12,30 @@ import numpy as np
 from ..base.arrays import Array
 from ..data.images.source import BadImage, ImageSource, Pixels
 from ..networks.prepare import Preprocessing, prepare
-from ..stores.features.writer import Writer
 
 WINDOW = 64  # full steps that are dealt out at a time
 
 
 @dataclasses.dataclass
+class Encoded:
+    """What came of some rows.
+
+    Attributes:
+        rows: (n,) that have features. features: (n, D) float32, or float16 as the file keeps them.
+        failed: (m,) whose image cannot be used. reasons: of each.
+        odd: (row, "W x H") of images that are tiny or slivers.
+    """
+
+    rows: Array
+    features: Array
+    failed: Array
+    reasons: list[str]
+    odd: list[tuple[int, str]]
+
+
+@dataclasses.dataclass
 class Batch:
-    """One step's images on their way through: decoded, encoded, written.
+    """One step's images on their way through: decoded, encoded.
 
     An image has its own place in `pixels`, for an engine's last bits may depend on it; the other places are black.
     Memory is bounded by the number of these: `encoder.depth` under way, and one more than that (at least two) decoding.
@@ -30,29 +46,27 @@ class Batch:
     pixels: Pixels
     reasons: list[str]  # "" for an image that is fine
     decoding: list[Future[None]]
+    odd: list[tuple[int, str]] = dataclasses.field(default_factory=list)
     good: Array = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
     features: Callable[[], Array] | None = None
 
 
 def encoded(
-    store: Writer,
     source: ImageSource,
     encoder: Any,
     how: Preprocessing,
-    pending: Array,
+    steps: Iterator[tuple[Array, Array]],
     threads: int,
     stopping: Callable[[], bool] = lambda: False,
-    odd: list[tuple[str, str]] | None = None,
-) -> Iterator[tuple[int, int]]:
-    """Decode ahead in threads, encode, write; yields (rows written, rows failed) after each batch.
+) -> Iterator[Encoded]:
+    """Decode ahead in threads, encode; yields what came of each step, in their order.
 
-    Three things go on at once: threads decode the batches to come, the encoder has up to `depth` batches, and this
-    thread writes the one that is ready. When `stopping`, it finishes the batches that the encoder has.
+    Three things go on at once: threads decode the steps to come, the encoder has up to `depth` steps, and the caller
+    writes the one that is ready. When `stopping`, it finishes the steps that the encoder has.
 
     Args:
         how: what the backbone wants its images to be.
-        pending: rows to encode.
-        odd: takes (item id, "W x H") of images that are tiny or slivers.
+        steps: rows to encode, at most `encoder.batch` at a time, and their places: see `in_steps`.
     """
 
     def decode(batch: Batch, part: Array) -> None:
@@ -60,29 +74,27 @@ def encoded(
             row = int(batch.rows[at])
 
             def note(width: int, height: int, row: int = row) -> None:
-                if odd is not None:
-                    odd.append((str(store.item_ids[row]), f"{width} x {height}"))
+                batch.odd.append((row, f"{width} x {height}"))
 
             try:
                 batch.pixels[batch.places[at]] = prepare(source.read(row), how, note)
             except BadImage as error:
                 batch.reasons[at] = str(error)
 
-    def commit(batch: Batch) -> tuple[int, int]:
+    def ended(batch: Batch) -> Encoded:
+        features = np.empty((0, encoder.dim), np.float32)
         if batch.features is not None:
-            store.write(batch.rows[batch.good], batch.features()[batch.places[batch.good]])
+            features = batch.features()[batch.places[batch.good]]
         bad = np.flatnonzero([reason != "" for reason in batch.reasons])
-        store.fail(batch.rows[bad], [batch.reasons[i] for i in bad])
-        return len(batch.good), len(bad)
+        return Encoded(batch.rows[batch.good], features, batch.rows[bad], [batch.reasons[i] for i in bad], batch.odd)
 
     with ThreadPoolExecutor(threads, "decode") as pool:
         decoding: deque[Batch] = deque()
         encoding: deque[Batch] = deque()
         size = encoder.batch
-        waiting = in_steps(pending, size)
 
         def ahead() -> None:
-            while len(decoding) <= max(1, encoder.depth) and (step := next(waiting, None)) is not None:
+            while len(decoding) <= max(1, encoder.depth) and (step := next(steps, None)) is not None:
                 rows, places = step
                 pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
                 batch = Batch(rows, places, pixels, [""] * len(rows), [])
@@ -102,9 +114,9 @@ def encoded(
                     batch.features = encoder.start(batch.pixels[: batch.places[batch.good].max() + 1])
                 encoding.append(batch)
                 if len(encoding) > encoder.depth:
-                    yield commit(encoding.popleft())
+                    yield ended(encoding.popleft())
             while encoding:
-                yield commit(encoding.popleft())
+                yield ended(encoding.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -130,4 +142,4 @@ def in_steps(rows: Array, size: int) -> Iterator[tuple[Array, Array]]:
             yield step, step % size
 
 
-__all__ = ["encoded"]
+__all__ = ["Encoded", "encoded", "in_steps"]

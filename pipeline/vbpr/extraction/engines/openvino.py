@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from ...data.images.source import Pixels
-from ...executors.world import launched
 from ...networks.backbone import Backbone
 from .graphs import compile_graph, tiles
 from .runner import CPU, Features, FixedSizes, Scaled, in_parts, traced
@@ -16,7 +15,13 @@ from .runner import CPU, Features, FixedSizes, Scaled, in_parts, traced
 
 class OpenvinoRunner:
     """OpenVINO on the CPU, in as many streams as it finds best: pixels in, scaled inside the graph, one shape; see
-    `ENGINES`."""
+    `ENGINES`.
+
+    Attributes:
+        alone: whether the process has the machine to itself; workers of a cluster may share it.
+    """
+
+    alone = True
 
     def __init__(
         self, backbone: Backbone, fast: bool, batch: int | None = None, device: torch.device = CPU, images: int = 0
@@ -36,7 +41,7 @@ class OpenvinoRunner:
             "PERFORMANCE_HINT": "THROUGHPUT" if batch > 1 else "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
             # To the first cores, always: others that have a share of this machine would be pinned there as well.
-            "ENABLE_CPU_PINNING": not launched() and 2 * threads >= len(os.sched_getaffinity(0)),
+            "ENABLE_CPU_PINNING": self.alone and 2 * threads >= len(os.sched_getaffinity(0)),
         }
         with ThreadPoolExecutor(1) as pool:  # with AMX in use, the caller's signals would want a larger stack
             compiled = pool.submit(compile_graph, model, fast, options).result()

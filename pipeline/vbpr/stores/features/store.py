@@ -35,7 +35,7 @@ RENAMES = 100  # of a file while it is being opened
 
 
 class FeatureStore:
-    """A feature file, open for reading; `create` and `join` open it for writing, as a `Writer`.
+    """A feature file, open for reading; `create` opens it for writing, as a `Writer`.
 
     Attributes:
         path: where it lies.
@@ -131,13 +131,6 @@ class FeatureStore:
         from .writer import create
 
         return create(path, item_ids, signatures, dim, provenance, verify)
-
-    @classmethod
-    def join(cls, path: Path | str) -> contextlib.AbstractContextManager["Writer"]:
-        """Open for writing beside the process that did so by `create`: see `writer.join`."""
-        from .writer import join
-
-        return join(path)
 
     @property
     def pending(self) -> Array:

@@ -9,7 +9,7 @@ A batch is committed in this order: features, fdatasync, states, then the digest
 import contextlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...base.arrays import Array, Strings, places
 from ...base.errors import VbprError
 from ...base.files import replacing, reserve
 from ...base.hdf5 import encoded, write_text
-from ...base.locks import joined, locked
+from ...base.locks import locked
 from .blocks import blocks_of, complete
 from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, describe, shapes_of
 from .rows import pwrite, runs
@@ -28,14 +28,11 @@ from .store import FeatureStore
 
 
 class Writer(FeatureStore):
-    """A feature file, open for writing (from `create` or `join`) as well as for reading.
+    """A feature file, open for writing (from `create`) as well as for reading.
 
     Attributes:
         dropped: after `create`, how many finished rows went because their items are no longer in the catalogue.
-        admit: after `create`, to be called for other processes to `join`.
     """
-
-    admit: Callable[[], None]
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -91,12 +88,6 @@ class Writer(FeatureStore):
         rows = np.flatnonzero((self.state == FAILED) & np.isin(self.reason, codes))
         if len(rows):
             self._make_pending(rows)
-
-    def gather(self) -> None:
-        """Take in what other processes have written, and give the blocks that are now complete their digests."""
-        self.state, self.reason, self.digests = (self._read(name) for name in ("state", "reason", "digest"))
-        with self._writing():
-            self._seal(np.flatnonzero(complete(self.state)))
 
     def _mend(self, verify: bool) -> None:
         """Set right what a kill left between two steps; with `verify`, also rows of blocks that have changed since.
@@ -246,26 +237,10 @@ def create(
     lacking = [name for name, kind in PROVENANCE.items() if not isinstance(provenance.get(name), kind)]
     if lacking or not provenance["reasons"]:
         raise VbprError(f"{path}: its provenance must tell {', '.join(lacking) or 'reasons'}")
-    with locked(path) as admit:
+    with locked(path):
         writer = resumed_or_allocated(path, item_ids, signatures, dim, provenance)
         with writer._opened():
             writer._mend(verify)
-            writer.admit = admit
-            yield writer
-
-
-@contextlib.contextmanager
-def join(path: Path | str) -> Iterator[Writer]:
-    """Open a feature file for writing beside the process that did so by `create` and then called `admit`; no row may
-    be written by two of them, and `gather` must follow.
-
-    Raises:
-        VbprError: there is no such process.
-    """
-    path = Path(path).resolve()
-    with joined(path):
-        writer = Writer(path)
-        with writer._opened():
             yield writer
 
 
@@ -388,4 +363,4 @@ def recode(reasons: list[str], listed: list[str]) -> list[int]:
     return [listed.index(reason) if reason in listed else len(listed) - 1 for reason in reasons]
 
 
-__all__ = ["Writer", "create", "join"]
+__all__ = ["Writer", "create"]
