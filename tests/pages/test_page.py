@@ -94,6 +94,24 @@ def test_it_opens_on_items_and_people_and_the_address_keeps_what_is_looked_at(ad
         assert page.faults() == []
 
 
+def test_a_recommended_item_says_why_and_the_sum_is_its_score(address):
+    with Browser() as page:
+        page.open(f"{address}/#user/user%2F04")
+        page.wait(f"{ANSWERS} > 0")
+        page.run("document.querySelector('#answers button').click()")
+        page.wait("location.hash.includes('for=user') && document.querySelector('#asked p')")
+        score, shares, others, own, rest = page.run(
+            "document.querySelectorAll('#asked p')[1].textContent.match(/-?[0-9]+[.][0-9]+/g).map(Number)"
+        )
+        assert score == pytest.approx(shares + others + own + rest, abs=0.004)
+        assert "Because user/04 took" in page.run("document.querySelector('#asked p').textContent")
+        shown = page.run("[...document.querySelectorAll('#history li')].map(e => e.textContent)")
+        assert shown and all("adds" in text for text in shown)
+        page.run("document.querySelector('#history button').click()")
+        page.wait("!location.hash.includes('for=') && !document.querySelector('#asked p')")
+        assert page.faults() == []
+
+
 def test_a_photo_finds_its_item_and_an_unknown_user_is_told(address):
     with Browser() as page:
         page.open(address)
