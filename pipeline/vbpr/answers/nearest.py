@@ -52,10 +52,9 @@ class Nearest:
         encode: (n, D) float32 features, in whose place it may write -> (n, K) vectors like the indexed ones; None
             where photos cannot be asked for.
         data: the data set's name, and added: folders of items added since, for pictures and titles.
-        kind: flat, hnsw or ivfpq; stored: exact, by reading the model file. metric: cosine or inner.
-        effort: efSearch of hnsw, nprobe of ivfpq.
-        reason: why this kind, in words. recall: recall@10 against exact search, measured when it was built.
-        source: of the file that it was made from: see `source_of`.
+        kind: flat, hnsw or ivfpq; stored: exact, by reading the model file. metric: cosine or inner. effort: efSearch
+            of hnsw, nprobe of ivfpq. reason: why this kind, in words. recall: recall@10 against exact search, measured
+            when it was built. source: of the file that it was made from: see `source_of`.
         row_of: (n,) int64, which vector of `index` each item has, where some have the same; None: each has its own.
     """
 
