@@ -14,7 +14,7 @@ import numpy as np
 
 from ...base.arrays import Array
 
-SAMPLE_USERS, SAMPLE_ITEMS = 64, 20_000  # on which the number of axes is chosen
+SAMPLE_USERS, SAMPLE_ITEMS = 32, 8192  # on which the number of axes is chosen
 CANDIDATE = 6000.0  # what scoring one candidate costs, in products of one column and one item
 SLACK = 1e-4  # of the greatest score that lengths allow: more than float32 loses
 HELD = 2**21  # candidates that wait to be scored at most
@@ -118,7 +118,7 @@ class Best:
         good = np.isfinite(scores)
         if stop > k:
             good &= scores >= (np.partition(scores, stop - k, 1)[:, stop - k] - self.slack)[:, None]
-        who, items = np.nonzero(good)
+        who, items = np.divmod(np.flatnonzero(good), stop)
         self.wait(who, items)
         self.settle()
 
