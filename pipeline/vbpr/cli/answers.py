@@ -169,4 +169,4 @@ def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
         raise VbprError("--weights are for the backbone that encodes --image; leave them out")
 
 
-__all__ = ["add_items", "explain", "index", "refuse_weights", "show", "similar"]
+__all__ = ["add_items", "check_place", "explain", "index", "refuse_weights", "show", "similar"]

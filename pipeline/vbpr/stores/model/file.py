@@ -152,4 +152,4 @@ def write_safetensors(path: Path | str, factors: "Factors") -> None:
         save_file(arrays, temporary, texts)
 
 
-__all__ = ["digest_of_model", "read_model", "write_model", "write_safetensors"]
+__all__ = ["CHECKS", "digest_of_model", "read_head", "read_model", "write_model", "write_safetensors"]
