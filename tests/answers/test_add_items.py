@@ -86,7 +86,7 @@ def test_a_fault_while_writing_leaves_the_old_model(model, images, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(vbpr.stores.model.file, "write_strings", fail)
+    monkeypatch.setattr(vbpr.stores.model.file, "sums_of", fail)
     with pytest.raises(VbprError, match="No space left"):
         add_items(model, images)
     assert model.read_bytes() == kept and not list(model.parent.glob("*.tmp"))

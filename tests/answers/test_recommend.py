@@ -12,6 +12,7 @@ from small import made
 from vbpr.answers.filters import groups_of
 from vbpr.base.errors import VbprError
 from vbpr.evaluation.evaluate import evaluate
+from vbpr.stores.model.bounds import Bounds, extended
 from vbpr.stores.model.factors import Factors
 from vbpr.stores.model.topk import diversified
 
@@ -47,6 +48,35 @@ def test_many_at_once_are_each_one_alone_ties_included(ties, seen, across, monke
         np.testing.assert_allclose(scores[user][: len(order)], wanted[order], rtol=1e-5, atol=1e-6)
     if not seen:
         assert (items[0] == -1).all() and np.isneginf(scores[0]).all()
+
+
+@pytest.mark.parametrize("fall", [0.8, 1.0])  # of the axes' energy: few of them bound scores, or none but all
+def test_bounds_lose_no_item_and_an_answer_hangs_on_no_other_user(fall):
+    rng, (users, items, rank) = np.random.default_rng(1), (90, 5000, 24)
+    turn = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    u, i = (
+        (rng.standard_normal((n, rank)) * fall ** np.arange(rank) @ turn).astype(np.float32) for n in (users, items)
+    )
+    i[4000:4050] = i[3]  # alike, across blocks
+    bias = rng.standard_normal(items).astype(np.float32)
+    bias[4000:4050] = bias[3]
+    bounds = Bounds.of(u, i, bias, 10)
+    assert bounds.axes.shape[1] < rank or fall == 1
+    exact, above = u.astype(np.float64) @ i.T + bias, np.linalg.norm(u, axis=1)[:, None] * bounds.longest * 1e-5
+    above = above + extended(u, np.ones(users, np.float32), bounds.axes) @ bounds.rows.T
+    assert (above >= exact).all()
+    train = sp.csr_matrix(rng.random((users, items)) < 0.01, dtype=np.float32)
+    empty = sp.csr_matrix((users, items), dtype=np.float32)
+    names = (np.array([f"{what}{n:04}" for n in range(count)]) for what, count in (("u", users), ("i", items)))
+    factors = Factors(u, i, bias, *names, train, empty, empty)
+    found, scores = factors.recommend_all(k=20)
+    for user in range(users):
+        alone = factors.recommend(user, 20)
+        np.testing.assert_array_equal(found[user], alone[0])
+        np.testing.assert_allclose(scores[user], alone[1], rtol=1e-4, atol=1e-5)
+    for part in (np.arange(17), np.arange(17, 90)):
+        for one, whole in zip(factors.recommend_all(part, 20), (found, scores), strict=True):
+            np.testing.assert_array_equal(one, whole[part])
 
 
 @pytest.mark.parametrize("k", [1, 7, 25, 99])

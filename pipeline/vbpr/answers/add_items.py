@@ -11,16 +11,16 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError, some
-from ..base.files import digest
 from ..base.locks import locked
 from ..base.progress import Progress
 from ..base.stopping import Stopped, stop_signals
 from ..data.images import open_images
 from ..data.images.source import BadImage, ImageSource, Pixels
 from ..extraction.photos import PhotoEncoder
-from ..stores.model.factors import BLIND, Factors
+from ..stores.model.factors import Factors
+from ..stores.model.head import BLIND
 from .index_file import index_path
-from .nearest import Nearest
+from .nearest import Nearest, source_of
 
 BATCH, MANY = 16, 500  # images a step; images that pay for compiling an engine
 
@@ -110,7 +110,7 @@ def add_items(
         new = factors.extended(names, vectors, bias)
         dataclasses.replace(new, about=factors.about | {"added": added}).save(path)
         if index is not None:
-            index.extended(names, vectors, digest(path)).save(saved)
+            index.extended(names, vectors, source_of(path)).save(saved)
             state = str(saved)
     return Added(ids, skipped, failures, state, source.others)
 

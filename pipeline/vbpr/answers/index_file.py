@@ -58,6 +58,16 @@ def read_index(saved: Path | str, source: str = "FILE") -> tuple[Array, Strings,
     return data, ids, about, row_of
 
 
+def read_about(saved: Path | str, source: str = "FILE") -> dict[str, Any]:
+    """What an index file tells of itself, unchecked: it is not read whole; see `read_index`."""
+    with open_h5(saved, "index") as handle:
+        try:
+            about = json.loads(read_text(handle, "about"))
+            return {"source": str(about["source"]), "metric": str(about["metric"])}
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+            raise VbprError(damaged(Path(saved), error, f"delete it or run vbpr index {source} again")) from error
+
+
 def index_path(path: Path | str) -> Path:
     """Where the index of a model or feature file lies: artifacts/inc.model.h5 -> artifacts/inc.model.index."""
     return Path(path).with_suffix(".index")
@@ -73,4 +83,4 @@ def digest_of(data: Array, ids: Strings, about: dict[str, Any], row_of: Array | 
     return total.hexdigest()
 
 
-__all__ = ["digest_of", "index_path", "read_index", "write_index"]
+__all__ = ["digest_of", "index_path", "read_about", "read_index", "write_index"]

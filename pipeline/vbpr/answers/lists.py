@@ -18,7 +18,7 @@ from ..stores.model.lookup import at_least_one
 from ..stores.model.topk import first_of_groups, top_for_many
 from .popular import best_sold
 
-CHUNK = 8192  # users at a time
+CHUNK = 16384  # users at a time
 BLOCK = 2**21  # scores held at a time
 
 

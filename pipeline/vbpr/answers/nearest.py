@@ -6,10 +6,12 @@ near.save("artifacts/inc.model.index"); Nearest.open("artifacts/inc.model.h5")  
 
 import dataclasses
 import functools
+import hashlib
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,13 +20,16 @@ from ..base.errors import VbprError, some
 from ..base.files import digest
 from ..base.hdf5 import kind_of
 from ..base.progress import console
-from ..stores.features.store import FeatureStore
-from ..stores.model.factors import BLIND, Factors
-from ..stores.model.head import unit_rows
+from ..stores.model.head import BLIND, unit_rows
 from ..stores.model.lookup import at_least_one, index_of, indices_of, mask_of
+from ..stores.model.stored import StoredModel, model_in
 from .copies import allowed_rows, expanded, members_of
 from .index_file import index_path, read_index, write_index
 from .index_kinds import among, appended, build, one_faiss, reconstructed, searched
+
+if TYPE_CHECKING:
+    from ..stores.features.store import FeatureStore
+    from ..stores.model.factors import Factors
 
 METRICS = ("cosine", "inner")
 ROWS = 4096  # of features read at a time
@@ -47,9 +52,9 @@ class Nearest:
         encode: (n, D) float32 features, in whose place it may write -> (n, K) vectors like the indexed ones; None
             where photos cannot be asked for.
         data: the data set's name, and added: folders of items added since, for pictures and titles.
-        kind: flat, hnsw or ivfpq. metric: cosine or inner. effort: efSearch of hnsw, nprobe of ivfpq.
-        reason: why this kind, in words. recall: recall@10 against exact search, measured when it was built.
-        source: digest of the file that it was made from.
+        kind: flat, hnsw or ivfpq; stored: exact, by reading the model file. metric: cosine or inner. effort: efSearch
+            of hnsw, nprobe of ivfpq. reason: why this kind, in words. recall: recall@10 against exact search, measured
+            when it was built. source: of the file that it was made from: see `source_of`.
         row_of: (n,) int64, which vector of `index` each item has, where some have the same; None: each has its own.
     """
 
@@ -68,25 +73,28 @@ class Nearest:
     row_of: Array | None = None
 
     @classmethod
-    def of(cls, path: Path | str, kind: str = "flat", metric: str = "cosine") -> "Nearest":
+    def of(
+        cls, path: Path | str, kind: str = "flat", metric: str = "cosine", model: "Factors | None" = None
+    ) -> "Nearest":
         """Index a model's item vectors, or the rows of a feature file.
 
         Args:
             kind: flat (exact), hnsw, ivfpq, or auto: by the number of items.
+            model: that in the file, where it has been read.
 
         Raises:
             VbprError: neither, or a model without item vectors.
         """
         if metric not in METRICS:
             raise VbprError(f"--metric {metric} is not known; choose from {', '.join(METRICS)}")
-        ids, vectors, about = contents(path)
+        ids, vectors, about = contents(path, model)
         if metric == "cosine":
             vectors = unit_rows(vectors)
         index, chosen = build(vectors, kind)
-        return cls(ids, index, **about, metric=metric, source=digest(path), **chosen)
+        return cls(ids, index, **about, metric=metric, source=source_of(path), **chosen)
 
     @classmethod
-    def open(cls, path: Path | str, index: Path | str | None = None) -> "Nearest":
+    def open(cls, path: Path | str, index: Path | str | None = None, model: "Factors | None" = None) -> "Nearest":
         """The saved index of a model or feature file (`index`, or the one beside it), or an exact one where there is
         none beside it, or that was made from what the file was before.
 
@@ -100,7 +108,7 @@ class Nearest:
                 return cls.load(index_path(path), path)
             except Stale as error:
                 console.print(f"note: {error}; until then every item is compared")
-        return cls.of(path)
+        return cls.of(path, model=model)
 
     @classmethod
     def load(cls, saved: Path | str, path: Path | str) -> "Nearest":
@@ -109,12 +117,10 @@ class Nearest:
         import faiss
 
         data, ids, about, row_of = read_index(saved, str(path))
-        if about["source"] != digest(path):
-            raise Stale(
-                f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
-            )
+        if stale(about["source"], path):
+            raise Stale(not_made_from(saved, path))
         index = faiss.deserialize_index(data)
-        made = of_features(FeatureStore(path)) if kind_of(path) == "features" else of_model(Factors.load(path))
+        made = of_features(features_in(path)) if kind_of(path) == "features" else of_model(model_in(path))
         return cls(ids, index, **made, **about, row_of=row_of)
 
     def save(self, path: Path | str) -> None:
@@ -158,6 +164,8 @@ class Nearest:
     def rows(self, at: Array) -> Array:
         """(n, K) the indexed vectors at these positions (as float16 keeps them, where it decides among candidates)."""
         at = np.asarray(at, np.int64)
+        if self.kind == "stored":
+            return np.asarray(self.index.rows(at))
         return reconstructed(self.index, at if self.row_of is None else self.row_of[at])
 
     @property
@@ -231,6 +239,9 @@ class Nearest:
             raise VbprError("a query holds numbers that are not finite")
         at_least_one(k)
         k, rows = min(k, len(self.item_ids)), None
+        if self.kind == "stored":
+            listed, scores = self.index.search(queries, k, allowed)
+            return listed, scores
         if allowed is not None:
             allowed = rows = mask_of(allowed, len(self.item_ids))
             candidates = np.flatnonzero(allowed)
@@ -278,29 +289,64 @@ class Nearest:
         """
         if kind_of(model) == "features":
             raise VbprError(f"{model} is a feature file and knows no users; give a model file with --unseen-by")
-        factors = Factors.load(model)
+        factors = model_in(model)
         mask = np.ones(len(self.item_ids), bool) if allowed is None else mask_of(allowed, len(self.item_ids))
         taken = factors.item_ids[factors.seen_by(factors.user_index(user_id))]
         return mask & ~np.isin(self.item_ids, taken)  # by id: the model's catalogue may be another
 
 
-def contents(path: Path | str) -> tuple[Strings, Array, dict[str, Any]]:
-    """(n,) ids, (n, K) vectors, and what Nearest keeps of the file."""
+def contents(path: Path | str, model: "Factors | None" = None) -> tuple[Strings, Array, dict[str, Any]]:
+    """(n,) ids, (n, K) vectors, and what Nearest keeps of the file; see `Nearest.of`."""
     if kind_of(path) == "features":
-        store = FeatureStore(path)
+        store = features_in(path)
         store.check(store.verify())
         rows, about = store.done, of_features(store)
         return store.item_ids[rows], about["encode"](np.asarray(store.features[rows], np.float32)), about
-    factors = Factors.load(path)
-    if not factors.items.shape[1]:
-        raise VbprError(
-            f"{path} is a {factors.record.model or 'nameless'} model: it has no item vectors to compare; use "
-            "--model visual, or give the feature file"
-        )
+    from ..stores.model.factors import Factors
+
+    factors = model or Factors.load(path)
+    refuse_empty(path, factors)
     return factors.item_ids, factors.items, of_model(factors)
 
 
-def of_model(factors: Factors) -> dict[str, Any]:
+def refuse_empty(path: Path | str, model: "Factors | StoredModel") -> None:
+    """
+    Raises:
+        VbprError: the model has no item vectors.
+    """
+    if not model.items.shape[1]:
+        raise VbprError(
+            f"{path} is a {model.record.model or 'nameless'} model: it has no item vectors to compare; use "
+            "--model visual, or give the feature file"
+        )
+
+
+def features_in(path: Path | str) -> "FeatureStore":
+    from ..stores.features.store import FeatureStore
+
+    return FeatureStore(path)
+
+
+def source_of(path: Path | str) -> str:
+    """What tells whether a file is still the one that an index was made from: a model's own digests, which need no
+    reading of its numbers; of any other file its digest."""
+    model = StoredModel.open(path) if kind_of(path) == "model" else None
+    if model is None:
+        return digest(path)
+    told = f"{model.digest} {json.dumps(model.about, sort_keys=True)}"
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def stale(source: str, path: Path | str) -> bool:
+    """Whether an index was made from something else than this file; indexes of old have the file's digest."""
+    return source != source_of(path) and source != digest(path)
+
+
+def not_made_from(saved: Path | str, path: Path | str) -> str:
+    return f"{saved} was not made from {path} as it is now; run vbpr index {path} again, or delete the index"
+
+
+def of_model(factors: "Factors | StoredModel") -> dict[str, Any]:
     """What `Nearest` keeps of a model."""
     record, head = factors.record, factors.head
     return {
@@ -311,7 +357,7 @@ def of_model(factors: Factors) -> dict[str, Any]:
     }
 
 
-def of_features(store: FeatureStore) -> dict[str, Any]:
+def of_features(store: "FeatureStore") -> dict[str, Any]:
     """What `Nearest` keeps of a feature file, whose vectors are features less their mean."""
     rows, total = store.done, np.zeros(store.dim)
     if not len(rows):
@@ -328,4 +374,14 @@ def of_features(store: FeatureStore) -> dict[str, Any]:
 
 UNKNOWN = "no image of it was encoded, or nobody took it; ask by a photo, or for another item"
 
-__all__ = ["METRICS", "UNKNOWN", "Nearest", "of_features"]
+__all__ = [
+    "METRICS",
+    "UNKNOWN",
+    "Nearest",
+    "not_made_from",
+    "of_features",
+    "of_model",
+    "refuse_empty",
+    "source_of",
+    "stale",
+]

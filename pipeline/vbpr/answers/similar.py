@@ -13,13 +13,13 @@ from ..base.arrays import Array
 from ..base.progress import Progress
 from ..base.targets import check_table
 from ..data.dataset import Dataset
-from ..extraction.photos import encode_photos
 from ..stores.model.lookup import indices_of
 from ..stores.model.topk import one_per_group
 from .answer import Answer, Written, write_answers
 from .filters import allowed as allow
 from .filters import groups_of, read_known
 from .nearest import Nearest
+from .streamed import nearest_for_one
 
 WIDEST = 4096  # nearest items that are gone through for some of different groups
 
@@ -43,14 +43,21 @@ def similar(
     Args:
         weights: see `encode_photos`.
         one_per: a column of the data set's items, of each value of which one item comes, and none of those asked for.
-        category, allowed, unseen_by, index, data: see `opened`.
+        index: see `Nearest.open`; without one, see `nearest_for_one`.
+        category, allowed, unseen_by, data: see `filtered`.
 
     Raises:
         VbprError: what is asked for is not in the file or the data set.
     """
-    near, dataset, mask = opened(file, category, allowed, unseen_by, index, data)
+    near = nearest_for_one(file) if index is None else Nearest.open(file, index)
+    dataset, mask = filtered(near, file, category, allowed, unseen_by, data)
     given = list(items) or [str(path) for path in images]
-    query = near.query_item(*items) if items else near.query_photos(encode_photos(images, near.backbone, weights))
+    if items:
+        query = near.query_item(*items)
+    else:
+        from ..extraction.photos import encode_photos
+
+        query = near.query_photos(encode_photos(images, near.backbone, weights))
     if one_per is None:
         pairs = near.search(query, k, leave_out=items, allowed=mask)
     else:
@@ -86,7 +93,8 @@ def similar_to_many(
 ) -> Written:
     """The same for each of the items that a file names, as a table; see `write_answers`."""
     check_table(out)
-    near, dataset, mask = opened(file, category, allowed, unseen_by, index, data)
+    near = Nearest.open(file, index)
+    dataset, mask = filtered(near, file, category, allowed, unseen_by, data)
     groups = None if one_per is None else groups_of(near.item_ids, dataset.items(), one_per)
     started, asked = time.monotonic(), read_known(items, near.item_ids)
     pairs = near.search_items(asked, k, mask) if groups is None else one_by_one(near, asked, k, mask, groups)
@@ -94,26 +102,20 @@ def similar_to_many(
     return Written(rows, len(asked), time.monotonic() - started)
 
 
-def opened(
-    file: Path | str,
-    category: str | None,
-    allowed: Path | None,
-    unseen_by: str | None,
-    index: Path | None,
-    data: str | None,
-) -> tuple[Nearest, Dataset, Array | None]:
-    """The index, its data set, and which items may be answers.
+def filtered(
+    near: Nearest, file: Path | str, category: str | None, allowed: Path | None, unseen_by: str | None, data: str | None
+) -> tuple[Dataset, Array | None]:
+    """The data set, and which items may be answers.
 
     Args:
         category: only items of it. allowed: a file of ids; only these items.
         unseen_by: a user of the model; only items that this user has not taken.
-        index: see `Nearest.open`.
         data: the data set, where it is not the one on record.
     """
-    near = Nearest.open(file, index)
     dataset = Dataset.behind(near.data, data)
-    mask = allow(near.item_ids, dataset.items(), category, read_known(allowed, near.item_ids) if allowed else None)
-    return near, dataset, mask if unseen_by is None else near.not_taken(file, unseen_by, mask)
+    columns = {} if category is None else dataset.items()
+    mask = allow(near.item_ids, columns, category, read_known(allowed, near.item_ids) if allowed else None)
+    return dataset, mask if unseen_by is None else near.not_taken(file, unseen_by, mask)
 
 
 def one_by_one(

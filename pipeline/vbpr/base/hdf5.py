@@ -164,11 +164,19 @@ def read_strings(group: h5py.Group, name: str) -> Strings:
     if not is_whole(data):
         raise VbprError(f"{path} is damaged: {name} is not whole; make it again")
     try:
-        strings = data[:].astype(f"S{data.dtype.itemsize}")
-        ascii = not len(strings) or strings.view(np.uint8).max() < 128
-        return strings.astype(np.str_) if ascii else np.char.decode(strings, "utf-8")
+        return decoded(data[:].astype(f"S{data.dtype.itemsize}"))
     except UnicodeDecodeError as error:
         raise VbprError(f"{path} is damaged: {name} is no UTF-8; make it again") from error
+
+
+def decoded(strings: np.ndarray[Any, Any]) -> Strings:
+    """UTF-8 of fixed length as strings.
+
+    Raises:
+        UnicodeDecodeError: it is none.
+    """
+    ascii = not len(strings) or strings.view(np.uint8).max() < 128
+    return strings.astype(np.str_) if ascii else np.char.decode(strings, "utf-8")
 
 
 def read_numbers(group: h5py.Group, name: str, shape: tuple[int | None, ...]) -> np.ndarray[Any, Any]:
@@ -195,6 +203,7 @@ def is_whole(data: h5py.Dataset) -> bool:
 __all__ = [
     "check_closed",
     "damaged",
+    "decoded",
     "encoded",
     "kind_in",
     "kind_of",

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, ClassVar, TextIO, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 
 class Unfailing:
@@ -62,6 +63,9 @@ class Progress:
     def __enter__(self) -> "Progress":
         self.shown = self.shown and not Progress.live
         if console.is_terminal and self.shown:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
             self.bar = Bar(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),

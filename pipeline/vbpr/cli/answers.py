@@ -91,12 +91,11 @@ def similar(
     """The items nearest to items or photos."""
     from ..answers.similar import similar as run
     from ..answers.similar import similar_to_many
-    from ..pages.grid import check_grid
 
     if sum([bool(item), bool(image), items is not None]) != 1:
         raise VbprError("give one of --item ID, --image PHOTO and --items FILE")
     refuse_weights(weights, image)
-    check_grid(grid)
+    check_place(grid)
     filters: dict[str, Any] = {
         "category": category,
         "allowed": allowed,
@@ -142,13 +141,14 @@ def add_items(
 
 def show(answer: "Answer", grid: Path | None, image: list[Path] | None) -> dict[str, Any]:
     """Print an answer, draw it where that was asked for, and return it as JSON."""
-    from ..pages.grid import Row, save_grid
-    from ..pages.photos import Photos
     from ..pages.terminal import print_items
 
-    photos = Photos(answer.data, answer.added)
-    print_items(answer.title, answer.item_ids, answer.scores, photos.titles(answer.item_ids), answer.metric)
+    print_items(answer.title, answer.item_ids, answer.scores, answer.data.titles(answer.item_ids), answer.metric)
     if grid:
+        from ..pages.grid import Row, save_grid
+        from ..pages.photos import Photos
+
+        photos = Photos(answer.data, answer.added)
         for path in image or []:
             photos.add(path)
         save_grid(grid, [Row(answer.given_as, answer.given), Row(answer.listed_as, answer.item_ids)], photos)
@@ -156,9 +156,17 @@ def show(answer: "Answer", grid: Path | None, image: list[Path] | None) -> dict[
     return answer.to_json()
 
 
+def check_place(grid: Path | None) -> None:
+    """See `check_grid`."""
+    if grid is not None:
+        from ..pages.grid import check_grid
+
+        check_grid(grid)
+
+
 def refuse_weights(weights: Path | None, image: list[Path] | None) -> None:
     if weights and not image:
         raise VbprError("--weights are for the backbone that encodes --image; leave them out")
 
 
-__all__ = ["add_items", "explain", "index", "refuse_weights", "show", "similar"]
+__all__ = ["add_items", "check_place", "explain", "index", "refuse_weights", "show", "similar"]

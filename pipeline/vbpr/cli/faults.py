@@ -34,6 +34,9 @@ class App(typer.Typer):
             Path.cwd()
         except OSError:  # without a folder, MKL would end the process
             fail("the folder that this was started in is gone; start it in another", 2)
+        every, asked = self.registered_commands, next(iter(kwargs.get("args") or sys.argv[1:]), "")
+        only = [c for c in every if c.callback is not None and c.callback.__name__.replace("_", "-") == asked]
+        self.registered_commands = only or every  # parsing the options of all takes as long as some answers
         try:
             return super().__call__(*args, **kwargs)
         except Stopped as stopped:
@@ -49,6 +52,8 @@ class App(typer.Typer):
             if INTERRUPTED or os.environ.get("VBPR_TRACEBACK"):  # what is interrupted may raise anything
                 raise
             fail(*explained(error))
+        finally:
+            self.registered_commands = every
 
 
 def explained(error: Exception) -> tuple[str, int]:

@@ -73,12 +73,11 @@ def print_index(file: Path) -> dict[str, Any]:
 
 def print_model(file: Path) -> dict[str, Any]:
     """What a model file holds, and what made it."""
-    from ..data.parts import MATRICES
-    from ..stores.model.factors import Factors
+    from ..stores.model.stored import model_in
 
-    factors = Factors.load(file)
+    factors = model_in(file)
     print(f"{file}: {factors}")
-    held = {name: int(getattr(factors, name).nnz) for name in MATRICES}
+    held = factors.interactions
     print(f"  interactions: {', '.join(f'{count:,} {name}' for name, count in held.items())}")
     for key, value in factors.about.items():
         if key == "blend":
@@ -89,7 +88,7 @@ def print_model(file: Path) -> dict[str, Any]:
                 print("    " + ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in part.items()))
             continue
         print(f"  {key}: {value if key != 'curve' else f'{len(value)} points, last {value[-1:]}'}")
-    sizes = {"users": len(factors.user_ids), "items": len(factors.item_ids), "dim": factors.users.shape[1]}
+    sizes = {"users": len(factors.users), "items": len(factors.items), "dim": int(factors.users.shape[1])}
     return sizes | {"interactions": held, "about": factors.about}
 
 

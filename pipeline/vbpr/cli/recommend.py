@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..base.errors import VbprError, counted
-from .answers import refuse_weights, show
+from .answers import check_place, refuse_weights, show
 from .options import (
     Allowed,
     Category,
@@ -62,9 +62,6 @@ def recommend(
     grid: Grid = None,
 ) -> Any:
     """The items that a user will like best. For one user, many, someone unknown or anyone; without those they have."""
-    from ..answers import recommend as answers
-    from ..pages.grid import check_grid
-
     if sum([user is not None, users is not None, everyone, bool(liked or image), anyone]) != 1:
         raise VbprError("give one of --user ID, --users FILE, --all, --liked ID and --image PHOTO, or --anyone")
     many = users is not None or everyone
@@ -79,8 +76,16 @@ def recommend(
     given |= {"--json": json_out, "--out": out}
     refuse_idle(given, "many" if many else "anyone" if anyone else "user" if user is not None else "unknown")
     refuse_weights(weights, image)
-    check_grid(grid)
+    check_place(grid)
     filters: dict[str, Any] = {"category": category, "allowed": allowed, "one_per": one_per, "data": data}
+    if user is not None and not new and not fallback:
+        from ..answers.for_one import recommend_one
+
+        of_one = {"seen": seen, "held_out": held_out, "diversity": diversity, **filters}
+        if (answer := recommend_one(model, user, k, **of_one)) is not None:
+            return show(answer, grid, None)
+    from ..answers import recommend as answers
+
     if many:
         if out is None:
             raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")

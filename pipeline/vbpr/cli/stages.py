@@ -25,6 +25,7 @@ from .options import (
 from .output import beside, tell_next, tell_others, tells_json
 
 if TYPE_CHECKING:
+    from ..data.dataset import Dataset
     from ..extraction.extract import Extraction
     from ..training.train import Training
 
@@ -39,6 +40,9 @@ def extract(
         Path | None, typer.Option(help="Feature file [default: artifacts/BACKBONE.h5; inc.h5 for inception]")
     ] = None,
     weights: Weights = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Tell features, bytes and images/s after ten pictures, and stop")
+    ] = False,
     options: dict[str, Any],
     cae: dict[str, Any],
 ) -> None:
@@ -54,8 +58,27 @@ def extract(
         raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
     out = feature_file(backbone, out)
     dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
+    if plan:
+        return print_plan(dataset, backbone, weights, options)
     done = run(dataset, backbone, out, weights=weights, cae=cae, **options)
     print_extraction(done, dataset.title)
+
+
+def print_plan(dataset: "Dataset", backbone: str, weights: Path | None, options: dict[str, Any]) -> None:
+    """What an extraction will take, and its command."""
+    from ..extraction.plan import plan
+
+    if options["cluster"]:
+        raise VbprError("--plan tries this machine; leave out --cluster")
+    idle = ("max_bad", "verify", "cluster")  # of a file that is written
+    known = plan(dataset, backbone, weights=weights, **{k: v for k, v in options.items() if k not in idle})
+    print(
+        f"{backbone}: D {known.dim:,}, {known.bytes / 1e6:,.1f} MB for {counted(known.images, 'image')} of "
+        f"{dataset.title}; about {known.rate:,.0f} images/s by {known.engine}, {known.seconds / 60:,.1f} minutes"
+    )
+    if known.fallback:
+        print(f"in place of the engine asked for: {known.fallback}")
+    tell_next("extract", "--backbone", backbone, "--data", dataset.name)
 
 
 def print_extraction(done: "Extraction", title: str) -> None:

@@ -6,18 +6,17 @@ data = Dataset.resolve("sample"); data.interactions(); data.images(); data.items
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import sample
 from ..base.errors import VbprError, some
-from .images import open_images
-from .images.source import ImageSource
-from .interactions import Interactions
-from .items import read_items
-from .readers import INTERACTION_READERS, suffix_of
-from .readers.split_files import split_files
-from .where import ALL_ROWS, Rows
+
+if TYPE_CHECKING:  # of a data set, most commands want titles at most: readers and images are imported by who reads
+    from .images.source import ImageSource
+    from .interactions import Interactions
+    from .where import Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,22 +26,22 @@ class Dataset:
 
     Attributes:
         path: the folder (or an interactions file, or a folder, tar or zip of images alone).
-        rows: which rows of the interactions are read.
+        rows: which rows of the interactions are read; None: all.
         simulated: whether its shoppers are simulated, which every table and page then says.
     """
 
     path: Path
-    rows: Rows = ALL_ROWS
+    rows: "Rows | None" = None
 
     @classmethod
     def resolve(
-        cls, source: "Dataset | Path | str | None", recorded: str | None = None, rows: Rows = ALL_ROWS
+        cls, source: "Dataset | Path | str | None", recorded: str | None = None, rows: "Rows | None" = None
     ) -> "Dataset":
         """The data set that a command means: its `--data`, else $VBPR_DATA, else the one `recorded` in a file, else
         the embedded sample. One that is resolved already is itself.
 
         Args:
-            rows: which rows of its interactions are read.
+            rows: which rows of its interactions are read; None: all.
 
         Raises:
             VbprError: no such folder.
@@ -92,20 +91,26 @@ class Dataset:
     def title(self) -> str:
         return "sample (simulated shoppers)" if self.simulated else self.path.resolve().name
 
-    def interactions(self) -> Interactions:
+    def interactions(self) -> "Interactions":
         """Read its interactions.
 
         Raises:
             VbprError: there are none, or two files of them, or they are malformed.
         """
+        from .interactions import Interactions
+        from .readers import INTERACTION_READERS, suffix_of
+        from .readers.split_files import split_files
+        from .where import ALL_ROWS
+
+        rows = self.rows or ALL_ROWS
         if self.path.is_file() or suffix_of(self.path) in INTERACTION_READERS:
-            return Interactions.read(self.path, self.rows)
+            return Interactions.read(self.path, rows)
         parts = [file for file, _ in split_files(self.path, INTERACTION_READERS)]
         interactions_file = only(
             self.path,
             [
                 p
-                for suffix in SUFFIXES
+                for suffix in (*INTERACTION_READERS, ".csv.gz", ".tsv.gz")
                 for p in sorted(self.path.glob(f"*{suffix}"))
                 if p.name == f"interactions{suffix}" or (suffix == ".inter" and p not in parts)
             ]
@@ -113,7 +118,7 @@ class Dataset:
             + parts[:1],
         )
         if interactions_file in parts:
-            return Interactions.read(self.path, self.rows)
+            return Interactions.read(self.path, rows)
         if interactions_file is None:
             tables = sorted(p.name for p in self.path.glob("*") if p.suffix in (*INTERACTION_READERS, ".gz", ".xlsx"))
             like = [name for name in tables if not name.startswith("items.")]
@@ -121,10 +126,12 @@ class Dataset:
                 f"{self.path} has no interactions file; expected interactions.csv, .tsv or .parquet with "
                 "the columns user_id and item_id" + (f", and there is {some(like)}: rename it" if like else "")
             )
-        return Interactions.read(interactions_file, self.rows)
+        return Interactions.read(interactions_file, rows)
 
-    def images(self) -> ImageSource:
+    def images(self) -> "ImageSource":
         """Open its images; see `open_images`."""
+        from .images import open_images
+
         return open_images(self.path)
 
     def items(self) -> Mapping[str, dict[str, str]]:
@@ -132,10 +139,17 @@ class Dataset:
         such file."""
         names = [f"items{suffix}" for suffix in (".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz", "")]
         path = only(self.path, [path for name in names if (path := self.path / name).exists()])
-        return {} if path is None else read_items(path, path.stat().st_mtime_ns)
+        if path is None:
+            return {}
+        from .items import read_items
 
+        return read_items(path, path.stat().st_mtime_ns)
 
-SUFFIXES = (*INTERACTION_READERS, ".csv.gz", ".tsv.gz")
+    def titles(self, item_ids: Iterable[object]) -> list[str]:
+        """A line of words for each item: its title, else its category, else nothing."""
+        items = self.items()
+        column = items.get("title") or items.get("category") or {}
+        return [column.get(str(item), "") for item in item_ids]
 
 
 def only(folder: Path, files: list[Path]) -> Path | None:

@@ -1,6 +1,6 @@
 """What is known of the items: titles, categories and any other column of a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from ..base.arrays import Strings, composed
+from ..base.arrays import composed
 from ..base.errors import VbprError, counted, first_line
 from ..base.progress import console
 from .readers import suffix_of
@@ -126,10 +126,4 @@ def is_scalar(kind: pa.DataType) -> bool:
     return not (pa.types.is_nested(kind) or any(is_of(kind) for is_of in of_bytes))
 
 
-def titles(items: Mapping[str, dict[str, str]], item_ids: Strings | Sequence[str]) -> list[str]:
-    """A line of words for each item: its title, else its category, else nothing."""
-    column = items.get("title") or items.get("category") or {}
-    return [column.get(str(item), "") for item in item_ids]
-
-
-__all__ = ["KEY", "Items", "is_scalar", "read_items", "read_table", "texts", "titles"]
+__all__ = ["KEY", "Items", "is_scalar", "read_items", "read_table", "texts"]

@@ -3,29 +3,35 @@
 import dataclasses
 import hashlib
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..base.arrays import Array, Strings, update_with_ids
 from ..base.errors import VbprError
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
-def csr(users: Array, items: Array, shape: tuple[int, int]) -> sp.csr_matrix:
+
+def csr(users: Array, items: Array, shape: tuple[int, int]) -> "sp.csr_matrix":
     """A (U, I) float32 matrix of ones, columns sorted in each row."""
+    import scipy.sparse as sp
+
     return sp.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=shape)
 
 
 MATRICES = ("train", "validation", "test")
 
 
-def ones(matrix: Any, name: str, shape: tuple[int, int]) -> sp.csr_matrix:
+def ones(matrix: Any, name: str, shape: tuple[int, int]) -> "sp.csr_matrix":
     """A matrix as CSR with a float32 1 where it is not 0, columns sorted; the same object where it is so already.
 
     Raises:
         VbprError: it has another shape, or a number in it is not finite; the message has its `name`.
     """
+    import scipy.sparse as sp
+
     if np.shape(matrix) != shape:
         raise VbprError(f"{name} is a matrix of {np.shape(matrix)} for {shape[0]:,} users and {shape[1]:,} items")
     if (
@@ -59,9 +65,9 @@ class Parts:
 
     user_ids: Strings
     item_ids: Strings
-    train: sp.csr_matrix
-    validation: sp.csr_matrix
-    test: sp.csr_matrix
+    train: "sp.csr_matrix"
+    validation: "sp.csr_matrix"
+    test: "sp.csr_matrix"
 
     def __post_init__(self) -> None:
         for name in ("user_ids", "item_ids"):

@@ -8,11 +8,18 @@ with hired("10.0.0.1:6379", job) as crew:
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from .cluster import Cluster
 from .job import Crew, Job
 from .local import Local
 
-EXECUTORS: dict[str, Callable[[str, Job], AbstractContextManager[Crew]]] = {"local": Local, "ray": Cluster}
+
+def on_cluster(cluster: str, job: Job) -> AbstractContextManager[Crew]:
+    """See `Cluster`; what it imports takes as long as `vbpr --help`."""
+    from .cluster import Cluster
+
+    return Cluster(cluster, job)
+
+
+EXECUTORS: dict[str, Callable[[str, Job], AbstractContextManager[Crew]]] = {"local": Local, "ray": on_cluster}
 
 
 def hired(cluster: str | None, job: Job) -> AbstractContextManager[Crew]:

@@ -15,7 +15,7 @@ from ..base.files import read_bytes
 from ..data.images.source import MAX_BYTES, BadImage, Pixels
 from ..networks.prepare import prepare
 from ..stores.features.layout import ELSEWHERE
-from ..stores.model.factors import BLIND
+from ..stores.model.head import BLIND
 
 if TYPE_CHECKING:
     from ..networks.backbone import Backbone

@@ -17,7 +17,6 @@ from ..data.dataset import Dataset
 from ..data.images import open_images
 from ..data.images.decode import load
 from ..data.images.source import MAX_BYTES, BadImage, ImageSource
-from ..data.items import titles
 from .lettering import CELL, font
 
 LARGEST = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}  # most pixels of a side, by format
@@ -81,7 +80,7 @@ class Photos:
 
     def titles(self, item_ids: Strings | Sequence[str]) -> list[str]:
         """Each item's title, empty where it has none."""
-        return titles(self.data.items(), item_ids)
+        return self.data.titles(item_ids)
 
     def captions(self, item_ids: Sequence[str]) -> list[str]:
         """Each item's id and title."""

@@ -18,7 +18,8 @@ from ...base.errors import VbprError
 from ...base.files import digest
 from ...data.dataset import Dataset
 from ...extraction.photos import PhotoEncoder
-from ...stores.model.factors import BLIND, Factors
+from ...stores.model.factors import Factors
+from ...stores.model.head import BLIND
 from ..photos import Photos
 from .browse import Browse
 
@@ -52,7 +53,7 @@ class Answers:
         self.photos = Photos(dataset, record.added)
         self.meta = dataset.items()
         self.groups = None if one_per is None else filters.groups_of(self.factors.item_ids, self.meta, one_per)
-        self.index = Nearest.open(model) if self.factors.items.shape[1] else None
+        self.index = Nearest.open(model, model=self.factors) if self.factors.items.shape[1] else None
         self.user_at = {name: n for n, name in enumerate(self.factors.user_ids.tolist())}
         self.item_at = {name: n for n, name in enumerate(self.factors.item_ids.tolist())}
         in_stock = None if allowed is None else filters.read_known(allowed, self.factors.item_ids)

@@ -56,6 +56,10 @@ class About:
                 present[name] = kind(present[name])
         return cls(**{"title": present.get("model", "model"), **present})
 
+    def described(self, users: int, items: int, rank: int) -> str:
+        """The model in a line."""
+        return f"Factors({self.model or 'model'}, {users:,} users, {items:,} items, K {rank})"
+
     def first_curve(self) -> list[dict[str, Any]]:
         """The learning curve; of parts trained one after another, the first one's."""
         return [point for point in self.curve if point.get("part", "visual") == "visual"]

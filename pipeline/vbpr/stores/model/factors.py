@@ -19,10 +19,19 @@ from ...base.errors import VbprError
 from ...data.parts import MATRICES, Parts, digest_of
 from .about import About
 from .file import digest_of_model, read_model, write_model, write_safetensors
-from .head import Head
+from .head import BLIND, Head
 from .lists import write_lists
-from .lookup import at_least_one, index_of, indices_of, positions, positions_or_all
-from .topk import most_similar, top_for_many, top_for_one
+from .lookup import (
+    at_least_one,
+    check_held,
+    index_of,
+    indices_of,
+    left_out,
+    names_of,
+    positions,
+    positions_or_all,
+)
+from .topk import most_similar, top_for_many, top_of_scores
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -59,10 +68,7 @@ class Factors:
         check_numbers(self, shape)
 
     def __repr__(self) -> str:
-        return (
-            f"Factors({self.record.model or 'model'}, {len(self.user_ids):,} users, {len(self.item_ids):,} "
-            f"items, K {self.users.shape[1]})"
-        )
+        return self.record.described(len(self.user_ids), *self.items.shape)
 
     @property
     def record(self) -> About:
@@ -76,6 +82,11 @@ class Factors:
             VbprError: there is no such user.
         """
         return np.asarray(self.users[positions(users, len(self.user_ids), "user")] @ self.items.T + self.bias)
+
+    @property
+    def interactions(self) -> dict[str, int]:
+        """How many there are in each part of the split."""
+        return {name: getattr(self, name).nnz for name in MATRICES}
 
     @property
     def seen(self) -> sp.csr_matrix:
@@ -101,8 +112,7 @@ class Factors:
         Raises:
             VbprError: another word.
         """
-        if held not in ("test", "validation", "all"):
-            raise VbprError(f"--held-out {held} is not known; choose test, validation or all")
+        check_held(held)
         nothing = sp.csr_matrix(self.train.shape, dtype=np.float32)
         return dataclasses.replace(self, **{name: nothing for name in MATRICES[1:] if held in (name, "all")})
 
@@ -149,7 +159,10 @@ class Factors:
             VbprError: `allowed` is no such mask, there is no such item to exclude, k is not positive, diversity not
                 from 0 to 1, or the taste not of K finite numbers.
         """
-        return top_for_one(taste, self.items, self.bias, k, exclude, allowed, diversity, groups)
+        if np.shape(taste) != self.items.shape[1:] or not np.isfinite(taste).all():
+            raise VbprError(f"a taste is {self.items.shape[1]} finite numbers; this one is of shape {np.shape(taste)}")
+        scores = self.items @ taste + self.bias
+        return top_of_scores(scores, self.items.__getitem__, k, exclude, allowed, diversity, groups)
 
     def recommend_all(
         self,
@@ -224,14 +237,17 @@ class Factors:
         """
         return extend(self, item_ids, vectors, bias)
 
+    def names(self, items: Array) -> list[str]:
+        """The ids of items by position."""
+        return names_of(self.item_ids[items])
+
     def user_index(self, user_id: str) -> int:
         """The position of a user.
 
         Raises:
             VbprError: unknown; the message names near ids.
         """
-        dropped = self.record.dropped_users
-        return index_of(self.user_ids, user_id, "user", LEFT_OUT.format(dropped) if dropped else "")
+        return index_of(self.user_ids, user_id, "user", left_out(self.record.dropped_users))
 
     def item_index(self, item_id: str) -> int:
         """The position of an item; see `user_index`."""
@@ -274,7 +290,7 @@ class Factors:
         seen: bool = False,
         allowed: Array | None = None,
         groups: Array | None = None,
-        chunk: int = 8192,
+        chunk: int = 16384,
     ) -> int:
         """Write the recommendations of many users (positions; None for everyone) as Parquet or CSV, by the name:
         user_id, rank, item_id, score. Atomic; returns the number of rows. For the rest see `recommend`."""
@@ -344,13 +360,4 @@ def folding_of(train: sp.csr_matrix, items: Array, users: Array) -> Array:
     return np.linalg.solve(gram, x.T @ users[count > 0]).astype(np.float32)
 
 
-LEFT_OUT = (  # why a user may be unknown
-    "; its split left out users with too few items ({:,}): train with --split none, no --k-core, to have them, or ask "
-    "by what they --liked"
-)
-BLIND = (  # why a model without a head cannot place what it has not seen
-    "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
-    "(dvbpr); use --model visual or vbpr"
-)
-
-__all__ = ["BLIND", "Factors"]
+__all__ = ["Factors"]

@@ -1,7 +1,8 @@
 """The model file: reading and writing, with a digest by which a damaged one is found; and the same as safetensors.
 
 HDF5: users (U, K), items (I, K) and bias (I,) float32, user_ids and item_ids, train, validation and test as groups of
-indptr and indices, head as a group where there is one; `about`, as JSON, and the digest are attributes.
+indptr and indices, head as a group where there is one; checks, a group of the CRC-32 of blocks of each of these but the
+head; `about`, as JSON, and the digest are attributes.
 """
 
 import json
@@ -11,18 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import scipy.sparse as sp
 
+from ...base.arrays import Array
 from ...base.errors import VbprError
 from ...base.files import replacing, replacing_h5
-from ...base.hdf5 import damaged, open_h5, read_numbers, read_strings, read_text, write_strings, write_text
+from ...base.hdf5 import damaged, encoded, open_h5, read_numbers, read_strings, read_text, write_text
 from ...data.parts import MATRICES, digest_of
 from .about import check_about
+from .blocks import ROWS, sums_of
 from .head import HEAD_ARRAYS, Head
 
 if TYPE_CHECKING:
+    import scipy.sparse as sp
+
     from .factors import Factors
 
+CHECKS = "checks"  # the group of CRC-32 of blocks; files of old have none
 SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what names three arrays
 
 
@@ -37,26 +42,28 @@ def digest_of_model(factors: "Factors") -> str:
 
 def write_model(path: Path | str, factors: "Factors") -> None:
     """Write the model file, atomically."""
-    about, parts = json.dumps(factors.about), [getattr(factors, name) for name in MATRICES]
-    arrays = [factors.users, factors.items, factors.bias, factors.user_ids, factors.item_ids]
-    arrays += [] if factors.head is None else [getattr(factors.head, name) for name in HEAD_ARRAYS]
-    size = sum(a.nbytes for a in arrays) + sum(4 * part.nnz + 8 * len(part.indptr) for part in parts) + len(about)
+    about, head = json.dumps(factors.about), factors.head
+    arrays: dict[str, Array] = {name: np.asarray(getattr(factors, name), "<f4") for name in ("users", "items", "bias")}
+    arrays |= {name: encoded(getattr(factors, name)) for name in ("user_ids", "item_ids")}
+    for name in MATRICES:
+        part = getattr(factors, name)
+        arrays |= {f"{name}/indptr": part.indptr.astype("<i8"), f"{name}/indices": part.indices.astype("<i4")}
+    of_head = {} if head is None else {name: getattr(head, name).astype("<f4") for name in HEAD_ARRAYS}
+    size = sum(array.nbytes for array in (arrays | of_head).values()) + len(about)
     with replacing_h5(path, "model", size) as handle:
         write_text(handle, "about", about)
         write_text(handle, "digest", digest_of_model(factors))
-        for name in ("users", "items", "bias"):
-            handle.create_dataset(name, data=np.ascontiguousarray(getattr(factors, name), "<f4"))
-        write_strings(handle, "user_ids", factors.user_ids)
-        write_strings(handle, "item_ids", factors.item_ids)
-        for name, part in zip(MATRICES, parts, strict=True):
-            group = handle.create_group(name)
-            group.create_dataset("indptr", data=part.indptr.astype("<i8"))
-            group.create_dataset("indices", data=part.indices.astype("<i4"))
-        if factors.head is not None:
+        for name, array in arrays.items():
+            handle.create_dataset(name, data=array)
+        if head is not None:
             group = handle.create_group("head")
-            for name in HEAD_ARRAYS:
-                group.create_dataset(name, data=getattr(factors.head, name).astype("<f4"))
-            group.attrs["unit"] = factors.head.unit
+            for name, array in of_head.items():
+                group.create_dataset(name, data=array)
+            group.attrs["unit"] = head.unit
+        checks = handle.create_group(CHECKS)
+        for name, array in arrays.items():
+            sums, rows = sums_of(array)
+            checks.create_dataset(name, data=sums).attrs[ROWS] = rows
 
 
 def read_model(path: Path | str, make: Callable[..., "Factors"]) -> "Factors":
@@ -93,12 +100,14 @@ def read_model(path: Path | str, make: Callable[..., "Factors"]) -> "Factors":
     return factors
 
 
-def read_matrix(group: h5py.Group, shape: tuple[int, int], name: str) -> sp.csr_matrix:
+def read_matrix(group: h5py.Group, shape: tuple[int, int], name: str) -> "sp.csr_matrix":
     """A (U, I) CSR matrix of ones.
 
     Raises:
         KeyError, ValueError: there is none of this shape.
     """
+    import scipy.sparse as sp
+
     indptr = read_numbers(group, "indptr", (shape[0] + 1,))
     indices = read_numbers(group, "indices", (None,))
     if (
@@ -143,4 +152,4 @@ def write_safetensors(path: Path | str, factors: "Factors") -> None:
         save_file(arrays, temporary, texts)
 
 
-__all__ = ["digest_of_model", "read_model", "write_model", "write_safetensors"]
+__all__ = ["CHECKS", "digest_of_model", "read_head", "read_model", "write_model", "write_safetensors"]

@@ -67,5 +67,9 @@ def unit_rows(rows: Array) -> Array:
 
 
 HEAD_ARRAYS = ("mean", "scale", "weight", "bias_weight")
+BLIND = (  # why a model without a head cannot place what it has not seen
+    "this model cannot read a photo: it was made without images, or with a network that its file does not keep "
+    "(dvbpr); use --model visual or vbpr"
+)
 
-__all__ = ["HEAD_ARRAYS", "Head", "unit_rows"]
+__all__ = ["BLIND", "HEAD_ARRAYS", "Head", "unit_rows"]

@@ -55,23 +55,53 @@ def mask_of(allowed: Any, n: int) -> Array:
     return mask
 
 
-def index_of(ids: Strings, wanted: str, kind: str, hint: str = "") -> int:
+def index_of(ids: Strings | Array, wanted: str, kind: str, hint: str = "") -> int:
     """The position of an id.
 
     Args:
+        ids: (n,) strings, or UTF-8 as it lies in a file.
         kind: of what: "user" or "item". hint: what the message for an unknown one ends with.
 
     Raises:
         VbprError: unknown; the message names near ids.
     """
     wanted = str(wanted)
-    at = np.flatnonzero(ids == wanted)
-    if not len(at):
-        at = np.flatnonzero(ids == composed(wanted))
-    if not len(at):
-        close = near(wanted, ids[:200_000])
+    for spelt in (wanted, composed(wanted)):
+        at = np.flatnonzero(ids == (spelt.encode("utf-8", "surrogatepass") if ids.dtype.kind == "S" else spelt))
+        if len(at):
+            break
+    else:
+        close = near(wanted, names_of(ids[:200_000]))
         raise VbprError(f"no {kind} '{wanted}' in this model of {len(ids):,} {kind}s{close}{hint}")
     return int(at[0])
+
+
+def names_of(ids: Strings | Array) -> list[str]:
+    """Ids, as strings or as UTF-8, as Python's.
+
+    Raises:
+        UnicodeDecodeError: they are no UTF-8.
+    """
+    return [name.decode() if isinstance(name, bytes) else name for name in ids.tolist()]
+
+
+def check_held(held: str) -> None:
+    """
+    Raises:
+        VbprError: these are no held-out items of a split.
+    """
+    if held not in ("test", "validation", "all"):
+        raise VbprError(f"--held-out {held} is not known; choose test, validation or all")
+
+
+def left_out(users: int) -> str:
+    """Why a user may be unknown to a model whose split left out so many."""
+    if not users:
+        return ""
+    return (
+        f"; its split left out users with too few items ({users:,}): train with --split none, no --k-core, to have "
+        "them, or ask by what they --liked"
+    )
 
 
 def indices_of(ids: Strings, wanted: Sequence[str], kind: str) -> Array:
@@ -82,4 +112,14 @@ def indices_of(ids: Strings, wanted: Sequence[str], kind: str) -> Array:
     return np.array(at, np.int64)
 
 
-__all__ = ["at_least_one", "index_of", "indices_of", "mask_of", "positions", "positions_or_all"]
+__all__ = [
+    "at_least_one",
+    "check_held",
+    "index_of",
+    "indices_of",
+    "left_out",
+    "mask_of",
+    "names_of",
+    "positions",
+    "positions_or_all",
+]

@@ -4,14 +4,18 @@ scores = U @ I.T + b; equal scores in the catalogue's order
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse as sp
 
 from ...base.arrays import Array
 from ...base.errors import VbprError
+from .bounds import Best, Bounds
 from .head import unit_rows
 from .lookup import at_least_one, mask_of, positions
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 ROWS, ACROSS = 256, 2048  # users, and items or more, of a block of scores: 2 MB, which stay in the caches
 
@@ -24,29 +28,6 @@ def best(scores: Array, k: int) -> Array:
     floor = np.partition(scores, len(scores) - k)[len(scores) - k]
     at = np.flatnonzero(scores >= floor)
     return np.asarray(at[np.argsort(-scores[at], kind="stable")][:k])
-
-
-def best_of_rows(top: tuple[Array, Array], scores: Array, first: int) -> None:
-    """Bring what a block of scores has to offer into the best of each row so far.
-
-    Args:
-        top: (n, k) positions and scores, best first, equal ones in the catalogue's order; -1 and -inf where there is
-            nothing yet. Changed in place.
-        scores: (n, m), of the items from position `first` on, which come after those of `top`.
-    """
-    items, values = top
-    (k, m), floor = (values.shape[1], scores.shape[1]), values[:, -1:]
-    better = scores > floor
-    if m > k and np.isneginf(floor).any():  # as at the start: no more than the best k of the block come in
-        better &= scores >= np.partition(scores, m - k, axis=1)[:, m - k, None]
-    row, column = np.nonzero(better)
-    changed = np.unique(row)
-    who = np.concatenate([np.repeat(changed, k), row])
-    item = np.concatenate([items[changed].ravel(), column + first])
-    value = np.concatenate([values[changed].ravel(), scores[row, column]])
-    order = np.lexsort((item, -value, who))
-    order = order[np.arange(len(who)) - np.searchsorted(who[order], who[order]) < k]
-    items[changed], values[changed] = item[order].reshape(-1, k), value[order].reshape(-1, k)
 
 
 POOL = 1000  # best items that variety is looked for among: a hundred may all be shoes
@@ -131,20 +112,20 @@ def one_per_group(
     return items, scores
 
 
-def top_for_one(
-    taste: Array,
-    vectors: Array,
-    bias: Array,
+def top_of_scores(
+    scores: Array,
+    vectors: Callable[[Array], Array],
     k: int,
     exclude: Array | None = None,
     allowed: Array | None = None,
     diversity: float = 0.0,
     groups: Array | None = None,
 ) -> tuple[Array, Array]:
-    """The at most k items of highest score for a taste (K,), best first: positions and scores.
+    """The at most k items of highest score for one taste, best first: positions and scores.
 
     Args:
-        vectors, bias: (I, K) and (I,), of the items.
+        scores: (I,), of all items; changed in place.
+        vectors: gives the vectors (n, K) of items by position.
         exclude, allowed, diversity, groups: see `Factors.choose`.
 
     Raises:
@@ -153,9 +134,6 @@ def top_for_one(
     at_least_one(k)
     if not 0 <= diversity <= 1:
         raise VbprError(f"diversity is {diversity}; it must be from 0 to 1")
-    if np.shape(taste) != vectors.shape[1:] or not np.isfinite(taste).all():
-        raise VbprError(f"a taste is {vectors.shape[1]} finite numbers; this one is of shape {np.shape(taste)}")
-    scores = vectors @ taste + bias
     if allowed is not None:
         scores[~mask_of(allowed, len(scores))] = -np.inf
     out = np.zeros(0, np.int64) if exclude is None else np.atleast_1d(positions(exclude, len(scores), "item"))
@@ -173,7 +151,7 @@ def top_for_one(
         top = one_per_group(search, 1, min(pool, most), groups, (queries, out), 4 * pool, most, allowed)[0][0]
     top = top[top >= 0]
     if diversity:
-        top = top[diversified(scores[top], vectors[top], k, diversity)]
+        top = top[diversified(scores[top], vectors(top), k, diversity)]
     return top, scores[top]
 
 
@@ -183,7 +161,7 @@ def top_for_many(
     vectors: Array,
     bias: Array,
     k: int,
-    taken: sp.csr_matrix | None,
+    taken: "sp.csr_matrix | None",
     allowed: Array | None,
     groups: Array | None,
     block: int,
@@ -219,38 +197,42 @@ def top_of_blocks(
     vectors: Array,
     bias: Array,
     k: int,
-    taken: sp.csr_matrix | None,
+    taken: "sp.csr_matrix | None",
     allowed: Array | None,
     block: int,
     advance: Callable[[int], None],
 ) -> tuple[Array, Array]:
-    """`top_for_many` without groups: blocks of users by blocks of items, so that a block of scores stays in a cache."""
+    """`top_for_many` without groups: blocks of users by blocks of items, so that a block of bounds stays in a cache."""
     items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
     pool = np.arange(len(bias))
     if allowed is not None:
         pool = np.flatnonzero(mask_of(allowed, len(bias)))
         vectors, bias, taken = vectors[pool], bias[pool], None if taken is None else taken[:, pool]
+    if taken is not None and not taken.has_sorted_indices:
+        taken = taken.sorted_indices()
     width = min(k, len(pool))
-    # Blocks of items, alike, and of as many users as make `block` scores.
-    across = -(-len(pool) // max(1, len(pool) // max(ACROSS, 2 * width)))
-    step = max(1, min(ROWS, block // max(1, across)))
-    for a in range(0, len(users) if width else 0, step):
-        rows = users[a : a + step]
-        seen = None if taken is None else taken[a : a + step].tocsc()
-        top = np.full((len(rows), width), -1), np.full((len(rows), width), -np.inf, np.float32)
-        for start in range(0, len(pool), across):
-            first = min(start, len(pool) - across)  # of one shape, the last one reaching back
-            s = tastes[rows] @ vectors[first : first + across].T
-            s += bias[first : first + across]
-            s[:, : start - first] = -np.inf
-            if seen is not None:
-                low, high = seen.indptr[[start, first + across]]
-                column = np.repeat(np.arange(start - first, across), np.diff(seen.indptr[start : first + across + 1]))
-                s[seen.indices[low:high], column] = -np.inf
-            best_of_rows(top, s, first)
-        items[a : a + step, :width] = np.where(top[0] < 0, -1, pool[top[0]])
-        scores[a : a + step, :width] = top[1]
-        advance(len(rows))
+    if not len(users) or not width:
+        return items, scores
+    bounds = Bounds.of(tastes[users], vectors, bias, width)
+    across = min(len(pool), max(ACROSS, 2 * width))
+    step = max(1, min(ROWS, block // across))
+    memory = np.empty(min(step, len(users)) * across, np.float32)
+    for a in range(0, len(users), step):
+        pairs = None
+        if taken is not None:
+            some = taken[a : a + step]
+            pairs = np.repeat(np.arange(some.shape[0]), np.diff(some.indptr)), some.indices
+        top, looked = Best(bounds, tastes[users[a : a + step]], width, pairs), 1
+        top.first(across)
+        for n, first in enumerate(range(across, len(pool), across), start=1):
+            top.look(first, min(first + across, len(pool)), memory)
+            if n == looked:  # floors rise fast at first, and scoring candidates together is cheaper
+                top.settle()
+                looked *= 2
+        top.settle()
+        items[a : a + step, :width] = np.where(top.items < 0, -1, pool[top.items])
+        scores[a : a + step, :width] = top.values
+        advance(len(top.items))
     return items, scores
 
 
@@ -263,4 +245,12 @@ def most_similar(vectors: Array, at: int, k: int) -> tuple[Array, Array]:
     return top, cosine[top]
 
 
-__all__ = ["best", "diversified", "first_of_groups", "most_similar", "one_per_group", "top_for_many", "top_for_one"]
+__all__ = [
+    "best",
+    "diversified",
+    "first_of_groups",
+    "most_similar",
+    "one_per_group",
+    "top_for_many",
+    "top_of_scores",
+]
