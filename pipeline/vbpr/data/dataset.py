@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import sample
+from ..base.arrays import Strings
 from ..base.errors import VbprError, some
 from .images import open_images
-from .images.source import ImageSource
+from .images.remote import is_remote
+from .images.source import Images
 from .interactions import Interactions
 from .items import read_items
 from .readers import INTERACTION_READERS, suffix_of
@@ -28,11 +30,15 @@ class Dataset:
     Attributes:
         path: the folder (or an interactions file, or a folder, tar or zip of images alone).
         rows: which rows of the interactions are read.
+        place: where the images lie, if not in `path`: another folder, tar or zip, or an address.
+        id_field: of samples in tars, the field that is the item's id.
         simulated: whether its shoppers are simulated, which every table and page then says.
     """
 
     path: Path
     rows: Rows = ALL_ROWS
+    place: str | None = None
+    id_field: str | None = None
 
     @classmethod
     def resolve(
@@ -55,6 +61,8 @@ class Dataset:
         if name == "sample":
             return cls(sample.PATH, rows)
         path = Path(name)
+        if is_remote(name):
+            return cls(path, rows, name)
         if not path.exists():
             raise VbprError(
                 f"data set {name}{'' if source else ' ($VBPR_DATA)' if os.environ.get('VBPR_DATA') else ''} does not "
@@ -85,7 +93,9 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What to call it: `sample`, or its absolute path."""
+        """What to call it: `sample`, its absolute path, or its address."""
+        if is_remote(self.place or "") and not self.path.exists():
+            return str(self.place)
         return "sample" if self.simulated else str(self.path.resolve())
 
     @property
@@ -98,6 +108,10 @@ class Dataset:
         Raises:
             VbprError: there are none, or two files of them, or they are malformed.
         """
+        if is_remote(self.place or "") and not self.path.exists():
+            raise VbprError(
+                f"interactions are read from a folder of this machine; give --data one, and not {self.place}"
+            )
         if self.path.is_file() or suffix_of(self.path) in INTERACTION_READERS:
             return Interactions.read(self.path, self.rows)
         parts = [file for file, _ in split_files(self.path, INTERACTION_READERS)]
@@ -123,9 +137,18 @@ class Dataset:
             )
         return Interactions.read(interactions_file, self.rows)
 
-    def images(self) -> ImageSource:
+    def images(self) -> Images:
         """Open its images; see `open_images`."""
-        return open_images(self.path)
+        if self.place is None:
+            return open_images(self.path, known=self.known_items, field=self.id_field)
+        return open_images(self.place, "--images", self.known_items, self.id_field, beside=self.path)
+
+    def known_items(self) -> Strings | None:
+        """The ids of the interactions' items; None where there are no interactions."""
+        try:
+            return self.interactions().item_ids
+        except VbprError:  # pictures can be looked at without
+            return None
 
     def items(self) -> Mapping[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no
