@@ -11,9 +11,9 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..data.images.source import BadImage, ImageSource, Pictures
+from ..stores.features.layout import SHARED
 from ..stores.features.writer import Writer
 
-SHARED = "a picture that too many items share"
 FEWEST = 1000  # of a catalogue a thousandth at least, or two: in a large one many files have one size by chance
 
 

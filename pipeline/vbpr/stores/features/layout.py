@@ -18,6 +18,7 @@ ELSEWHERE = "made elsewhere"  # in place of weights: no network here makes such 
 LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
 PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
+SHARED = "a picture that too many items share"  # a reason that goes with its option: see `max_shared` in `TOLD`
 # What else a file records of its rows, whatever they were made from; one that tells otherwise is written anew, with the
 # rows that it has.
 TOLD = ("data", "images", "id_field", "views", "pictures", "max_shared")
@@ -96,6 +97,7 @@ __all__ = [
     "LAYOUT",
     "PENDING",
     "PROVENANCE",
+    "SHARED",
     "TOLD",
     "command_of",
     "describe",

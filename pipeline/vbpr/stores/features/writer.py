@@ -22,7 +22,7 @@ from ...base.files import replacing, reserve
 from ...base.hdf5 import encoded, write_text
 from ...base.locks import locked
 from .blocks import blocks_of, complete
-from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, TOLD, describe, shapes_of
+from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, SHARED, TOLD, describe, shapes_of
 from .rows import pwrite, runs
 from .store import FeatureStore
 
@@ -357,7 +357,7 @@ def kept_rows(
     for a, b in old.verify():
         sound[a:b] = False
     same = (source >= 0) & (old.signature[source] == signatures) & sound[source]
-    unknown = [code for code, reason in enumerate(old.provenance["reasons"]) if reason not in reasons]
+    unknown = [code for code, reason in enumerate(old.provenance["reasons"]) if reason == SHARED not in reasons]
     same &= ~((old.state[source] == FAILED) & np.isin(old.reason[source], unknown))  # looked at again
     state = np.where(same, old.state[source], np.uint8(PENDING))
     codes = recode(old.provenance["reasons"], reasons)
