@@ -141,8 +141,9 @@ def main() -> None:
         else:  # the first so many, linked
             source = open_images(options.data)
             folder.mkdir(parents=True)
-            for path, _ in source.members[: options.images]:
-                (folder / Path(path).name).symlink_to(Path(path).resolve())
+            for row in source.rows[: options.images].tolist():
+                path = Path(source.files.hows[row])
+                (folder / path.name).symlink_to(path.resolve())
         source = open_images(folder)
         photos = [source.read(i) for i in range(min(200, len(source)))]
         print(machine("torchvision", "timm", "pillow"))

@@ -133,16 +133,16 @@ def test_an_image_that_vanishes_is_skipped(folder, tmp_path, monkeypatch):
 
 
 def test_an_image_without_permission_is_tried_again(folder, tmp_path, monkeypatch):
-    from vbpr.data.images.folder import FolderImages
+    from vbpr.data.images.folder import FolderFiles
 
-    read = FolderImages.read
+    read = FolderFiles.read
 
     def refuse(self, i):
-        if self.item_ids[i] == "i3":
+        if self.paths[i] == "i3.jpg":
             raise BadImage("no permission to read it")
         return read(self, i)
 
-    monkeypatch.setattr(FolderImages, "read", refuse)
+    monkeypatch.setattr(FolderFiles, "read", refuse)
     assert run(folder, tmp_path / "f.h5", max_bad=0.2).failures == [("i3", "no permission to read it")]
     monkeypatch.undo()
     done = run(folder, tmp_path / "f.h5")

@@ -8,7 +8,7 @@ from commands import run
 from small import draw, made
 from vbpr import Factors, Nearest, VbprError, add_items
 from vbpr.answers.index_file import index_path
-from vbpr.extraction.photos import encode_photo
+from vbpr.extraction.photos import encode_photo, encode_photos
 
 
 @pytest.fixture
@@ -38,6 +38,21 @@ def test_a_new_item_with_a_known_image_gets_the_known_visual_score(model, images
     np.testing.assert_allclose(after.scores(np.arange(24))[:, :30], before.scores(np.arange(24)), rtol=1e-5)
     np.testing.assert_array_equal(after.train.toarray()[:, :30], before.train.toarray())
     assert after.train.shape == (24, 32)
+
+
+def test_a_new_item_of_several_pictures_gets_their_mean(model, tmp_path):
+    for item, numbers in {"x": (4, 8), "y": (5,)}.items():
+        (tmp_path / "views" / item).mkdir(parents=True)
+        for place, n in enumerate(numbers):
+            shutil.copy(made() / "data" / "images" / f"item-{n:02}.png", tmp_path / "views" / item / f"{place}.png")
+    before = Factors.load(model)
+    assert add_items(model, tmp_path / "views").item_ids == ["x", "y"]
+    after = Factors.load(model)
+    paths = [sorted((tmp_path / "views" / item).iterdir()) for item in ("x", "y")]
+    photos = [encode_photos(found, before.record.features) for found in paths]
+    vectors, _ = before.head(np.stack([photo.mean(0) for photo in photos]))
+    np.testing.assert_allclose(after.items[-2:], vectors, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(after.items[-2], before.head(photos[0][:1])[0], rtol=1e-2, atol=1e-2)
 
 
 def test_the_index_is_refreshed_with_the_model(model, images):

@@ -1,6 +1,7 @@
 """The steps of an extraction side by side: memory stays bounded, every row is written, order does not matter."""
 
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ class Source:
     """A catalogue whose image i is the number i."""
 
     name = "numbers"
+    ahead = 0
 
     def __init__(self, count):
         self.item_ids = np.array([f"{i:06}" for i in range(count)])
@@ -86,3 +88,17 @@ def test_the_encoder_has_work_while_rows_are_written(number):
     next(under_way)
     assert encoder.held == encoder.depth
     assert sum(len(done.rows) + len(done.failed) for done in under_way) == 2000 - 256
+
+
+def test_a_server_s_images_are_asked_for_ahead_and_so_many_alone():
+    """Steps come in their order with their own images, and no more wait than the queue takes."""
+    source = Source(100)
+    source.ahead = 3
+    asked = []
+    source.read = lambda i: asked.append(i) or i
+    dealt = ((np.arange(a, a + 5), np.arange(5)) for a in range(0, 100, 5))
+    with ThreadPoolExecutor(1) as pool:  # one, so that what is asked for is in order
+        for nth, (rows, _, reads) in enumerate(steps.read_ahead(source, dealt, pool)):
+            assert rows.tolist() == [read() for read in reads] == list(range(5 * nth, 5 * nth + 5))
+            assert len(asked) <= 5 * nth + steps.QUEUE * source.ahead + 5
+    assert asked == list(range(100))

@@ -83,18 +83,19 @@ def add_items(
         encoder = PhotoEncoder(
             factors.record.features, weights, device, BATCH, "auto" if len(todo) >= MANY else "torch"
         )
+        first = any(made.get("views") == "first" for made in factors.record.features)
         ids: list[str] = []
         rows: list[tuple[Array, Array]] = []
         failures: list[tuple[str, str]] = []
         with Progress("add items", len(todo), "images") as bar, stop_signals() as stopping:
             for a in range(0, len(todo), BATCH):
-                batch = {str(source.item_ids[i]): prepared(source, int(i), encoder) for i in todo[a : a + BATCH]}
-                failures += [(item_id, pixels) for item_id, pixels in batch.items() if isinstance(pixels, str)]
-                good = {item_id: pixels for item_id, pixels in batch.items() if not isinstance(pixels, str)}
+                part = todo[a : a + BATCH]
+                good, bad = usable(source, part, encoder, first)
+                failures += bad
                 if good:
-                    rows.append(factors.head(encoder.encode(list(good.values()))))
+                    rows.append(factors.head(means(encoder, list(good.values()))))
                     ids += good
-                bar.advance(len(batch))
+                bar.advance(len(part))
                 if stopping():
                     raise Stopped(f"stopped; {path} is as it was, run the same command again")
         if not ids and not skipped:
@@ -115,12 +116,43 @@ def add_items(
     return Added(ids, skipped, failures, state, source.others)
 
 
-def prepared(source: ImageSource, i: int, encoder: PhotoEncoder) -> list[Pixels] | str:
-    """An image as each backbone wants it, or why it cannot be used."""
-    try:
-        return encoder.prepare(source.read(i))
-    except BadImage as error:
-        return str(error)
+def usable(
+    source: ImageSource, items: Array, encoder: PhotoEncoder, first: bool
+) -> tuple[dict[str, list[list[Pixels]]], list[tuple[str, str]]]:
+    """Each of these items with its pictures as each backbone wants them, and why the others have none.
+
+    Args:
+        first: whether an item's first picture counts alone.
+    """
+    good: dict[str, list[list[Pixels]]] = {}
+    failures = []
+    for i in items.tolist():
+        rows, of = [i], source
+        if source.pictures is not None and not first:
+            of, starts = source.pictures.source, source.pictures.starts
+            rows = source.pictures.places[starts[i] : starts[i + 1]].tolist()
+        pictures, reasons = [], []
+        for row in rows:
+            try:
+                pictures.append(encoder.prepare(of.read(row)))
+            except BadImage as error:
+                reasons.append(str(error))
+        if pictures:
+            good[str(source.item_ids[i])] = pictures
+        else:
+            failures.append((str(source.item_ids[i]), reasons[0]))
+    return good, failures
+
+
+def means(encoder: PhotoEncoder, items: list[list[list[Pixels]]]) -> Array:
+    """(n, D) float32: the mean of the features of each item's pictures, as `extract` combines them."""
+    features = encoder.encode([picture for pictures in items for picture in pictures])
+    counts = np.array([len(pictures) for pictures in items])
+    if (counts == 1).all():
+        return features
+    total = np.add.reduceat(features.astype(np.float64), np.append(0, np.cumsum(counts)[:-1]), axis=0)
+    mean: Array = (total / counts[:, None]).astype(np.float32)
+    return mean
 
 
 __all__ = ["Added", "add_items"]

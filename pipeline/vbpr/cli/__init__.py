@@ -9,7 +9,7 @@ from .answers import add_items, explain, index, similar
 from .doctor import doctor
 from .exchange import export, import_features
 from .faults import App
-from .files import convert, info
+from .files import convert, info, pictures
 from .options import threaded
 from .pages import demo, report, serve
 from .recommend import recommend
@@ -53,6 +53,7 @@ for command in (
     report,
     serve,
     info,
+    pictures,
     convert,
     compare,
     demo,

@@ -1,4 +1,4 @@
-"""`vbpr info` and `convert`."""
+"""`vbpr info`, `pictures` and `convert`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,11 +43,22 @@ def print_features(file: Path, failures: bool, verify: bool) -> dict[str, Any]:
     store = FeatureStore(file)
     failed = store.failures()
     counts = {"items": len(store), "dim": store.dim, "done": len(store.done), "pending": len(store.pending)}
+    noun = "pictures" if "pictures" in store.provenance else "items"
     print(
-        f"{file}: features, {counts['items']:,} items x {store.dim}, {counts['done']:,} done, {counts['pending']:,} "
+        f"{file}: features, {counts['items']:,} {noun} x {store.dim}, {counts['done']:,} done, {counts['pending']:,} "
         f"pending, {len(failed):,} failed" + (f" ({summary(failed)})" if failed else "")
     )
-    made = ("backbone", "weights", "weights_digest", "preprocessing", "precision", "data", "versions", "imported")
+    made: tuple[str, ...] = (
+        "backbone",
+        "weights",
+        "weights_digest",
+        "preprocessing",
+        "precision",
+        "data",
+        "images",
+        "views",
+    )
+    made = (*made, "max_shared", "versions", "imported")
     about = {key: store.provenance[key] for key in made if key in store.provenance}
     for key, value in about.items():
         print(f"  {key}: {value}")
@@ -92,6 +103,28 @@ def print_model(file: Path) -> dict[str, Any]:
     return sizes | {"interactions": held, "about": factors.about}
 
 
+def pictures(
+    data: Annotated[Path, typer.Argument(help="Folder with images, and perhaps interactions")],
+    suffixes: Annotated[
+        bool, typer.Option("--suffixes", help="Take i0_2, i0-150x150 and i0 (1) for further pictures of i0")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Where to write it [default: standard output]")] = None,
+) -> None:
+    """Whose picture each file is, as the table that images.csv may be: item_id, file, position; to look at or mend."""
+    from ..base.files import replace_text
+    from ..data.dataset import Dataset
+    from ..data.images.table import table_of
+
+    if out is not None and out.exists():
+        raise VbprError(f"{out} is there; move it away, or choose another place with --out")
+    text = table_of(Dataset.resolve(data), suffixes)
+    if out is None:
+        print(text, end="")
+    else:
+        replace_text(out, text, errors="surrogateescape")
+        print(f"{out}: {text.count(chr(10)) - 1:,} pictures")
+
+
 def convert(
     source: Annotated[
         Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz, tradesy.json.gz, or Parquet files of images")
@@ -116,4 +149,4 @@ def convert(
     tell_next("extract", "--backbone", "inception", "--data", done.path)
 
 
-__all__ = ["convert", "info"]
+__all__ = ["convert", "info", "pictures"]

@@ -57,7 +57,10 @@ def extract(
     ):
         raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
     out = feature_file(backbone, out)
-    dataset = Dataset.resolve(data, FeatureStore(out).provenance["data"] if out.is_file() else None)
+    made = FeatureStore(out).provenance if out.is_file() else {}
+    dataset = Dataset.resolve(data, made.get("data"))
+    if data is None and made.get("data") == dataset.name:
+        options["images"] = options["images"] or made.get("images")
     if plan:
         return print_plan(dataset, backbone, weights, options)
     done = run(dataset, backbone, out, weights=weights, cae=cae, **options)
@@ -67,10 +70,12 @@ def extract(
 def print_plan(dataset: "Dataset", backbone: str, weights: Path | None, options: dict[str, Any]) -> None:
     """What an extraction will take, and its command."""
     from ..extraction.plan import plan
+    from ..extraction.request import placed
 
     if options["cluster"]:
         raise VbprError("--plan tries this machine; leave out --cluster")
-    idle = ("max_bad", "verify", "cluster")  # of a file that is written
+    idle = ("max_bad", "verify", "cluster", "images", "id_field", "views", "max_shared")  # of a file that is written
+    dataset = placed(dataset, options["images"], options["id_field"])
     known = plan(dataset, backbone, weights=weights, **{k: v for k, v in options.items() if k not in idle})
     print(
         f"{backbone}: D {known.dim:,}, {known.bytes / 1e6:,.1f} MB for {counted(known.images, 'image')} of "
@@ -82,14 +87,28 @@ def print_plan(dataset: "Dataset", backbone: str, weights: Path | None, options:
 
 
 def print_extraction(done: "Extraction", title: str) -> None:
-    """What was encoded, skipped, kept and dropped, and the next command."""
-    from ..extraction.extract import summary
-
+    """What was encoded, and the next command."""
     rate = f" at {done.rate:,.0f} images/s" if done.written else ""
     print(
         f"{done.path}: {done.items - len(done.failures):,} of {done.items:,} items of {title} have features; "
         f"{done.written:,} written now{rate}"
     )
+    if done.views is not None:
+        print(
+            f"each the mean of its pictures' features: {counted(done.views.items, 'picture')} in {done.views.path} "
+            "(--views first takes the first alone)"
+        )
+        print_pictures(done.views, "picture")
+    print_pictures(done, "item")
+    tell_others(done.others)
+    tell_next("train", "--features", done.path)
+
+
+def print_pictures(done: "Extraction", noun: str) -> None:
+    """What was skipped, kept and dropped, and which pictures are odd or shared."""
+    from ..extraction.extract import summary
+    from ..extraction.shared import SHARED
+
     if done.failures:
         first = some(repr(item)[1:-1] for item, _ in done.failures)
         print(
@@ -98,15 +117,21 @@ def print_extraction(done: "Extraction", title: str) -> None:
         )
     if done.away:
         names = some(repr(item)[1:-1] for item in done.away)
-        print(f"kept the features of {counted(len(done.away), 'item')} whose images cannot be looked at now ({names})")
+        print(f"kept the features of {counted(len(done.away), noun)} whose images cannot be looked at now ({names})")
     if done.dropped:
-        print(f"dropped {counted(done.dropped, 'item')} whose images are gone")
+        print(f"dropped {counted(done.dropped, noun)} whose images are gone")
     if done.odd:
         odd = some(f"{item!r:.100} is {size}" for item, size in done.odd)
         print(f"warning: {counted(len(done.odd), 'image')} so small or narrow as to say little ({odd})")
-    tell_others(done.others)
-    tell_next("train", "--features", done.path)
+    if done.shared:
+        items, one = done.shared[0]
+        more = f", {sum(n for n, _ in done.shared[1:]):,} others {counted(len(done.shared) - 1, 'more picture')}"
+        told = items < SUSPECT or any(reason == SHARED for _, reason in done.failures)
+        cure = "" if told else f"; if it stands for no photo, --max-shared {items // 2} leaves it out"
+        print(f"{counted(items, 'item')} share one picture ({one!r:.100}){more * (len(done.shared) > 1)}{cure}")
 
+
+SUSPECT = 5  # items with one picture; fewer may well be sizes of one product
 
 TRAINED_BY = (  # in the order of the help; the other fields of TrainConfig are for --config alone
     *("dim", "factors", "epochs", "batch", "shared_negatives", "negatives", "loss", "positives", "lr", "reg_users"),

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import sample
+from ..base.arrays import Strings
 from ..base.errors import VbprError, some
 
 if TYPE_CHECKING:  # of a data set, most commands want titles at most: readers and images are imported by who reads
-    from .images.source import ImageSource
+    from .images.source import Images
     from .interactions import Interactions
     from .where import Rows
 
@@ -27,11 +28,15 @@ class Dataset:
     Attributes:
         path: the folder (or an interactions file, or a folder, tar or zip of images alone).
         rows: which rows of the interactions are read; None: all.
+        place: where the images lie, if not in `path`: another folder, tar or zip, or an address.
+        id_field: of samples in tars, the field that is the item's id.
         simulated: whether its shoppers are simulated, which every table and page then says.
     """
 
     path: Path
     rows: "Rows | None" = None
+    place: str | None = None
+    id_field: str | None = None
 
     @classmethod
     def resolve(
@@ -55,6 +60,8 @@ class Dataset:
             return cls(sample.PATH, rows)
         path = Path(name)
         if not path.exists():
+            if (address := cls(path, rows, name)).images_alone():
+                return address
             raise VbprError(
                 f"data set {name}{'' if source else ' ($VBPR_DATA)' if os.environ.get('VBPR_DATA') else ''} does not "
                 "exist; give --data a folder with interactions.csv and images/, or `sample`"
@@ -84,8 +91,18 @@ class Dataset:
 
     @property
     def name(self) -> str:
-        """What to call it: `sample`, or its absolute path."""
+        """What to call it: `sample`, its absolute path, or its address."""
+        if self.images_alone():
+            return str(self.place)
         return "sample" if self.simulated else str(self.path.resolve())
+
+    def images_alone(self) -> bool:
+        """Whether it is but images at an address, with no folder of this machine."""
+        if self.place is None or self.path.exists():
+            return False
+        from .images.remote import is_remote
+
+        return is_remote(self.place)
 
     @property
     def title(self) -> str:
@@ -103,6 +120,10 @@ class Dataset:
         from .where import ALL_ROWS
 
         rows = self.rows or ALL_ROWS
+        if self.images_alone():
+            raise VbprError(
+                f"interactions are read from a folder of this machine; give --data one, and not {self.place}"
+            )
         if self.path.is_file() or suffix_of(self.path) in INTERACTION_READERS:
             return Interactions.read(self.path, rows)
         parts = [file for file, _ in split_files(self.path, INTERACTION_READERS)]
@@ -128,11 +149,20 @@ class Dataset:
             )
         return Interactions.read(interactions_file, rows)
 
-    def images(self) -> "ImageSource":
+    def images(self) -> "Images":
         """Open its images; see `open_images`."""
         from .images import open_images
 
-        return open_images(self.path)
+        if self.place is None:
+            return open_images(self.path, known=self.known_items, field=self.id_field)
+        return open_images(self.place, "--images", self.known_items, self.id_field, beside=self.path)
+
+    def known_items(self) -> Strings | None:
+        """The ids of the interactions' items; None where there are no interactions."""
+        try:
+            return self.interactions().item_ids
+        except VbprError:  # pictures can be looked at without
+            return None
 
     def items(self) -> Mapping[str, dict[str, str]]:
         """What `items.csv` or `items.parquet` says: column (in lower case) -> item id -> text. Empty if there is no

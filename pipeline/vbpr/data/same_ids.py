@@ -5,11 +5,12 @@ ranks it below what was taken, and its figures are better than they should be.
 """
 
 import re
+import shlex
 
 import numpy as np
 
 from ..base.arrays import Strings
-from ..base.errors import VbprError, counted
+from ..base.errors import VbprError, counted, some
 from ..base.progress import console
 
 FEW = 0.1  # of the items; so many written in two ways are a note, more are refused
@@ -63,4 +64,45 @@ def refuse_other_names(item_ids: Strings, other_ids: Strings, others: str) -> No
     refuse_two_ways(item_ids, other_ids, others)
 
 
-__all__ = ["refuse_other_names", "refuse_two_ways", "written_in_two_ways"]
+def suffixed(item_ids: Strings, taken: Strings | None) -> dict[str, str]:
+    """Items that are named like another one and a suffix (`i0_2`, `i0-150x150`, `i0 (1)`), each with that one: as a
+    rule further pictures of it.
+
+    Args:
+        taken: the items of the interactions: somebody took the one, and nobody the other; None: all are alike.
+    """
+    bases = set((item_ids if taken is None else taken).tolist())
+    found = {}
+    for item in item_ids.tolist():
+        if taken is None or item not in bases:
+            cuts = [joint.start() for joint in JOINT.finditer(item) if joint.start()]
+            base = next(
+                (item[:cut] for cut in (cuts if taken is None else reversed(cuts)) if item[:cut] in bases), None
+            )
+            if base is not None:
+                found[item] = base
+    return found
+
+
+JOINT = re.compile(r"[ _.(@-]+")
+
+
+def note_suffixes(item_ids: Strings, other_ids: Strings, data: str) -> None:
+    """Say how many items that nobody took are named like one that somebody took and a suffix: counted as products, they
+    make all figures better than they should be.
+
+    Args:
+        item_ids: of the interactions. other_ids: of images or features. data: where the data set lies.
+    """
+    found = suffixed(other_ids, item_ids)
+    if found:
+        place = shlex.quote(data)
+        names = some((f"{item} like {base}" for item, base in found.items()), 2)
+        console.print(
+            f"note: {counted(len(found), 'image')} of items that nobody took are named like another item and a suffix "
+            f"({names}); if they are further pictures of these, vbpr pictures {place} --suffixes --out "
+            f"{shlex.quote(data + '/images.csv')} makes a table that says so"
+        )
+
+
+__all__ = ["note_suffixes", "refuse_other_names", "refuse_two_ways", "suffixed", "written_in_two_ways"]

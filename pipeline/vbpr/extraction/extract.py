@@ -28,8 +28,20 @@ from ..stores.features.store import FeatureStore
 from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
 from .provenance import provenance_of, recorded_fallback
-from .request import check_cluster, check_names, check_options, feature_file, request_of, up_to_date
+from .request import (
+    How,
+    check_cluster,
+    check_names,
+    check_options,
+    feature_file,
+    placed,
+    recorded_place,
+    request_of,
+    up_to_date,
+)
+from .shared import SHARED, refuse, shared_pictures
 from .steps import Encoded, encoded, in_steps
+from .views import combined, take_over, views_file
 from .workers import EncodingJob, begun, ids_digest, range_of
 
 
@@ -38,11 +50,15 @@ class Extraction:
     """What a run did.
 
     Attributes:
-        items: rows in the file. written: rows written now. failures: (item id, reason). rate: images a second.
+        items: rows in the file. written: images encoded now. failures: (item id, reason). rate: images a second.
         dropped: finished rows that went with their items. away: ids of items whose image is away (a dangling link,
             a folder that may not be entered, an empty file) but whose features, made before, are kept. odd: (item id,
             "W x H") of images, among those written now, that are so small or narrow that they say little. others: files
-            passed over because they are not named like an image, by ending.
+            passed over because they are not named like an image, by ending. shared: of each picture that several
+            items share, how many these are, the largest number first, and the id of one; looked for in
+            runs that encode.
+        views: where items have several pictures, what was done with these; `failures`, `away`, `odd` and `shared` of
+            it go by the pictures' paths.
     """
 
     path: Path
@@ -54,6 +70,8 @@ class Extraction:
     away: list[str] = dataclasses.field(default_factory=list)
     odd: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     others: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    shared: list[tuple[int, str]] = dataclasses.field(default_factory=list)
+    views: "Extraction | None" = None
 
 
 def extract(
@@ -68,6 +86,10 @@ def extract(
     engine: str = "auto",
     batch: int | None = None,
     threads: int | None = None,
+    images: Path | str | None = None,
+    id_field: str | None = None,
+    views: str = "mean",
+    max_shared: int | None = None,
     max_bad: float = 0.05,
     verify: bool = False,
     cluster: str | None = None,
@@ -80,6 +102,12 @@ def extract(
     workers share the images, and each takes a GPU or some cores; this process alone writes the very same file.
 
     Args:
+        images: where they are, if not in the data set: a folder, tar or zip, or an address of one (s3://, gs://,
+            http://, https://).
+        id_field: of samples in tars (WebDataset, img2dataset), the field that is the item's id; None: that which fits.
+        views: where items have several pictures, `mean` of their features (each picture then has a row in a file of
+            its own, `inc.views.h5` beside `inc.h5`), or `first`.
+        max_shared: a picture that more items than this have, byte by byte, is no photo of any of them.
         max_bad: the largest share of images that may be unusable.
         verify: compare a file that is there with its digests first, and encode anew what has changed in it.
         cluster: `local`, or HOST:PORT of a Ray cluster's head; None: this process alone. See `CLUSTER`.
@@ -89,52 +117,92 @@ def extract(
         VbprError: see `load_backbone`, `Writer.create`; or too many bad images.
         Stopped: Ctrl-C or SIGTERM.
     """
-    check_options(precision, max_bad, batch, threads)
+    check_options(precision, max_bad, batch, threads, views, max_shared)
     check_cluster(cluster, device)
-    data, path = Dataset.resolve(data), feature_file(backbone, out)
+    data, path = placed(Dataset.resolve(data), images, id_field), feature_file(backbone, out)
+    how = How(
+        *(backbone, weights, random_weights, device, precision, engine, batch, threads),
+        *(max_shared, max_bad, verify, cluster),
+    )
     source = data.images()
+    if source.pictures is None:
+        return encode(data, source, path, how, cae or {}, {})
+    if views == "first":
+        return encode(data, source, path, how, cae or {}, {"views": "first"})
+    check_target(path, "features")
+    done = encode(data, source.pictures.source, views_file(path), how, cae or {}, {"pictures": True}, (path, source))
+    store, dropped = combined(path, FeatureStore(done.path), source, verify)
+    totals = checked(store, source, store.signature, 1.0, done.written, done.rate)
+    return dataclasses.replace(totals, dropped=dropped, views=done)
+
+
+def encode(
+    data: Dataset,
+    source: ImageSource,
+    path: Path,
+    how: How,
+    cae: dict[str, Any],
+    told: dict[str, Any],
+    of: tuple[Path, ImageSource] | None = None,
+) -> Extraction:
+    """Encode the images of a source that the feature file at `path` lacks; see `extract`.
+
+    Args:
+        told: what else the file records: see `TOLD`.
+        of: where the source is one of pictures, the feature file and the source of the items that they are of.
+    """
     signatures = np.fromiter((source.signature(i) for i in range(len(source))), np.uint64, len(source))
-    training = backbone == "cae" and weights is None and not random_weights
-    recipe = {key: value for key, value in (cae or {}).items() if value is not None} if training else {}
-    request = request_of(backbone, weights, random_weights, precision, recipe)
-    finished = up_to_date(path, request, data, source, signatures, verify)
+    training = how.backbone == "cae" and how.weights is None and not how.random_weights
+    recipe = {key: value for key, value in cae.items() if value is not None} if training else {}
+    told = told | recorded_place(data) | ({"max_shared": how.max_shared} if how.max_shared else {})
+    request = request_of(how.backbone, how.weights, how.random_weights, how.precision, recipe)
+    finished = up_to_date(path, request, data, source, signatures, how.verify, told)
     if finished is not None:
-        return checked(finished, source, signatures, max_bad)
+        return checked(finished, source, signatures, how.max_bad)
     check_target(path, "features")
     from ..compute.device import pick_device
     from ..networks.registry import load_backbone
     from ..networks.timm_models import size_of_bare_name
 
+    weights = how.weights
     if training:
-        weights = autoencoder(path, data, source, pick_device(device), recipe)
+        weights = autoencoder(path, data, source, pick_device(how.device), recipe)
     if not path.exists():
-        check_names(data, source)
-        if weights is not None and (note := size_of_bare_name(backbone)):
+        check_names(data, source if of is None else of[1])
+        if weights is not None and (note := size_of_bare_name(how.backbone)):
             console.print(f"note: {note}")
-    model = load_backbone(backbone, weights, random_weights)
-    recorded = recorded_fallback(path) if path.exists() else None
+    model = load_backbone(how.backbone, weights, how.random_weights)
     job = EncodingJob(
         data.name,
+        data.place,
+        data.id_field,
+        of is not None,
         ids_digest(source.item_ids),
-        backbone,
+        how.backbone,
         None if weights is None else os.path.realpath(weights),
-        random_weights,
+        how.random_weights,
         model.fingerprint,
-        engine,
-        precision,
-        batch,
-        threads,
-        device,
-        recorded,
+        how.engine,
+        how.precision,
+        how.batch,
+        how.threads,
+        how.device,
+        recorded_fallback(path) if path.exists() else None,
         request["versions"],
     )
-    with at_work(cluster, job, model, source, signatures) as work:
-        provenance = provenance_of(model, request, data, weights, work.rounding, work.fallback)
-        with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance, verify) as store:
+    groups = shared_pictures(source, of[1].pictures if of else None)
+    refused = [group.rows for group in groups if how.max_shared and group.items > how.max_shared]
+    with at_work(how.cluster, job, model, source, signatures) as work:
+        provenance = provenance_of(model, request, data, weights, work.rounding, work.fallback, told)
+        with FeatureStore.create(path, source.item_ids, signatures, model.dim, provenance, how.verify) as store:
             store.retry(PASSING)
-            done = encode_pending(store, work, f"extract {backbone}")
-            totals = checked(store, source, signatures, max_bad, done.written, done.rate)
-            return dataclasses.replace(totals, dropped=store.dropped, odd=done.odd)
+            refuse(store, refused)
+            if of is not None:
+                take_over(store, *of)
+            done = encode_pending(store, work, f"extract {how.backbone}")
+            totals = checked(store, source, signatures, how.max_bad, done.written, done.rate)
+    shared = [(group.items, str(source.item_ids[group.rows[0]])) for group in groups]
+    return dataclasses.replace(totals, dropped=store.dropped, odd=done.odd, shared=shared)
 
 
 @contextlib.contextmanager
@@ -239,7 +307,8 @@ def checked(
             f"none of the {len(store):,} images of {source.name} could be used ({summary(failures)}); "
             "give --data a folder of readable images"
         )
-    bad = failures + [(item, "away, features kept") for item in away]
+    bad = [failure for failure in failures if failure[1] != SHARED]
+    bad += [(item, "away, features kept") for item in away]
     if len(bad) > max_bad * len(store):
         raise VbprError(
             f"{len(bad):,} of {len(store):,} images of {source.name} could not be used ({summary(bad)}; first: "

@@ -6,7 +6,6 @@ from typing import Any
 from ..base.errors import VbprError
 from ..base.stopping import Stopped, stop_signals
 from ..data.dataset import Dataset
-from ..data.images.folder import FolderImages
 from ..data.images.source import ImageSource
 from ..stores.features.layout import describe
 from ..stores.features.store import FeatureStore
@@ -27,7 +26,7 @@ def autoencoder(path: Path, data: Dataset, source: ImageSource, device: Any, rec
 
     beside = autoencoder_of(path)
     if not path.exists():
-        if isinstance(source, FolderImages) and path.resolve().is_relative_to(Path(source.name).resolve()):
+        if Path(source.name).is_dir() and path.resolve().is_relative_to(Path(source.name).resolve()):
             raise VbprError(
                 f"--out {path} lies among the images, where the next run would take the autoencoder's picture "
                 f"{beside.with_suffix('.png').name} for one; choose another folder"

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Any
 from ..data.dataset import Dataset
 from ..data.images.source import REASONS
 from ..stores.features.store import FeatureStore
+from .shared import SHARED
 
 if TYPE_CHECKING:
     from ..networks.backbone import Backbone
 
 
 def provenance_of(
-    model: "Backbone", request: dict[str, Any], data: Dataset, weights: Path | str | None, rounding: str, fallback: str
+    model: "Backbone",
+    request: dict[str, Any],
+    data: Dataset,
+    weights: Path | str | None,
+    rounding: str,
+    fallback: str,
+    told: dict[str, Any],
 ) -> dict[str, Any]:
     """The provenance of features that `model` makes of the images of a data set.
 
@@ -26,6 +33,7 @@ def provenance_of(
         rounding: the engine, and on which kind of device it runs. Fast engines round in their own ways, by up to 3% of
             a vector: a file keeps to one of them. In exact precision they agree, and it is not recorded.
         fallback: why another engine runs than the one that was asked for; "" where it is that one.
+        told: what else is recorded: see `TOLD`.
     """
     precision, fast = request["precision"], request["precision"] == "fast"
     return {
@@ -42,9 +50,10 @@ def provenance_of(
         "size": model.preprocessing.size,
         "data": data.name,
         "simulated": data.simulated,
-        "reasons": [*REASONS, "other"],
+        "reasons": [*REASONS, *([SHARED] if "max_shared" in told else []), "other"],
         "versions": request["versions"],
         "request": request,
+        **told,
     }
 
 

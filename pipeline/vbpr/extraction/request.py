@@ -1,9 +1,10 @@
 """What a run is asked for, checked before the work, and whether a feature file holds just that already."""
 
+import dataclasses
 import importlib.metadata
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,22 +12,45 @@ from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import console
 from ..data.dataset import Dataset
+from ..data.images.remote import is_remote
 from ..data.images.source import PASSING, ImageSource, is_image_name
-from ..data.same_ids import refuse_other_names
+from ..data.same_ids import note_suffixes, refuse_other_names
 from ..executors.cluster import check_address
+from ..stores.features.layout import TOLD
 from ..stores.features.store import FeatureStore
 
 
-def check_options(precision: str, max_bad: float, batch: int | None, threads: int | None) -> None:
+class How(NamedTuple):
+    """The options of `extract` that say how images are encoded."""
+
+    backbone: str
+    weights: Path | str | None
+    random_weights: bool
+    device: str
+    precision: str
+    engine: str
+    batch: int | None
+    threads: int | None
+    max_shared: int | None
+    max_bad: float
+    verify: bool
+    cluster: str | None
+
+
+def check_options(
+    precision: str, max_bad: float, batch: int | None, threads: int | None, views: str, max_shared: int | None
+) -> None:
     """
     Raises:
         VbprError: an option that no run can follow.
     """
+    if views not in ("mean", "first"):
+        raise VbprError(f"--views {views} is not known; choose mean or first")
     if precision not in ("exact", "fast"):
         raise VbprError(f"--precision {precision} is not known; choose exact or fast")
     if not 0 <= max_bad <= 1:
         raise VbprError(f"--max-bad is {max_bad}; it must be from 0 to 1")
-    for name, value in (("batch", batch), ("threads", threads)):
+    for name, value in (("batch", batch), ("threads", threads), ("max-shared", max_shared)):
         if value is not None and value < 1:
             raise VbprError(f"--{name} is {value}; it must be at least 1")
 
@@ -42,6 +66,18 @@ def check_cluster(cluster: str | None, device: str) -> None:
         raise VbprError(f"--device {device} names one GPU; with --cluster give auto, cpu or cuda")
 
 
+def placed(data: Dataset, images: Path | str | None, id_field: str | None) -> Dataset:
+    """A data set whose images are elsewhere, or whose samples have their ids in this field."""
+    place = data.place if images is None else str(images) if is_remote(images) else str(Path(images).absolute())
+    return dataclasses.replace(data, place=place, id_field=id_field)
+
+
+def recorded_place(data: Dataset) -> dict[str, Any]:
+    """What a feature file records of where its images were, beside the data set's name."""
+    place = {} if data.place in (None, data.name) else {"images": data.place}
+    return place | ({} if data.id_field is None else {"id_field": data.id_field})
+
+
 def check_names(data: Dataset, source: ImageSource) -> None:
     """Tell before the work, not in `train` after it, whether images are named after the items of the interactions.
 
@@ -53,6 +89,7 @@ def check_names(data: Dataset, source: ImageSource) -> None:
     except VbprError:  # features need none; whoever needs them says what is wrong with them
         return
     refuse_other_names(items, source.item_ids, source.name)
+    note_suffixes(items, source.item_ids, str(data.path))
     pictured = int(np.isin(items, source.item_ids).sum())
     if pictured < len(items) / 2:
         console.print(f"note: {pictured:,} of the {len(items):,} items in the interactions have an image")
@@ -98,17 +135,25 @@ def request_of(
 
 
 def up_to_date(
-    path: Path, request: dict[str, Any], data: Dataset, source: ImageSource, signatures: Array, verify: bool
+    path: Path,
+    request: dict[str, Any],
+    data: Dataset,
+    source: ImageSource,
+    signatures: Array,
+    verify: bool,
+    told: dict[str, Any],
 ) -> FeatureStore | None:
     """The feature file, if this very request has been carried out on these very images; else None.
 
     Args:
         verify: compare its rows with their digests, too.
+        told: what else it records: see `TOLD`.
     """
     if not path.is_file():
         return None
     store = FeatureStore(path)
-    same = (store.provenance.get("request"), store.provenance["data"]) == (request, data.name)
+    made, asked = store.provenance, told | {"request": request, "data": data.name}
+    same = all(made.get(name) == asked.get(name) for name in ("request", *TOLD))
     same = same and store.holds(source.item_ids, store.remembered(source.item_ids, signatures))
     # What failed for a passing reason is looked at again, unless it still is not there (signature 0).
     failed = {item for item, reason in store.failures() if reason in PASSING}
@@ -118,4 +163,15 @@ def up_to_date(
     return store if finished and not (verify and store.verify()) else None
 
 
-__all__ = ["artifact_name", "check_cluster", "check_names", "check_options", "feature_file", "request_of", "up_to_date"]
+__all__ = [
+    "How",
+    "artifact_name",
+    "check_cluster",
+    "check_names",
+    "check_options",
+    "feature_file",
+    "placed",
+    "recorded_place",
+    "request_of",
+    "up_to_date",
+]

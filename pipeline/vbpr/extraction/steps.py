@@ -1,6 +1,7 @@
 """Images on their way through: decoded ahead in threads, encoded, handed over to be written."""
 
 import dataclasses
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from ..data.images.source import BadImage, ImageSource, Pixels
 from ..networks.prepare import Preprocessing, prepare
 
 WINDOW = 64  # full steps that are dealt out at a time
+QUEUE = 4
+Reads = list[Callable[[], bytes]]
 
 
 @dataclasses.dataclass
@@ -69,7 +72,7 @@ def encoded(
         steps: rows to encode, at most `encoder.batch` at a time, and their places: see `in_steps`.
     """
 
-    def decode(batch: Batch, part: Array) -> None:
+    def decode(batch: Batch, part: Array, reads: Reads) -> None:
         for at in part:
             row = int(batch.rows[at])
 
@@ -77,7 +80,7 @@ def encoded(
                 batch.odd.append((row, f"{width} x {height}"))
 
             try:
-                batch.pixels[batch.places[at]] = prepare(source.read(row), how, note)
+                batch.pixels[batch.places[at]] = prepare(reads[at](), how, note)
             except BadImage as error:
                 batch.reasons[at] = str(error)
 
@@ -88,18 +91,19 @@ def encoded(
         bad = np.flatnonzero([reason != "" for reason in batch.reasons])
         return Encoded(batch.rows[batch.good], features, batch.rows[bad], [batch.reasons[i] for i in bad], batch.odd)
 
-    with ThreadPoolExecutor(threads, "decode") as pool:
+    with ThreadPoolExecutor(threads, "decode") as pool, ThreadPoolExecutor(max(1, source.ahead), "read") as readers:
         decoding: deque[Batch] = deque()
         encoding: deque[Batch] = deque()
         size = encoder.batch
+        waiting = read_ahead(source, steps, readers)
 
         def ahead() -> None:
-            while len(decoding) <= max(1, encoder.depth) and (step := next(steps, None)) is not None:
-                rows, places = step
+            while len(decoding) <= max(1, encoder.depth) and (step := next(waiting, None)) is not None:
+                rows, places, reads = step
                 pixels = np.zeros((size, how.size, how.size, 3), np.uint8)
                 batch = Batch(rows, places, pixels, [""] * len(rows), [])
                 parts = np.array_split(np.arange(len(rows)), min(len(rows), 4 * threads))
-                batch.decoding = [pool.submit(decode, batch, part) for part in parts]
+                batch.decoding = [pool.submit(decode, batch, part, reads) for part in parts]
                 decoding.append(batch)
 
         try:
@@ -118,7 +122,26 @@ def encoded(
             while encoding:
                 yield ended(encoding.popleft())
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for each in (readers, pool):
+                each.shutdown(wait=False, cancel_futures=True)
+
+
+def read_ahead(
+    source: ImageSource, steps: Iterator[tuple[Array, Array]], readers: ThreadPoolExecutor
+) -> Iterator[tuple[Array, Array, Reads]]:
+    """Each step with what reads its images. A server's are asked for before: so many as `QUEUE` times its `ahead`."""
+    waiting: deque[tuple[Array, Array, Reads]] = deque()
+    asked = 0
+    for rows, places in steps:
+        if not source.ahead:
+            yield rows, places, [functools.partial(source.read, int(row)) for row in rows]
+            continue
+        waiting.append((rows, places, [readers.submit(source.read, int(row)).result for row in rows]))
+        asked += len(rows)
+        while asked > QUEUE * source.ahead:
+            asked -= len(waiting[0][0])
+            yield waiting.popleft()
+    yield from waiting
 
 
 def in_steps(rows: Array, size: int) -> Iterator[tuple[Array, Array]]:

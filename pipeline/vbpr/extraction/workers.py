@@ -32,7 +32,8 @@ class EncodingJob:
     """What each worker needs to know; see `Job`.
 
     Attributes:
-        data: the data set's name: `sample`, or a path that all machines have. ids: the digest of its pictures' ids.
+        data: the data set's name: `sample`, or a path that all machines have. place, id_field: see `Dataset`.
+        pictures: whether rows are all pictures, and not items. ids: the digest of their ids.
         fingerprint: of the backbone, as the driver has loaded it.
         engine, precision, batch, threads, device: as `extract` takes them.
         fallback: what a file that is there has on record; None: there is no file.
@@ -40,6 +41,9 @@ class EncodingJob:
     """
 
     data: str
+    place: str | None
+    id_field: str | None
+    pictures: bool
     ids: str
     backbone: str
     weights: str | None
@@ -64,7 +68,9 @@ class EncodingJob:
         for name, version in self.versions.items():
             if (there := importlib.metadata.version(name)) != version:
                 raise VbprError(f"it has {name} {there}, and this run is of {version}")
-        source = Dataset.resolve(self.data).images()
+        data = dataclasses.replace(Dataset.resolve(self.data), place=self.place, id_field=self.id_field)
+        images = data.images()
+        source = images.pictures.source if self.pictures and images.pictures is not None else images
         if ids_digest(source.item_ids) != self.ids:
             raise VbprError(f"it sees other pictures in {self.data} ({len(source):,} of them)")
         from ..networks.registry import load_backbone

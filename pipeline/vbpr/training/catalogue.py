@@ -11,7 +11,7 @@ from ..base.errors import VbprError
 from ..data.dataset import Dataset
 from ..data.images import holdings
 from ..data.images.source import ImageSource
-from ..data.same_ids import refuse_other_names, refuse_two_ways, written_in_two_ways
+from ..data.same_ids import note_suffixes, refuse_other_names, refuse_two_ways, written_in_two_ways
 from ..data.split import Split, SplitConfig
 from ..stores.features.layout import ELSEWHERE
 from ..stores.features.store import FeatureStore
@@ -49,6 +49,7 @@ def prepare(
         images = data.images()  # whoever has images ranks all of them, with features or without
     if images is not None and not stores:
         refuse_other_names(item_ids, images.item_ids, images.name)
+        note_suffixes(item_ids, images.item_ids, str(data.path))
     usable = [] if images is None else [images.item_ids]
     usable += [store.finished().item_ids[store.done] for store in stores]
     if stores:
@@ -97,6 +98,7 @@ def absent_from(stores: Sequence[FeatureStore], item_ids: Strings, name: str) ->
     if strange:
         raise VbprError(f"{named(strange)}: features of none of the {len(item_ids):,} items in {name}; leave it out")
     refuse_two_ways(item_ids, have, named(stores))
+    note_suffixes(item_ids, have, name)
     return absent
 
 

@@ -18,6 +18,11 @@ ELSEWHERE = "made elsewhere"  # in place of weights: no network here makes such 
 LAYOUT = {"features": "<f2", "state": "|u1", "reason": "|u1", "signature": "<u8", "digest": "|u1"}
 PROVENANCE = {"backbone": str, "weights": str, "preprocessing": str, "data": str, "fingerprint": str, "reasons": list}
 
+SHARED = "a picture that too many items share"  # a reason that goes with its option: see `max_shared` in `TOLD`
+# What else a file records of its rows, whatever they were made from; one that tells otherwise is written anew, with the
+# rows that it has.
+TOLD = ("data", "images", "id_field", "views", "pictures", "max_shared")
+
 
 def shapes_of(n: int, dim: int) -> dict[str, tuple[int, ...]]:
     """The shape of each data set of a file of n rows of `dim` numbers."""
@@ -56,8 +61,12 @@ def command_of(provenance: Mapping[str, Any], path: Path) -> str:
     fast = ""
     if provenance.get("precision") == "fast":
         fast = f" --precision fast --engine {provenance['engine'].split()[0]}"
-    data, out = (shlex.quote(str(place)) for place in (provenance["data"], path))
-    return f"vbpr extract --backbone {provenance['backbone']}{weights}{fast} --data {data} --out {out}"
+    told = {"--images": "images", "--id-field": "id_field", "--max-shared": "max_shared"}
+    more = "".join(f" {flag} {shlex.quote(str(provenance[key]))}" for flag, key in told.items() if key in provenance)
+    more += " --views first" if provenance.get("views") == "first" else ""
+    out = path.with_name(path.name.replace(".views.h5", ".h5")) if provenance.get("pictures") else path
+    data, place = (shlex.quote(str(place)) for place in (provenance["data"], out))
+    return f"vbpr extract --backbone {provenance['backbone']}{weights}{fast} --data {data}{more} --out {place}"
 
 
 def import_command(told: Mapping[str, Any], path: Path) -> str:
@@ -88,6 +97,8 @@ __all__ = [
     "LAYOUT",
     "PENDING",
     "PROVENANCE",
+    "SHARED",
+    "TOLD",
     "command_of",
     "describe",
     "maker",

@@ -22,7 +22,7 @@ from ...base.files import replacing, reserve
 from ...base.hdf5 import encoded, write_text
 from ...base.locks import locked
 from .blocks import blocks_of, complete
-from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, describe, shapes_of
+from .layout import DIGEST, DONE, FAILED, LAYOUT, PENDING, PROVENANCE, SHARED, TOLD, describe, shapes_of
 from .rows import pwrite, runs
 from .store import FeatureStore
 
@@ -82,10 +82,16 @@ class Writer(FeatureStore):
                 self._put("reason", int(row), code.reshape(1))
         self._commit(rows, np.zeros((len(rows), self.dim), "<f2"), FAILED)  # it may have had features before
 
-    def retry(self, reasons: Collection[str]) -> None:
-        """Make the rows that failed for these reasons pending again."""
+    def failed_for(self, reasons: Collection[str]) -> Array:
+        """(N,) bool: which rows failed for these reasons."""
         codes = [code for code, reason in enumerate(self.provenance["reasons"]) if reason in reasons]
-        rows = np.flatnonzero((self.state == FAILED) & np.isin(self.reason, codes))
+        failed: Array = (self.state == FAILED) & np.isin(self.reason, codes)
+        return failed
+
+    def retry(self, reasons: Collection[str], rows: Array | None = None) -> None:
+        """Make the rows (of these, a mask, alone) that failed for these reasons pending again."""
+        failed = self.failed_for(reasons)
+        rows = np.flatnonzero(failed if rows is None else failed & rows)
         if len(rows):
             self._make_pending(rows)
 
@@ -269,7 +275,8 @@ def resumed_or_allocated(
             f"(first: {old.item_ids[gone][0]}) are not in this one. Is a folder or a shard missing? If "
             "not, delete the file or choose another with --out"
         )
-    if old.holds(item_ids, signatures) and old.provenance["data"] == provenance["data"]:
+    told = all(old.provenance.get(name) == provenance.get(name) for name in TOLD)
+    if old.holds(item_ids, signatures) and told:
         return old
     allocate(path, item_ids, signatures, dim, provenance, old)
     writer = Writer(path)
@@ -350,6 +357,8 @@ def kept_rows(
     for a, b in old.verify():
         sound[a:b] = False
     same = (source >= 0) & (old.signature[source] == signatures) & sound[source]
+    unknown = [code for code, reason in enumerate(old.provenance["reasons"]) if reason == SHARED not in reasons]
+    same &= ~((old.state[source] == FAILED) & np.isin(old.reason[source], unknown))  # looked at again
     state = np.where(same, old.state[source], np.uint8(PENDING))
     codes = recode(old.provenance["reasons"], reasons)
     reason = np.zeros(len(source), np.uint8)
