@@ -97,4 +97,4 @@ def read_lists(path: Path) -> Columns:
     return Columns(users, items)
 
 
-__all__ = ["read_part", "split_files"]
+__all__ = ["POSITIONS", "delimiter_of", "has_header", "read_lists", "read_part", "split_files"]
