@@ -117,7 +117,7 @@ def as_text(path: Path, table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def read_table(path: Path, form: Form | None) -> pa.Table:
+def read_table(path: Path, form: Form | None = None) -> pa.Table:
     """A table of items; every column of text files is text."""
     if form is not None and (
         len(form.delimiter) > 1 or column_of(dialect_of(path, form.delimiter).names, ITEM_COLUMNS) is None
