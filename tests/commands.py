@@ -1,5 +1,6 @@
 """Commands: run in this process, and as the documents show them."""
 
+import itertools
 import re
 import shlex
 
@@ -22,5 +23,5 @@ def shown(path):
         for line in block.replace("\\\n", " ").splitlines():
             found = START.match(line)
             if found:
-                words = shlex.split(re.split(r"\s&&\s|\s\|\s|\s>\s|\s->", found[1])[0], comments=True)
-                yield words
+                words = shlex.split(re.split(r"\s->", found[1])[0], comments=True)
+                yield list(itertools.takewhile(lambda word: word not in ("&&", "|", ">"), words))

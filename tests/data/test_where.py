@@ -8,8 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from vbpr import Dataset, Interactions, Split, VbprError
+from vbpr.data.expression import Parser
 from vbpr.data.readers import blocks
-from vbpr.data.where import Parser, Rows
+from vbpr.data.where import Rows
 
 VALUES = {"n": [*range(-2, 4)], "word": ["a", "b", "it's"], "day": ["2020-01-01", "2020-06-01", "2021-01-01"]}
 SIGNS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "==": operator.eq}

@@ -1,7 +1,5 @@
 """What an extraction will take is told after ten pictures, and nothing is written."""
 
-import os
-
 import pytest
 
 from conftest import TINY
@@ -14,7 +12,7 @@ TORCH = {"random_weights": True, "engine": "torch", "device": "cpu", "batch": 4}
 def test_a_plan_tells_what_the_extraction_then_makes(cli, board, tmp_path):
     words = ("extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--device", "cpu", "--data", board)
     code, said, err = cli(*words, "--plan", "--out", tmp_path / "f.h5")
-    assert code == 0 and "22 images" in said and not os.listdir(tmp_path), err
+    assert code == 0 and "22 images" in said and not list(tmp_path.iterdir()), err
     known = plan(board, TINY, **TORCH)
     extract(Dataset.resolve(board), TINY, tmp_path / "f.h5", **TORCH)
     store = FeatureStore(tmp_path / "f.h5")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.errors import VbprError
-from .options import Json
+from .options import Json, MinRating, Where
 from .output import keep_apart, tell_next, tells_json
 
 
@@ -125,18 +125,32 @@ def pictures(
         print(f"{out}: {text.count(chr(10)) - 1:,} pictures")
 
 
+def list_layouts(wanted: bool) -> None:
+    """Every layout with its sentence, and whether `--data` reads it or `vbpr convert` does."""
+    if wanted:
+        from ..data.layouts import LAYOUTS
+
+        for name, layout in LAYOUTS.items():
+            print(f"{name}: {layout.about} [{'--data' if layout.read else 'convert'}]")
+        raise typer.Exit
+
+
 def convert(
-    source: Annotated[
-        Path, typer.Argument(help="*ImgPartitioned.npy, reviews_*.json.gz, tradesy.json.gz, or Parquet files of images")
-    ],
+    source: Annotated[Path, typer.Argument(help="File or folder of any of the layouts that --list names")],
     out: Annotated[Path, typer.Argument(help="Folder to make")],
+    min_rating: MinRating = None,
+    where: Where = None,
+    layouts: Annotated[
+        bool, typer.Option("--list", is_eager=True, callback=list_layouts, help="Name the layouts, and stop")
+    ] = False,
 ) -> None:
     """A foreign data set into a folder for every other command. Run again to resume."""
     from ..data.converters import convert as run
+    from ..data.where import Rows
     from ..extraction.importers import IMPORTERS
 
     try:
-        done = run(source, out)
+        done = run(source, out, Rows(where or "", min_rating))
     except VbprError as error:
         if any(importer.takes(source) for importer in IMPORTERS.values()):
             raise VbprError(

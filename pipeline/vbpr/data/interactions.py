@@ -4,7 +4,7 @@ interactions = Interactions.read("data/interactions.csv")
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..base.arrays import Array, Strings
 from ..base.errors import VbprError, counted
 from ..base.progress import console
 from .readers import read_columns
-from .values import Coded, distinct, given_splits, given_times
+from .values import Coded, Columns, distinct, given_splits, given_times
 from .where import ALL_ROWS, Rows
 
 
@@ -73,7 +73,9 @@ class Interactions:
         return cls(user_ids, item_ids, *first_events(u, i, len(item_ids), when, part))
 
     @classmethod
-    def read(cls, path: Path | str, rows: Rows = ALL_ROWS) -> "Interactions":
+    def read(
+        cls, path: Path | str, rows: Rows = ALL_ROWS, reader: Callable[[Path, Rows], Columns] = read_columns
+    ) -> "Interactions":
         """Read a CSV, TSV (either may be gzipped) or Parquet file with a user and an item column, under any of the
         field's usual names, and optionally a timestamp and a `split` column (train, validation, test); a folder of such
         files, as Spark writes it; or a folder with train, validation and test as files. Where time or split
@@ -81,6 +83,7 @@ class Interactions:
 
         Args:
             rows: which rows of the file are read: `Rows("quantity > 0")`.
+            reader: of a file of another form.
 
         Raises:
             VbprError: no such file, no such column, no row that is read, or a bad user or item; the message has the
@@ -93,7 +96,7 @@ class Interactions:
                 "user_id and item_id"
             )
         try:
-            columns = read_columns(path, rows)
+            columns = reader(path, rows)
             for note in (*columns.notes, *nobody("user", columns.users), *nobody("item", columns.items)):
                 console.print(f"note: {path}: {note}")
             read = cls.of(columns.users, columns.items, columns.times, columns.splits)

@@ -1,5 +1,6 @@
 """What is known of the items: titles, categories and any other column of a table."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +12,10 @@ import pyarrow.parquet
 from ..base.arrays import composed
 from ..base.errors import VbprError, counted, first_line
 from ..base.progress import console
-from .readers import suffix_of
+from .forms import Form, read_form
 from .readers.columns import ITEM_COLUMNS, column_of, refuse_twins
 from .readers.delimited import dialect_of, read_text, why_unreadable
-from .tables import UNFIT, files_of, load, with_columns
+from .tables import UNFIT, files_of, load, suffix_of, with_columns
 from .texts import id_text, text
 
 
@@ -41,8 +42,16 @@ class Items(Mapping[str, dict[str, str]]):
 
 
 OTHER_NAMES = {  # of the columns that are shown or filtered by
-    "title": ["name", "productname", "prodname", "itemname", "producttitle", "articlename"],
-    "category": ["producttype", "producttypename", "productcategory", "categoryname", "subcategory", "maincategory"],
+    "title": ["name", "productname", "prodname", "itemname", "producttitle", "articlename", "movietitle"],
+    "category": [
+        "producttype",
+        "producttypename",
+        "productcategory",
+        "categoryname",
+        "subcategory",
+        "maincategory",
+        "genres",
+    ],
 }
 
 
@@ -56,10 +65,14 @@ def texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 @lru_cache(4)
-def read_items(path: Path, changed: int) -> Items:
-    """A table of items, read again when it has `changed`."""
+def read_items(path: Path, changed: int, form: Form | None = None) -> Items:
+    """A table of items, read again when it has `changed`.
+
+    Args:
+        form: how it is written, where it has no header.
+    """
     try:
-        parts = [as_text(file, with_columns(read_table(file), constants)) for file, constants in files_of(path)]
+        parts = [as_text(file, with_columns(read_table(file, form), constants)) for file, constants in files_of(path)]
         table = pa.concat_tables(parts, promote_options="default")
         ids = texts(table[KEY]).to_pylist()
         if not "".join(ids).isascii():
@@ -88,7 +101,7 @@ def as_text(path: Path, table: pa.Table) -> pa.Table:
     Raises:
         VbprError: no column of ids, or two columns of one name.
     """
-    names = [name.strip().lower() for name in table.column_names]
+    names = [re.sub(r":(token|float)(_seq)?$", "", name.strip().lower()) for name in table.column_names]  # RecBole's
     refuse_twins(path, names)
     table = table.rename_columns(names)
     key = column_of(names, ITEM_COLUMNS)
@@ -104,8 +117,12 @@ def as_text(path: Path, table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, form: Form | None = None) -> pa.Table:
     """A table of items; every column of text files is text."""
+    if form is not None and (
+        len(form.delimiter) > 1 or column_of(dialect_of(path, form.delimiter).names, ITEM_COLUMNS) is None
+    ):
+        return read_form(path, form)
     if suffix_of(path) == ".parquet":  # which, unlike `read_table`, takes two of one name
         return pyarrow.parquet.ParquetFile(pa.BufferReader(load(path))).read()
     dialect = dialect_of(path, delimiter_of(path), "strict")
@@ -118,7 +135,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def delimiter_of(path: Path) -> str:
-    return "\t" if suffix_of(path) in (".tsv", ".inter") else ","
+    return "\t" if suffix_of(path) in (".tsv", ".inter", ".item") else ","
 
 
 def is_scalar(kind: pa.DataType) -> bool:

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from ..base.errors import VbprError
 
-UNREADABLE = (OSError, EOFError, zlib.error)  # what disks and gzip raise
+UNREADABLE = (OSError, EOFError, zlib.error, zipfile.BadZipFile)  # what disks, gzip and zip raise
 UNFIT = (TypeError, ValueError, NotImplementedError, LookupError)  # bases of what Arrow raises of values it cannot read
 
 
@@ -35,7 +36,34 @@ BOMB, BOMB_RATIO = 256 * 2**20, 200  # bytes, above which the ratio counts
 
 def open_bytes(path: Path) -> Any:
     """A file, inflated where it is gzipped; Arrow itself opens no name that is not UTF-8."""
+    if path.suffix == ".zip":
+        return unzipped(path)
     return Inflated(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def unzipped(path: Path) -> Any:
+    """The one table in a zip.
+
+    Raises:
+        VbprError: it holds several files, or one that only a password or other software opens.
+    """
+    with zipfile.ZipFile(path) as archive:  # which stays open as long as what is read from it
+        members = [m for m in archive.infolist() if not (m.is_dir() or m.filename.startswith("__MACOSX"))]
+        if len(members) != 1:
+            raise VbprError(f"{path} holds {len(members):,} files, not one table; unpack it and give --data the folder")
+        if members[0].file_size > max(BOMB, BOMB_RATIO * path.stat().st_size):
+            raise VbprError(
+                f"{path} inflates to more than {BOMB_RATIO} times its size; this is no table of interactions"
+            )
+        try:
+            return archive.open(members[0])
+        except (RuntimeError, NotImplementedError) as error:
+            raise VbprError(f"{path} cannot be unpacked here ({error}); unpack it") from error
+
+
+def suffix_of(path: Path) -> str:
+    """What kind of table a file or folder is by its name: `.csv` of `x.csv.gz`."""
+    return Path(path.name.removesuffix(".gz").removesuffix(".zip")).suffix.lower()
 
 
 def load(path: Path) -> pa.Buffer:
@@ -74,4 +102,4 @@ def with_columns(table: pa.Table, constants: Mapping[str, str]) -> pa.Table:
     return table
 
 
-__all__ = ["UNFIT", "UNREADABLE", "files_of", "load", "open_bytes", "with_columns"]
+__all__ = ["UNFIT", "UNREADABLE", "files_of", "load", "open_bytes", "suffix_of", "with_columns"]

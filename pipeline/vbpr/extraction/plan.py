@@ -61,7 +61,7 @@ def plan(
     Raises:
         VbprError: see `extract`; or `cae` without weights, which would have to be trained first.
     """
-    check_options(precision, 0.05, batch, threads)
+    check_options(precision, 0.05, batch, threads, "mean", None)
     if backbone == "cae" and weights is None and not random_weights:
         raise VbprError("--plan: cae is trained on the images first, which takes most of its time; give --weights")
     from ..networks.prepare import prepare

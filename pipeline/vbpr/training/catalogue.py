@@ -9,7 +9,6 @@ import numpy as np
 from ..base.arrays import Strings
 from ..base.errors import VbprError
 from ..data.dataset import Dataset
-from ..data.images import holdings
 from ..data.images.source import ImageSource
 from ..data.same_ids import note_suffixes, refuse_other_names, refuse_two_ways, written_in_two_ways
 from ..data.split import Split, SplitConfig
@@ -45,7 +44,7 @@ def prepare(
     """
     interactions = data.interactions()
     item_ids = (interactions.k_core(config.k_core) if config.k_core else interactions).item_ids
-    if images is None and not stores and holdings(data.path):
+    if images is None and not stores and data.holds_images():
         images = data.images()  # whoever has images ranks all of them, with features or without
     if images is not None and not stores:
         refuse_other_names(item_ids, images.item_ids, images.name)

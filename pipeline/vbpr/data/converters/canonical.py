@@ -18,6 +18,7 @@ from ...base.locks import locked
 from ...base.progress import Progress
 from ...base.stopping import Stopped, stop_signals
 from ..tables import files_of
+from ..where import ALL_ROWS, Rows
 
 MARK = "conversion.json"
 PARTIAL = ".images.tar.partial"
@@ -59,14 +60,14 @@ def shards(source: Path) -> list[Path]:
     return [path for path, _ in files_of(source) if path == source or path.suffix == ".parquet"]
 
 
-def source_mark(source: Path) -> dict[str, Any]:
-    """What tells one source, a file or a folder, from another without reading it."""
-    files = [path.stat() for path in shards(source)]
+def source_mark(source: Path, rows: Rows = ALL_ROWS) -> dict[str, Any]:
+    """What tells one source, a file or a folder, and a choice of its rows from another without reading it."""
+    files = [path.stat() for path in shards(source) or (path for path, _ in files_of(source))]
     size, modified = sum(status.st_size for status in files), max(status.st_mtime_ns for status in files)
-    return {"source": source.name, "size": size, "modified": modified}
+    return {"source": source.name, "size": size, "modified": modified} | ({"rows": rows.rule} if rows else {})
 
 
-def finished(out: Path, source: Path) -> Conversion | None:
+def finished(out: Path, source: Path, rows: Rows = ALL_ROWS) -> Conversion | None:
     """The conversion of this very source that lies there complete, if there is one.
 
     Raises:
@@ -78,14 +79,16 @@ def finished(out: Path, source: Path) -> Conversion | None:
     if mark.exists():
         try:
             noted = json.loads(mark.read_text(encoding="utf-8"))
-            marked = {key: noted[key] for key in source_mark(source)}
+            marked = {key: noted[key] for key in (*source_mark(source), *(["rows"] if "rows" in noted else []))}
             counts = {str(name): int(count) for name, count in noted["counts"].items()} if "counts" in noted else None
             notes = [str(note) for note in noted["notes"]] if counts is not None else []
             files = [str(name) for name in noted.get("files", [])]
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise VbprError(f"{mark} is damaged; delete {out} and run again, or choose an empty folder") from error
-        if marked != source_mark(source):
-            raise VbprError(f"{out} holds a conversion of another file ({marked['source']}); choose an empty folder")
+        if marked != source_mark(source, rows):
+            raise VbprError(
+                f"{out} holds a conversion of another file or other rows ({marked['source']}); choose an empty folder"
+            )
         complete = counts is not None and all((out / name).exists() for name in files)
         return Conversion(out, counts or {}, notes) if complete else None
     if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
@@ -93,15 +96,15 @@ def finished(out: Path, source: Path) -> Conversion | None:
     return None
 
 
-def begin(out: Path, source: Path) -> None:
+def begin(out: Path, source: Path, rows: Rows = ALL_ROWS) -> None:
     """Note whose conversion the folder is going to hold."""
-    replace_text(out / MARK, json.dumps(source_mark(source)) + "\n")
+    replace_text(out / MARK, json.dumps(source_mark(source, rows)) + "\n")
 
 
-def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str]) -> Conversion:
+def finish(out: Path, source: Path, counts: dict[str, int], notes: list[str], rows: Rows = ALL_ROWS) -> Conversion:
     """Note that it is complete."""
     files = sorted(path.name for path in out.iterdir() if path.name != MARK and not path.name.startswith("."))
-    noted = source_mark(source) | {"counts": counts, "notes": notes, "files": files}
+    noted = source_mark(source, rows) | {"counts": counts, "notes": notes, "files": files}
     replace_text(out / MARK, json.dumps(noted, indent=1) + "\n")
     return Conversion(out, counts, notes)
 

@@ -14,12 +14,12 @@ from ...base.arrays import Array
 from ...base.errors import VbprError, first_line, some
 from ..tables import UNFIT
 from ..texts import categories, id_text, text
+from ..times import seconds
 from ..values import SPLITS, Coded, Columns
-from .times import seconds
 
 # What the field calls its columns, as `column_key` writes it; the first that is there is taken.
 USER_COLUMNS = ["userid", "user", "uid", "reviewerid", "customerid", "visitorid", "accountid", "customer", "account"]
-ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid"]
+ITEM_COLUMNS = ["itemid", "item", "iid", "asin", "parentasin", "articleid", "productid", "movieid", "videoid"]
 ITEM_COLUMNS += ["sku", "stockcode", "isbn", "article", "product"]
 TIME_COLUMNS = ["timestamp", "time", "ts", "tdat", "date", "datetime", "unixreviewtime", "invoicedate", "orderdate"]
 CODED_SPLIT = "xlabel"  # MMRec's, of numbers: 0 train, 1 validation, 2 test
@@ -237,6 +237,7 @@ __all__ = [
     "NO_ROWS",
     "OPTIONAL",
     "ROLES",
+    "USER_COLUMNS",
     "all_of",
     "column_key",
     "column_of",

@@ -1,6 +1,7 @@
 """Train, validation and test as three files (RecBole, Elliot, LightGCN, Hugging Face): together they are one table.
 
 data/ml.train.inter  data/ml.valid.inter  data/ml.test.inter        data/train.tsv  data/test.tsv
+data/train/part-0.csv  data/test/part-0.csv
 """
 
 import re
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...base.errors import VbprError
-from ..tables import UNREADABLE, open_bytes
+from ..tables import UNREADABLE, files_of, open_bytes, suffix_of
 from ..values import SPLITS, Coded, Columns
 from ..where import Rows
 from .columns import ROLES, column_key
@@ -34,10 +35,13 @@ def split_files(folder: Path, suffixes: Collection[str]) -> list[tuple[Path, int
     """
     splits: dict[tuple[str, str], list[tuple[Path, int]]] = defaultdict(list)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        bare = path.with_name(path.name.removesuffix(".gz"))
+        bare = path.with_name(path.name.removesuffix(".gz").removesuffix(".zip"))
         match = PART.fullmatch(bare.stem)
         if match and bare.suffix.lower() in (*suffixes, LISTS) and path.is_file():
             splits[match[1] or "", bare.suffix.lower()].append((path, CODES[match[2].lower()]))
+        elif match and not match[1] and path.is_dir():  # train/, valid/ and test/, each with tables
+            files = [file for file, _ in files_of(path) if suffix_of(file) in suffixes]
+            splits["", "/"] += [(file, CODES[match[2].lower()]) for file in files]
     found = [files for files in splits.values() if {0, 2} <= {code for _, code in files}]
     if len(found) > 1:
         raise VbprError(f"{folder} has {found[0][0][0].name} and {found[1][0][0].name}, two splits; move one away")
@@ -67,13 +71,13 @@ def read_part(
 
 
 def delimiter_of(path: Path) -> str:
-    return "," if path.name.removesuffix(".gz").lower().endswith(".csv") else "\t"
+    return "," if suffix_of(path) == ".csv" else "\t"
 
 
-def has_header(path: Path) -> bool:
+def has_header(path: Path, delimiter: str | None = None) -> bool:
     """Whether any field of the first row is the name of a column."""
     aliases = {alias for names in ROLES.values() for alias in names}
-    return any(column_key(name) in aliases for name in dialect_of(path, delimiter_of(path)).names)
+    return any(column_key(name) in aliases for name in dialect_of(path, delimiter or delimiter_of(path)).names)
 
 
 def read_lists(path: Path) -> Columns:
@@ -93,4 +97,4 @@ def read_lists(path: Path) -> Columns:
     return Columns(users, items)
 
 
-__all__ = ["read_part", "split_files"]
+__all__ = ["POSITIONS", "delimiter_of", "has_header", "read_lists", "read_part", "split_files"]
