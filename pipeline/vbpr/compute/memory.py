@@ -42,14 +42,18 @@ def available_memory(root: Path = Path("/")) -> int:
     return max(0, min(found))
 
 
-def memory_on_disk(size: int, folder: Path | None) -> mmap.mmap:
-    """Memory that the kernel may put on the disk: a file in `folder` that has no name, and goes with the process."""
+def memory_on_disk(size: int, folder: Path | None, what: str = "prepared features") -> mmap.mmap:
+    """Memory that the kernel may put on the disk: a file in `folder` that has no name, and goes with the process.
+
+    Raises:
+        VbprError: no room there for what it shall hold.
+    """
     with tempfile.TemporaryFile(prefix=".prepared-", dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise VbprError(
-                f"no room for {size / 1e9:.1f} GB of prepared features beside the model: "
+                f"no room for {size / 1e9:.1f} GB of {what} beside the model: "
                 f"{error.strerror}; free some, set fewer `axes` in --config, or give --out on another disk"
             ) from error
         return mmap.mmap(file.fileno(), size)
