@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -59,6 +60,15 @@ def memory_on_disk(size: int, folder: Path | None, what: str = "prepared feature
         return mmap.mmap(file.fileno(), size)
 
 
+def give_back() -> None:
+    """Return to the system what the allocators of Arrow and of the C library keep of memory that is free again: after
+    a table of millions of rows was read, that is as much as it took."""
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError):  # not the GNU library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 T = TypeVar("T")
 
 
@@ -111,4 +121,4 @@ def ask(matrix: Tensor, rows: Tensor) -> None:
 
 MOST = 1024  # spans that the kernel takes at once
 
-__all__ = ["available_memory", "memory_on_disk", "read_ahead"]
+__all__ = ["available_memory", "give_back", "memory_on_disk", "read_ahead"]

@@ -13,7 +13,7 @@ import torch
 
 from ..base.errors import VbprError
 from ..compute.device import dtype_for, pick_device
-from ..compute.memory import available_memory
+from ..compute.memory import available_memory, give_back
 from ..data.dataset import Dataset
 from ..data.split import Split, SplitConfig
 from ..stores.features.store import FeatureStore
@@ -89,7 +89,9 @@ def estimate(data: Dataset, stores: Sequence[FeatureStore], config: TrainConfig,
     visual = MODELS[config.model].visual
     if visual and not stores:
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
-    return plan(prepare(data, stores, config=split), sum(store.dim for store in stores) if visual else 0, config)
+    parts = prepare(data, stores, config=split)
+    give_back()
+    return plan(parts, sum(store.dim for store in stores) if visual else 0, config)
 
 
 def plan(split: Split, width: int, config: TrainConfig) -> Plan:
