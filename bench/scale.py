@@ -19,6 +19,9 @@ from pathlib import Path
 from catalogue import Catalogue, make_catalogue
 from common import machine, table
 
+from vbpr.evaluation.evaluate import evaluate
+from vbpr.stores.model.factors import Factors
+
 HERE = Path(__file__).resolve().parent.parent / "pipeline"
 
 
@@ -77,7 +80,7 @@ def main() -> None:
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="the rest goes to the command")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="vbpr-scale-"))
-    print(f"a million items; {machine()}\n", flush=True)
+    print(f"{args.users:,} users, {args.items:,} items, {args.pairs:,} purchases; {machine()}\n", flush=True)
     try:
         made = make_catalogue(folder, args.users, args.items, args.pairs, args.feature_dim)
         builds = {"base": args.base, "here": HERE} if args.base else {"here": HERE}
@@ -90,10 +93,17 @@ def main() -> None:
                     runs[build].append(measure(place, arguments, folder / f"{build}-{name}.log"))
                     print(name, build, n, runs[build][-1], flush=True)
             rows.append(row(name, runs))
+            for build in builds:
+                rows[-1][f"{build}: AUC of {USERS:,} users"] = f"{auc(folder / f'{build}-{name}.model.h5'):.4f}"
         print("\n" + table(rows))
     finally:
         if args.folder is None:
             shutil.rmtree(folder)
+
+
+def auc(model: Path) -> float:
+    """Test AUC of USERS users, the same ones for every build."""
+    return float(evaluate(Factors.load(model), users=USERS).summary()["all"]["auc"])
 
 
 def row(name: str, runs: dict[str, list[Run]]) -> dict[str, object]:
@@ -110,6 +120,7 @@ def row(name: str, runs: dict[str, list[Run]]) -> dict[str, object]:
     return out
 
 
+USERS = 2000
 COLUMNS = {"processor": "processor s", "seconds": "s", "memory": "MB"}
 
 if __name__ == "__main__":

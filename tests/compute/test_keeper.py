@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 
+from vbpr import VbprError
 from vbpr.compute import keeper
 from vbpr.compute.checkpoint import read_checkpoint, write_checkpoint
 from vbpr.compute.keeper import Keeper, adam_state, restore_adam
@@ -117,3 +118,26 @@ def test_adam_goes_on_as_if_it_had_not_stopped():
     assert torch.equal(*ones)
     restore_adam(fresh := torch.optim.Adam([ones[0]], 0.1), {})
     assert not fresh.state[ones[0]]
+
+
+def test_large_best_tensors_lie_in_a_nameless_file(tmp_path, monkeypatch):
+    """With the same values, also after they were let go, saved and resumed; where the disk is full, in memory."""
+    monkeypatch.setattr(keeper, "LARGE", 100)
+    large, small = torch.arange(50.0).view(10, 5), torch.ones(3)
+
+    def twice(kept):
+        for epoch, auc in ((1, 0.5), (2, 0.7), (3, 0.6)):
+            kept.record({"epoch": epoch, "auc": auc}, {"large": large * epoch, "small": small * epoch})
+        return kept
+
+    kept = twice(keeper_of(tmp_path / "c"))
+    assert len(kept.mapped) == 1 and not list(tmp_path.iterdir())
+    kept.save({})
+    again = keeper_of(tmp_path / "c")
+    assert again.resume() is not None and len(again.mapped) == 1
+    full = lambda *_: (_ for _ in ()).throw(VbprError("no room"))  # noqa: E731
+    monkeypatch.setattr(keeper, "memory_on_disk", full)
+    unlucky, nowhere = twice(keeper_of(tmp_path / "c")), twice(keeper_of())
+    assert not unlucky.mapped and not nowhere.mapped
+    for each in (kept, again, unlucky, nowhere):
+        assert torch.equal(each.best["large"], large * 2) and torch.equal(each.best["small"], small * 2)

@@ -84,9 +84,14 @@ def test_it_grows_with_what_it_is_of(shop, monkeypatch):
     wide = plan(split, 24, configure("visual", **SIZES | {"dim": 16})).parts["visual"]
     assert wide.memory["parameters"] > 1.9 * once.parts["visual"].memory["parameters"]
     assert wide.memory["features"] == once.parts["visual"].memory["features"]
+    monkeypatch.setattr("vbpr.training.plan.LARGE", 0)
+    nowhere = plan(split, 24, configure("visual", **SIZES)).parts["visual"]
+    assert (nowhere.memory["best"], nowhere.disk) == (0, nowhere.memory["parameters"])
+    assert nowhere.checkpoint == once.parts["visual"].checkpoint
+    monkeypatch.setattr("vbpr.training.plan.LARGE", 2**26)
     disk = plan(split, 24, configure("visual", **SIZES | {"memory_limit": 1e-6})).parts["visual"]
     assert (disk.memory["features"], disk.disk) == (0, once.parts["visual"].memory["features"])
-    assert "go to a file" in told(dataclasses.replace(once, parts={"visual": disk}), 10**12)[1]
+    assert "go to nameless files" in told(dataclasses.replace(once, parts={"visual": disk}), 10**12)[1]
     assert "does not fit" in told(once, 0)[-1] and "does not fit" not in told(once, 10**12)[-1]
 
 

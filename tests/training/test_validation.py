@@ -29,6 +29,7 @@ def test_the_auc_is_that_among_the_candidates(monkeypatch, ties, candidates):
     """Of all items, or of those drawn: the definition, over the columns that compete and the pair's own."""
     monkeypatch.setattr(validation, "CANDIDATES", candidates)
     monkeypatch.setattr(validation, "BLOCK", 4)
+    monkeypatch.setattr(validation, "WIDTH", 3)
     factors, train, held = case(seed=3, ties=ties)
     split = SimpleNamespace(
         train=sp.csr_matrix(train.astype(np.float32)),

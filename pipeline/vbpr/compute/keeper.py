@@ -3,6 +3,8 @@
 keeper.record({"epoch": 1, "loss": .5, "auc": .8}, params); keeper.save({"m": moments}, step=0); keeper.resume()
 """
 
+import contextlib
+import mmap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.errors import VbprError
 from .checkpoint import read_checkpoint, write_checkpoint
+from .memory import memory_on_disk
 
 LAYOUT = 3  # of a checkpoint; one of another layout is another run's
 SHARE = 0.015  # of the time, at most, for checkpoints
+LARGE = 2**26  # bytes from which on a best tensor is worth a file
 RATE = 2e8  # bytes a second that a disk is trusted to write before it has been seen to
 
 
@@ -23,7 +28,8 @@ class Keeper:
 
     Attributes:
         curve: a point an evaluation: {"epoch", "loss"}, and "auc" where there is validation.
-        best: copies of the tensors of the best epoch so far, by name; empty before the first evaluation.
+        best: copies of the tensors of the best epoch so far, by name; empty before the first evaluation. Large ones lie
+            in a nameless file beside the checkpoint: they are written once an epoch, and read at the end.
     """
 
     def __init__(self, path: Path | None, identity: Any, generator: torch.Generator, minutes: float = 0.0) -> None:
@@ -37,6 +43,7 @@ class Keeper:
         self.path, self.identity, self.generator, self.minutes = path, [LAYOUT, identity], generator, minutes
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
+        self.mapped: list[mmap.mmap] = []
         self.saved, self.cost = time.monotonic(), 0.0  # when, and how many seconds the last one took
 
     @property
@@ -50,10 +57,23 @@ class Keeper:
         self.curve.append(point)
         if self.best_epoch == point["epoch"]:
             for name, value in tensors.items():
-                if name in self.best:
-                    self.best[name].copy_(value.detach())
-                else:
-                    self.best[name] = value.detach().clone()
+                if name not in self.best:
+                    self.best[name] = self.empty_like(value.detach())
+                self.best[name].copy_(value.detach())
+            self.let_go()
+
+    def empty_like(self, value: Tensor) -> Tensor:
+        """Room for a copy of a tensor."""
+        if self.path is not None and value.device.type == "cpu" and value.nbytes >= LARGE:
+            with contextlib.suppress(VbprError):  # no room on the disk: then in memory
+                self.mapped.append(memory_on_disk(value.nbytes, self.path.parent, "the best epoch's parameters"))
+                return torch.frombuffer(self.mapped[-1], dtype=value.dtype).view(value.shape)
+        return torch.empty_like(value)
+
+    def let_go(self) -> None:
+        """Leave what is mapped to the kernel, which has it in the file's pages."""
+        for memory in self.mapped:
+            memory.madvise(mmap.MADV_DONTNEED)
 
     def out_of_patience(self, epoch: int, patience: int) -> bool:
         """Whether `patience` epochs have passed since the best one; never for a patience of 0."""
@@ -85,6 +105,7 @@ class Keeper:
         tensors["generator"] = self.generator.get_state()
         begun = time.monotonic()
         write_checkpoint(self.path, tensors, self.identity, curve=self.curve, **progress)
+        self.let_go()
         self.saved = time.monotonic()
         self.cost = self.saved - begun
         return f"; {self.path} holds the state: run the same command again to resume"
@@ -104,7 +125,9 @@ class Keeper:
         for key, value in tensors.items():
             group, _, name = key.partition("/")
             groups.setdefault(group, {})[name] = value
-        self.best = {name: value.to(self.generator.device) for name, value in groups.pop("best", {}).items()}
+        for name, value in groups.pop("best", {}).items():
+            self.best[name] = self.empty_like(value.to(self.generator.device)).copy_(value)
+        self.let_go()
         return groups, progress
 
 

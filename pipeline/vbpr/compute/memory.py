@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import mmap
 import os
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,17 +43,30 @@ def available_memory(root: Path = Path("/")) -> int:
     return max(0, min(found))
 
 
-def memory_on_disk(size: int, folder: Path | None) -> mmap.mmap:
-    """Memory that the kernel may put on the disk: a file in `folder` that has no name, and goes with the process."""
+def memory_on_disk(size: int, folder: Path | None, what: str = "prepared features") -> mmap.mmap:
+    """Memory that the kernel may put on the disk: a file in `folder` that has no name, and goes with the process.
+
+    Raises:
+        VbprError: no room there for what it shall hold.
+    """
     with tempfile.TemporaryFile(prefix=".prepared-", dir=folder) as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise VbprError(
-                f"no room for {size / 1e9:.1f} GB of prepared features beside the model: "
+                f"no room for {size / 1e9:.1f} GB of {what} beside the model: "
                 f"{error.strerror}; free some, set fewer `axes` in --config, or give --out on another disk"
             ) from error
         return mmap.mmap(file.fileno(), size)
+
+
+def give_back() -> None:
+    """Return to the system what the allocators of Arrow and of the C library keep of memory that is free again: after
+    a table of millions of rows was read, that is as much as it took."""
+    if "pyarrow" in sys.modules:
+        sys.modules["pyarrow"].default_memory_pool().release_unused()
+    with contextlib.suppress(AttributeError):  # not the GNU library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 T = TypeVar("T")
@@ -107,4 +121,4 @@ def ask(matrix: Tensor, rows: Tensor) -> None:
 
 MOST = 1024  # spans that the kernel takes at once
 
-__all__ = ["available_memory", "memory_on_disk", "read_ahead"]
+__all__ = ["available_memory", "give_back", "memory_on_disk", "read_ahead"]

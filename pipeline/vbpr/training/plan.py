@@ -13,7 +13,8 @@ import torch
 
 from ..base.errors import VbprError
 from ..compute.device import dtype_for, pick_device
-from ..compute.memory import available_memory
+from ..compute.keeper import LARGE
+from ..compute.memory import available_memory, give_back
 from ..data.dataset import Dataset
 from ..data.split import Split, SplitConfig
 from ..stores.features.store import FeatureStore
@@ -36,7 +37,8 @@ class PartPlan:
         memory: bytes while it trains, by what holds them: features (prepared), parameters, moments, best (a copy of
             the best epoch's parameters), interactions (as the sampler has them), batches.
         vectors: bytes of the fitted part: users, items, biases.
-        disk: bytes of prepared features that go to a file, for they do not fit; `memory` then has 0 of them.
+        disk: bytes that go to nameless files: large tables of the best epoch, and features where they do not fit;
+            `memory` has 0 of them.
     """
 
     steps: int
@@ -49,7 +51,7 @@ class PartPlan:
     @property
     def checkpoint(self) -> int:
         """Bytes of a checkpoint."""
-        return sum(self.memory[name] for name in ("parameters", "moments", "best"))
+        return 2 * self.memory["parameters"] + self.memory["moments"]  # as they are, and at their best
 
     @property
     def peak(self) -> int:
@@ -89,7 +91,9 @@ def estimate(data: Dataset, stores: Sequence[FeatureStore], config: TrainConfig,
     visual = MODELS[config.model].visual
     if visual and not stores:
         raise VbprError(f"--model {config.model} needs --features FILE; make one with vbpr extract")
-    return plan(prepare(data, stores, config=split), sum(store.dim for store in stores) if visual else 0, config)
+    parts = prepare(data, stores, config=split)
+    give_back()
+    return plan(parts, sum(store.dim for store in stores) if visual else 0, config)
 
 
 def plan(split: Split, width: int, config: TrainConfig) -> Plan:
@@ -114,7 +118,8 @@ def plan_part(split: Split, width: int, c: TrainConfig, device: torch.device) ->
     c, pairs, (users, items) = grown(c, split.train.nnz), split.train.nnz, split.train.shape
     d = (min(c.axes or width, width) if c.whiten else width) if c.dim else 0
     shapes = shapes_of(c, d, users, items, int((split.item_counts > 0).sum()))
-    numbers = 4 * sum(math.prod(shape) for shape in shapes.values())
+    tables = [4 * math.prod(shape) for shape in shapes.values()]
+    numbers, best = sum(tables), sum(size for size in tables if size < LARGE)
     features = d * (items + users * c.history) * dtype_for(c.precision, device).itemsize
     limit = c.memory_limit * 1e9 or (SHARE * available_memory() if device.type == "cpu" else math.inf)
     size = min(c.batch, pairs)
@@ -124,14 +129,15 @@ def plan_part(split: Split, width: int, c: TrainConfig, device: torch.device) ->
         "features": 0 if features > limit else features,
         "parameters": numbers,
         "moments": 2 * numbers,
-        "best": numbers,
+        "best": best,
         "interactions": 8 * (5 + ("y" in shapes)) * pairs,
         "batches": int(CHUNK * 8 * (6 * entries + 8 * size) + 4 * size * (4 * c.shared_negatives + 6 * (d + c.dim))),
     }
     steps = c.epochs * (pairs // size)
     vectors = 4 * (users + items) * (c.dim * (d > 0) + c.factors) + 4 * items
     seconds = steps * seconds_a_step(split, d, c, device)
-    return PartPlan(steps, size, seconds, memory, vectors, features if features > limit else 0)
+    disk = numbers - best + (features if features > limit else 0)
+    return PartPlan(steps, size, seconds, memory, vectors, disk)
 
 
 def resident() -> int:
@@ -152,7 +158,7 @@ def told(planned: Plan, available: int) -> list[str]:
             f"{name}: {part.steps:,} steps of {part.batch:,} positives, about {part.seconds:,.0f} s; GB: {holds}"
         )
         if part.disk:
-            lines.append(f"{name}: {part.disk / 1e9:.2f} GB of prepared features go to a file beside the model")
+            lines.append(f"{name}: {part.disk / 1e9:.2f} GB go to nameless files beside the model meanwhile")
     checkpoint = max(part.checkpoint for part in planned.parts.values())
     lines.append(
         f"about {planned.peak / 1e9:.1f} GB at the highest, of which {planned.held / 1e9:.1f} are held now; "

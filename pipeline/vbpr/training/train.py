@@ -16,7 +16,7 @@ from ..base.locks import locked
 from ..base.targets import check_target
 from ..compute.checkpoint import checkpoint_of, discard
 from ..compute.device import dtype_for, pick_device
-from ..compute.memory import available_memory
+from ..compute.memory import available_memory, give_back
 from ..data.dataset import Dataset
 from ..data.split import Split, SplitConfig
 from ..stores.features.store import FeatureStore, stores_of
@@ -74,6 +74,7 @@ def train(
     with locked(path):
         check_target(path, "model")  # with the lock there, is there an inode left?
         config, diverged = config.changed(identity=identity), None
+        give_back()
         try:
             factors = fit(parts, matrix, config, checkpoint, images)
         except Diverged as error:

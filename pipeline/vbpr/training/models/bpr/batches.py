@@ -61,9 +61,8 @@ def sample_batches(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histo
         "i": i,
         "j": j.sort(1).values if shared else j,
     }
-    if shared or histories:
-        row, item = sampler.histories(users)
     if histories:
+        row, item = sampler.histories(users)
         degree = sampler.degree[users]
         entries = torch.zeros_like(runs).index_add_(0, batch, degree)
         starts = degree.cumsum(0) - degree - (entries.cumsum(0) - entries)[batch]
@@ -74,6 +73,9 @@ def sample_batches(sampler: TripletSampler, pairs: Tensor, c: TrainConfig, histo
         j, width = parts["j"], parts["j"].shape[1]
         place = torch.searchsorted(j, j) + number[:, None] * width  # all of an item's draws at its first place
         parts["weight"] = torch.bincount(place.view(-1), minlength=count * width).view(count, width).float()
+        drawn = torch.zeros(sampler.items, dtype=torch.bool, device=u.device)
+        drawn[j.view(-1)] = True
+        row, item = sampler.among(users, drawn)  # few of what they took: no more need be looked for in each batch
         j = (j + number[:, None] * sampler.items).view(-1)
         key = item + batch[row] * sampler.items
         at = torch.searchsorted(j, key).clamp_(max=len(j) - 1)

@@ -6,6 +6,7 @@ A negative needs no rejection. With the train items of u sorted, a_0 < a_1 < ...
 the r-th item outside them is r + #{k : a_k - k <= r}: one binary search over all users' keys, exactly uniform.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,25 @@ class TripletSampler:
             raise VbprError("no user has both an item that was taken and one that was not; BPR cannot learn from this")
         rows = torch.repeat_interleave(torch.arange(train.shape[0]), degree)
         columns = torch.from_numpy(train.indices).long()
-        place = torch.arange(len(columns)) - torch.from_numpy(train.indptr).long()[rows]
         self.rows, self.columns = rows.to(device), columns.to(device)
         self.pairs = torch.nonzero(useful[rows]).squeeze(1).to(device)
         self.users = torch.nonzero(useful).squeeze(1).to(device)
         self.degree, self.start = degree.to(device), torch.from_numpy(train.indptr).long().to(device)
-        self.gap_keys = (rows * (self.items + 1) + columns - place).to(device)
-        self.keys = (rows * self.items + columns).to(device)
         self.device, self.generator = device, generator
         self.by_users, self.share = positives == "users", popularity_share if negatives == "popularity" else 0.0
+
+    @functools.cached_property
+    def keys(self) -> Tensor:
+        """(n,) int64: user x items + item of all positives, ascending."""
+        keys: Tensor = self.rows * self.items + self.columns
+        return keys
+
+    @functools.cached_property
+    def gap_keys(self) -> Tensor:
+        """(n,) int64: user x (items + 1) + a_k - k, see above."""
+        place = torch.arange(len(self.columns), device=self.device) - self.start[self.rows]
+        keys: Tensor = self.rows * (self.items + 1) + self.columns - place
+        return keys
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -134,6 +145,15 @@ class TripletSampler:
         """(n,) users -> the train items of each, one after the other: (m,) places in u, (m,) items."""
         row, entry = spans(self.start[u], self.degree[u])
         return row, self.columns[entry]
+
+    def among(self, u: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """(n,) users -> those of their train items that are wanted ((I,) bool): as `histories`, and few of many."""
+        length = self.degree[u]
+        ends = length.cumsum(0)
+        begin = torch.repeat_interleave(self.start[u] - (ends - length), length)
+        item = self.columns[begin.add_(torch.arange(len(begin), device=self.device))]
+        at = torch.nonzero(wanted.index_select(0, item)).squeeze(1)
+        return torch.searchsorted(ends, at, right=True), item.index_select(0, at)
 
     def allowed(self, u: Tensor, j: Tensor) -> Tensor:
         """(n,) users, (N,) distinct items -> (n, N) bool: whether j is outside the train items of u."""

@@ -42,9 +42,10 @@ def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[
     head = F.pad(leading_axes(agreement, x.shape[1], k, device).T, (0, 0, 0, max(0, k - x.shape[1]))) * SCALE**0.5
     buyers = train.tocsc()
     users, starts = (torch.from_numpy(a).long().to(device) for a in (buyers.indices, buyers.indptr[:-1]))
-    together = F.embedding_bag(users, share * product(h, head.T), starts, mode="sum")
-    y = (together - of_item * product(x, head.T)) / of_item.clamp(min=torch.finfo(torch.float32).tiny)
-    return head, y * HISTORY
+    y = F.embedding_bag(users, product(h, head.T).mul_(share), starts, mode="sum")
+    y -= product(x, head.T).mul_(of_item)
+    y /= of_item.clamp(min=torch.finfo(torch.float32).tiny)
+    return head, y.mul_(HISTORY)
 
 
 def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from ....evaluation.ranks import held_out_ranks
 
 CURVE_USERS, CURVE_PAIRS = 5000, 300_000_000  # the learning curve's users, and scores: cheaper than an epoch
 CANDIDATES = 1 << 16  # items, at most, that a held-out item competes with
-BLOCK = 256  # users whose scores are made together, where there are more items
+BLOCK, WIDTH = 256, 1024  # users and candidates whose scores are made together: they stay in the cache
 
 
 class CurveSample:
@@ -70,23 +70,29 @@ class CurveSample:
     @torch.inference_mode()
     def estimate(self, users: Tensor, items: Tensor, bias: Tensor) -> Array:
         """(n,) AUC of each user among the candidates that it has not taken; ties one half."""
-        candidates = torch.from_numpy(self.candidates).to(items.device)
-        columns, of_columns = items.index_select(0, candidates).T.contiguous(), bias.index_select(0, candidates)
-        out, begin = np.zeros(len(self.users)), self.held.indptr
+        at = torch.from_numpy(self.candidates).to(items.device)
+        rivals, of_rivals, out = items.index_select(0, at), bias.index_select(0, at), np.zeros(len(self.users))
+        blocks = [(rivals[c : c + WIDTH].T.contiguous(), of_rivals[c : c + WIDTH]) for c in range(0, len(at), WIDTH)]
         for a in range(0, len(self.users), BLOCK):
             b = min(len(self.users), a + BLOCK)
-            scores = torch.addmm(of_columns, users[a:b], columns)
-            part = self.observed[a:b]
-            row, column = (torch.from_numpy(x).long().to(items.device) for x in part.nonzero())
-            scores[row, column] = torch.inf  # what was taken is no candidate, and never below
-            number = np.repeat(np.arange(b - a), np.diff(begin[a : b + 1]))
-            pair = torch.from_numpy(self.pairs[begin[a] : begin[b]]).to(items.device)
+            begin = self.held.indptr[a : b + 1]
+            number = np.repeat(np.arange(b - a), np.diff(begin))
+            pair = torch.from_numpy(self.pairs[begin[0] : begin[-1]]).to(items.device)
             of = torch.from_numpy(number).to(items.device)
             target = ((users[a:b][of] * items[pair]).sum(1) + bias[pair])[:, None]
-            s = scores if len(of) == b - a else scores[of]
-            below = (s < target).sum(1) + 0.5 * (s == target).sum(1)
-            left = (len(candidates) - np.diff(part.indptr))[number]
-            auc = np.where(left, below.double().cpu().numpy() / np.maximum(1, left), 0.5)
+            below = torch.zeros(len(of), dtype=torch.float64, device=items.device)
+            for columns, of_columns in blocks:
+                scores = torch.addmm(of_columns, users[a:b], columns)[of]
+                mask = torch.empty_like(scores)  # of floats: bytes are slow to compare and to add up
+                below += torch.lt(scores, target, out=mask).sum(1)
+                below += 0.5 * torch.eq(scores, target, out=mask).sum(1)
+            part = self.observed[a:b][number]  # what each pair's user has taken is no candidate
+            row, column = (torch.from_numpy(x).long().to(items.device) for x in part.nonzero())
+            taken = (users[a:b][of[row]] * rivals[column]).sum(1) + of_rivals[column]
+            less = (taken < target[row, 0]).double() + 0.5 * (taken == target[row, 0]).double()
+            below.index_add_(0, row, less, alpha=-1)
+            left = len(at) - np.diff(part.indptr)
+            auc = np.where(left, below.cpu().numpy() / np.maximum(1, left), 0.5)
             out[a:b] = np.bincount(number, auc, b - a) / np.bincount(number, minlength=b - a)
         return out
 
