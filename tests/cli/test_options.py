@@ -18,7 +18,9 @@ app(["evaluate", {str(board_model)!r}, "--threads", "1"])
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "1"
 
 
-@pytest.mark.parametrize("command", sorted(c.callback.__name__.replace("_", "-") for c in app.registered_commands))
+@pytest.mark.parametrize(
+    "command", sorted(c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands)
+)
 def test_every_command_takes_threads_and_tells_its_options_by_a_letter(cli, command):
     code, out, _ = cli(command, "-h")
     assert code == 0 and "--threads" in out and "-h, --help" in out

@@ -79,7 +79,7 @@ def export(
     k_core: KCore = 0,
     split_seed: SplitSeed = 0,
 ) -> None:
-    """Vectors for other programs and databases, or the very split for other libraries."""
+    """Vectors for other programs, or the very split."""
     from ..answers.exporters.exporting import export as run
     from ..data.split import SplitConfig
 
