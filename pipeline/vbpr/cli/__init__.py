@@ -15,7 +15,7 @@ from .pages import demo, report, serve
 from .recommend import recommend
 from .stages import evaluate, extract, train
 from .studies import compare, tune
-from .upkeep import update
+from .upkeep import forget, update
 
 app = App(
     no_args_is_help=True,
@@ -50,6 +50,7 @@ for command in (
     similar,
     add_items,
     update,
+    forget,
     report,
     serve,
     info,

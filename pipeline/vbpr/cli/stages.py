@@ -245,6 +245,14 @@ def evaluate(
     users: Annotated[
         int | None, typer.Option(min=1, help="Rank this many users, drawn at random; each still against every item")
     ] = None,
+    holdout: Annotated[
+        str | None,
+        typer.Option(
+            help="All models on one ground: a table of purchases, or last-week of the data set; with differences"
+        ),
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="With --holdout: popularity as well")] = False,
+    data: Data = None,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
@@ -253,6 +261,12 @@ def evaluate(
     from ..pages.terminal import print_metrics
     from ..stores.model.factors import Factors
 
+    if holdout is not None:
+        if held != "test" or users is not None:
+            raise VbprError("--holdout says what is held out; leave out --held and --users")
+        return on_holdout(model, holdout, baselines, data, device)
+    if baselines or data is not None:
+        raise VbprError(f"{'--baselines' if baselines else '--data'} is for --holdout; give that as well")
     summaries, grounds = [], []
     for path in model:
         factors = Factors.load(path)
@@ -267,6 +281,44 @@ def evaluate(
         for path, ground in zip(model, grounds, strict=True):
             print(f"  {path}: {ground}")
     return summaries[0] if len(summaries) == 1 else summaries
+
+
+def on_holdout(paths: list[Path], holdout: str, baselines: bool, data: str | None, device: str) -> dict[str, Any]:
+    """Models on one ground, and the paired differences between them."""
+    from ..data.dataset import Dataset
+    from ..data.interactions import Interactions
+    from ..evaluation import metrics
+    from ..evaluation.evaluate import evaluate as run
+    from ..evaluation.holdout import last_week, on_one_ground
+    from ..evaluation.intervals import paired_tests
+    from ..pages.terminal import print_metrics
+    from ..stores.model.factors import Factors
+
+    models = [Factors.load(path) for path in paths]
+    week = holdout == "last-week"
+    held = last_week(Dataset.resolve(data, models[0].record.data or None)) if week else Interactions.read(holdout)
+    ground = on_one_ground(models, held, baselines)
+    names = [str(path) for path in paths] + ["popularity"] * baselines
+    found = [run(factors, device=device) for factors in ground.models]
+    summaries = [{"file": name} | each.summary() for name, each in zip(names, found, strict=True)]
+    print_metrics(summaries, "held-out")
+    first = ground.models[0]
+    print(
+        f"{counted(first.test.nnz, 'purchase')} on one ground of {len(first.user_ids):,} users and "
+        f"{len(first.item_ids):,} items; left out: {ground.learned:,} that a model learned from, {ground.unknown:,} of "
+        "users or items that not all know"
+    )
+    differences = {}
+    for measure, of in (("auc", metrics.mean_auc), ("ndcg@10", lambda ranks: metrics.ndcg(ranks, 10))):
+        differences[measure] = paired_tests({n: of(each.ranks["all"]) for n, each in zip(names, found, strict=True)})
+        for test in differences[measure]:
+            low, high = test["interval"]
+            print(
+                f"{measure}: {test['a']} less {test['b']} {test['difference']:+.4f} ({low:+.4f} to {high:+.4f}, "
+                f"p {test['p_holm']:.2g})"
+            )
+    counts = {"purchases": int(first.test.nnz), "learned": ground.learned, "unknown": ground.unknown}
+    return {"models": summaries, "differences": differences} | counts
 
 
 __all__ = ["evaluate", "extract", "train"]

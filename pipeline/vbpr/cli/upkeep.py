@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..base.errors import counted, some
+from ..base.errors import VbprError, counted, some
 from .output import tell_next
 
 
@@ -18,7 +18,7 @@ def update(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the new model goes [default: in place of MODEL]")] = None,
 ) -> None:
-    """Take in what was bought since the training: new purchases, users and items, in seconds."""
+    """Take in what was bought since the training. New purchases, users and items, in seconds."""
     from ..answers.index_file import index_path
     from ..training.update.update import update as run
 
@@ -37,4 +37,28 @@ def update(
     tell_next("recommend", done.path, "--all", "--out", "everyone.parquet")
 
 
-__all__ = ["update"]
+def forget(
+    model: Annotated[Path, typer.Argument(help="Model file; it is replaced in one step")],
+    user: Annotated[list[str] | None, typer.Option(help="User id; may repeat")] = None,
+    users: Annotated[Path | None, typer.Option(help="File of user ids, one a line")] = None,
+) -> None:
+    """Delete customers from a model file. Their tastes, what they took and their ids."""
+    from ..answers.filters import read_ids
+    from ..answers.forget import forget as run
+    from ..answers.index_file import index_path
+
+    if bool(user) == (users is not None):
+        raise VbprError("give --user ID or --users FILE")
+    done = run(model, user or read_ids(users or Path()))
+    print(
+        f"{model}: {counted(done.users, 'user')} forgotten, {counted(done.purchases, 'purchase')}; "
+        f"{counted(done.left, 'user')} left"
+    )
+    print(
+        "lists, reports, copies and the data set's own interactions have them still, and the next training learns them"
+    )
+    if index_path(model).exists():
+        print(f"{index_path(model)} was made before; run vbpr index {model} again or delete it")
+
+
+__all__ = ["forget", "update"]
