@@ -9,6 +9,7 @@ from ..base.errors import VbprError, counted, some
 from ..extraction.config import AUTOENCODER, ENCODING
 from ..training.config import OPTIONS as TRAINING
 from .options import (
+    Cluster,
     Data,
     Device,
     HowToSplit,
@@ -197,6 +198,7 @@ def evaluate(
     users: Annotated[
         int | None, typer.Option(min=1, help="Rank this many users, drawn at random; each still against every item")
     ] = None,
+    cluster: Cluster = None,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
@@ -211,7 +213,8 @@ def evaluate(
         data, rule = (on_record or "not on record" for on_record in (factors.record.data, factors.record.split))
         digest = factors.split_digest()
         told = {"file": str(path), "held": held, "split": rule, "split_digest": digest}
-        summaries.append(told | run(factors, held, device, users=users).summary())
+        metrics = run(factors, held, device, users=users, cluster=cluster, path=path)
+        summaries.append(told | metrics.summary())
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule} (digest {digest[:8]})")
     print_metrics(summaries, held, drawn=users is not None)
     if len(set(grounds)) > 1:

@@ -21,6 +21,7 @@ from ..base.targets import check_target
 from ..data.dataset import Dataset
 from ..data.images.source import PASSING, ImageSource
 from ..executors import hired
+from ..executors.cluster import check_cluster
 from ..executors.job import Crew
 from ..executors.parts import Ranges
 from ..stores.features.layout import DONE
@@ -28,7 +29,7 @@ from ..stores.features.store import FeatureStore
 from ..stores.features.writer import Writer
 from .own_autoencoder import autoencoder
 from .provenance import provenance_of, recorded_fallback
-from .request import check_cluster, check_names, check_options, feature_file, request_of, up_to_date
+from .request import check_names, check_options, feature_file, request_of, up_to_date
 from .steps import Encoded, encoded, in_steps
 from .workers import EncodingJob, begun, ids_digest, range_of
 

@@ -13,7 +13,6 @@ from ..base.progress import console
 from ..data.dataset import Dataset
 from ..data.images.source import PASSING, ImageSource, is_image_name
 from ..data.same_ids import refuse_other_names
-from ..executors.cluster import check_address
 from ..stores.features.store import FeatureStore
 
 
@@ -29,17 +28,6 @@ def check_options(precision: str, max_bad: float, batch: int | None, threads: in
     for name, value in (("batch", batch), ("threads", threads)):
         if value is not None and value < 1:
             raise VbprError(f"--{name} is {value}; it must be at least 1")
-
-
-def check_cluster(cluster: str | None, device: str) -> None:
-    """
-    Raises:
-        VbprError: no such cluster can be, or one GPU is named for the workers of many machines.
-    """
-    if cluster is not None:
-        check_address(cluster)
-    if cluster is not None and device not in ("auto", "cpu", "cuda"):
-        raise VbprError(f"--device {device} names one GPU; with --cluster give auto, cpu or cuda")
 
 
 def check_names(data: Dataset, source: ImageSource) -> None:
@@ -118,4 +106,4 @@ def up_to_date(
     return store if finished and not (verify and store.verify()) else None
 
 
-__all__ = ["artifact_name", "check_cluster", "check_names", "check_options", "feature_file", "request_of", "up_to_date"]
+__all__ = ["artifact_name", "check_names", "check_options", "feature_file", "request_of", "up_to_date"]
