@@ -201,9 +201,9 @@ def alone(data, out):
     return out.read_bytes()
 
 
-def some_rows(out, running):
-    """Wait until a run has written rows."""
-    await_that(lambda: running.poll() is not None or (out.exists() and len(FeatureStore(out).done)), 120)
+def some_rows(out, running, before=0):
+    """Wait until a run has written more rows than there were before."""
+    await_that(lambda: running.poll() is not None or (out.exists() and len(FeatureStore(out).done) > before), 120)
     assert running.poll() is None, running.communicate()
 
 
@@ -229,17 +229,17 @@ def test_a_cluster_makes_the_file_of_one_process_whatever_it_loses(many, tmp_pat
 
 @pytest.mark.slow
 def test_killed_or_stopped_the_command_leaves_nothing_running_and_resumes(nodes, many, tmp_path):
-    out = tmp_path / "f.h5"
+    out, before = tmp_path / "f.h5", 0
     for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -9)):
         running = command(*words(many, out, "--batch", "4", "--cluster", nodes.address))
-        some_rows(out, running)
+        some_rows(out, running, before)
         pids = below(running.pid)
         assert any("vbpr.executors.ray" in command_of(pid) for pid in pids)
         running.send_signal(number)
         error = running.communicate(timeout=100)[1]
         assert running.returncode == code, error
         await_that(lambda pids=pids: not [pid for pid in pids if command_of(pid)] and not nodes.workers())
-        assert 0 < len(FeatureStore(out).done) < 1320
+        assert before < (before := len(FeatureStore(out).done)) < 1320
     last = command(*words(many, out, "--cluster", nodes.address))
     assert "1,320 of 1,320" in last.communicate()[0]
     assert out.read_bytes() == alone(many, tmp_path / "alone.h5")
