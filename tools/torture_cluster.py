@@ -149,6 +149,8 @@ def torture(kills: int, folder: Path, seed: int = 0, images: int = 400, kinds: t
                 out.unlink()
             if struck and kind == "head":
                 machines.end()
+            told = f"a {kind} was killed" if struck else "nothing was killed"
+            print(f"{sum(killed.values())}: {told}, exit code {run.returncode}", file=sys.stderr, flush=True)
     finally:
         machines.end()
     return killed

@@ -31,10 +31,10 @@ def workers(monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
-@pytest.mark.parametrize("how", [{}, {"held_out": "test"}, {"seen": True, "k": 3}, {"new": 1, "wide": True}, "strangers"])
+@pytest.mark.parametrize("how", [{}, {"held_out": "test"}, {"seen": True, "k": 3}, {"new": 1, "wide": True}, "some"])
 def test_the_table_is_that_of_one_process(board_model, tmp_path, workers, suffix, how):
     alone, shared = tmp_path / f"alone.{suffix}", tmp_path / f"shared.{suffix}"
-    if how == "strangers":
+    if how == "some":
         (tmp_path / "users.txt").write_text("\n".join(["nobody", *Factors.load(board_model).user_ids[3:17], "none"]))
         how = {"users": tmp_path / "users.txt", "fallback": True}
     told = recommend_to_many(board_model, alone, **how)
