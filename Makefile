@@ -10,7 +10,7 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 # Compiled once, not by each of the many processes that the tests start.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: install demo test test-fast lint docs bench torture clean
+.PHONY: install demo test test-fast lint docs bench torture torture-cluster clean
 
 install: $(READY)
 
@@ -45,12 +45,16 @@ bench: $(READY)
 	$(BIN)/python bench/train.py
 	$(BIN)/python bench/extract.py --backbone inception --images 400
 	$(BIN)/python bench/nearest.py
+	$(BIN)/python bench/cluster.py
 	$(BIN)/python bench/peers.py --planted 3000 9000 30000
 	$(BIN)/vbpr extract --backbone lite0 --data sample --out artifacts/demo/lite0.h5
 	$(BIN)/python bench/quality.py --data sample --features artifacts/demo/lite0.h5
 
 torture: $(READY)
 	$(BIN)/python tools/torture.py --kills 200
+
+torture-cluster: $(READY)
+	$(BIN)/python tools/torture_cluster.py --kills 100
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

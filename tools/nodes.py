@@ -73,8 +73,12 @@ class Nodes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
             self.process.communicate(timeout=60)
+        for pid in processes():  # Ray's agents look for a head that was killed for a minute
+            with contextlib.suppress(OSError):
+                if os.getsid(pid) == self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
 
     def kill(self, node: int, kind: str = "raylet") -> None:
         """SIGKILL a process of a node: raylet, or the head's gcs_server."""
@@ -99,6 +103,10 @@ def below(root: int) -> list[int]:
         found += more
         look += more
     return found
+
+
+def processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
 
 
 def command_of(pid: int) -> str:

@@ -5,14 +5,15 @@ import importlib.util
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, TINY, environment
-from vbpr import VbprError
+from conftest import ROOT, TINY, board_items, environment
+from vbpr import FeatureStore, VbprError
 from vbpr.executors import hired
 
 pytest.importorskip("ray")
@@ -171,3 +172,105 @@ def test_who_stops_gets_what_is_in_hand(nodes, tmp_path):
             done[part] = int(result[0])
             asked.append(True)
     assert 1 <= len(done) <= 7 and all(EXPECTED[part] == square for part, square in done.items())
+
+
+def words(data, out, *more):
+    given = ["extract", "--backbone", TINY, "--random-weights", "--engine", "torch", "--device", "cpu"]
+    return [*given, "--data", str(data), "--out", str(out), *more]
+
+
+def command(*given, patience=30, **options):
+    """A command in a process of its own."""
+    code = f"import vbpr.executors.cluster as c; c.PATIENCE = {patience}; from vbpr.__main__ import main; main()"
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, given)], env=environment(), **streams, **options)
+
+
+@pytest.fixture
+def many(catalogue):
+    """1,320 images, so that there is time to disturb a run."""
+    return catalogue(
+        {f"{n}-{name}": image for n in range(60) for name, image in board_items().items()}, [("u", "0-red-00")]
+    )
+
+
+def alone(data, out):
+    """The bytes of the file that one process makes."""
+    done = command(*words(data, out))
+    assert done.communicate()[1] is not None and done.returncode == 0
+    return out.read_bytes()
+
+
+def some_rows(out, running, before=0):
+    """Wait until a run has written more rows than there were before."""
+    await_that(lambda: running.poll() is not None or (out.exists() and len(FeatureStore(out).done) > before), 120)
+    assert running.poll() is None, running.communicate()
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_the_file_of_one_process_whatever_it_loses(many, tmp_path):
+    """A worker and a raylet are killed, and a machine joins that sees no pictures, all in one run."""
+    out = tmp_path / "f.h5"
+    blind = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs none {many} && exec "$0" "$@"')
+    mounts = os.getuid() == 0 and subprocess.run([*blind, "true"], capture_output=True).returncode == 0
+    with several(3) as three:
+        running = command(*words(many, out, "--batch", "4", "--cluster", three.address))
+        some_rows(out, running)
+        os.kill(three.workers()[0], signal.SIGKILL)
+        three.kill(2)
+        with several(1, "--join", three.address, before=blind) if mounts else contextlib.nullcontext():
+            error = running.communicate(timeout=200)[1]
+        assert running.returncode == 0, error
+        said = " ".join(error.split())
+        if mounts and "is left out" in said:
+            assert "does not exist" in said or "no images found" in said
+    assert out.read_bytes() == alone(many, tmp_path / "alone.h5")
+
+
+@pytest.mark.slow
+def test_killed_or_stopped_the_command_leaves_nothing_running_and_resumes(nodes, many, tmp_path):
+    out, before = tmp_path / "f.h5", 0
+    for number, code in ((signal.SIGTERM, 130), (signal.SIGKILL, -9)):
+        running = command(*words(many, out, "--batch", "4", "--cluster", nodes.address))
+        some_rows(out, running, before)
+        pids = below(running.pid)
+        assert any("vbpr.executors.ray" in command_of(pid) for pid in pids)
+        running.send_signal(number)
+        error = running.communicate(timeout=100)[1]
+        assert running.returncode == code, error
+        await_that(lambda pids=pids: not [pid for pid in pids if command_of(pid)] and not nodes.workers())
+        kept = len(FeatureStore(out).done)
+        assert before < kept < 1320
+        before = kept
+    last = command(*words(many, out, "--cluster", nodes.address))
+    assert "1,320 of 1,320" in last.communicate()[0]
+    assert out.read_bytes() == alone(many, tmp_path / "alone.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["gcs_server", "raylet"])
+def test_a_head_that_dies_ends_the_command_in_a_sentence(many, tmp_path, what):
+    out = tmp_path / "f.h5"
+    with several(1) as one:
+        running = command(*words(many, out, "--batch", "1", "--cluster", one.address), patience=1)
+        some_rows(out, running)
+        one.kill(0, what)
+        error = running.communicate(timeout=100)[1]
+    assert "run the same command again to resume" in " ".join(error.split()) and "Traceback" not in error
+    assert running.returncode == 2 and FeatureStore(out).verify() == []
+
+
+@pytest.mark.slow
+def test_versions_that_differ_are_refused_by_name(board, tmp_path):
+    """Ray's of a head, and vbpr's of a machine, which here only say that they are others."""
+    fake = tmp_path / "fake" / "vbpr-9.9.9.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: vbpr\nVersion: 9.9.9\n")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "sitecustomize.py").write_text("import ray; ray.__version__ = '2.9.3'\n")
+    for folder, pattern in (("fake", "it has vbpr 9.9.9, and this run is of"), ("old", "runs Ray 2.9.3 with Python")):
+        paths = os.pathsep.join([str(tmp_path / folder), *sys.path])
+        with Nodes(1, env=environment() | {"PYTHONPATH": paths}) as one:
+            done = command(*words(board, tmp_path / "f.h5", "--cluster", one.address))
+            error = done.communicate(timeout=100)[1]
+        assert done.returncode == 2 and pattern in " ".join(error.split()), error

@@ -154,4 +154,4 @@ def texts_of(columns: Mapping[str, Mapping[str, str]], wanted: list[str], item_i
     return texts
 
 
-__all__ = ["Wishes", "best_of", "check_new", "exclusions", "lists_of", "texts_of", "unseen_items"]
+__all__ = ["CHUNK", "Wishes", "best_of", "check_new", "exclusions", "lists_of", "texts_of", "unseen_items"]

@@ -13,9 +13,11 @@ import numpy as np
 from ..base.arrays import Array
 from ..base.targets import check_table
 from ..data.dataset import Dataset
+from ..executors.cluster import check_address
 from ..stores.model.factors import Factors
 from ..stores.model.lists import Lists, write_tables
 from .answer import Answer, Written
+from .everyone import ListsJob, shared_lists
 from .filters import allowed as allow
 from .filters import groups_of, read_ids, read_known
 from .lists import Wishes, best_of, check_new, exclusions, lists_of, texts_of, unseen_items
@@ -162,6 +164,7 @@ def recommend_to_many(
     allowed: Path | None = None,
     one_per: str | None = None,
     data: str | None = None,
+    cluster: str | None = None,
 ) -> Written:
     """The same for the users that a file names, or everyone, as a table; see `write_tables`.
 
@@ -170,8 +173,11 @@ def recommend_to_many(
         fallback: whether users whom the model does not know get bestsellers, of all time or of `since`, with a column
             that tells so; else they are left out.
         columns: of the data set's items, which the table has as well. wide: whether it has a row a user.
+        cluster: `local`, or HOST:PORT of a Ray cluster's head, whose workers share the users; None: this process.
     """
     check_table(out)
+    if cluster is not None:
+        check_address(cluster)
     factors, dataset, mask, groups = opened(model, category, allowed, one_per, data, held_out)
     check_new(factors, new)
     texts = texts_of(dataset.items(), list(columns), factors.item_ids) if columns else {}
@@ -185,8 +191,11 @@ def recommend_to_many(
     started = time.monotonic()
     counts = np.zeros(3, np.int64)
 
+    job = ListsJob(str(Path(model).resolve()), factors.digest() if cluster else "", held_out, wishes)
+    made = lists_of(factors, who, wishes) if cluster is None else shared_lists(cluster, job, out, who)
+
     def counting() -> Iterator[Lists]:
-        for lists in lists_of(factors, who, wishes):
+        for lists in made:
             listed = lists.items[lists.items >= 0]
             counts[:] += [
                 int(lists.fallback.sum()) if lists.fallback is not None else 0,

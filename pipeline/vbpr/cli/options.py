@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.options import Option
+from ..executors.options import CLUSTER
 from ..training.config import OPTIONS as TRAINING
 
 
@@ -84,6 +85,7 @@ Data = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help=TRAINING["device"].help)]
+Cluster = Annotated[str | None, typer.Option("--cluster", help=CLUSTER.help)]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON; - for standard output")]
 Grid = Annotated[Path | None, typer.Option("--grid", help="Draw the pictures into this PNG, JPEG or WebP file")]
 Weights = Annotated[Path | None, typer.Option("--weights", help=TRAINING["network_weights"].help)]
@@ -126,6 +128,7 @@ Wide = Annotated[bool, typer.Option("--wide", help="The table has one row a user
 __all__ = [
     "Allowed",
     "Category",
+    "Cluster",
     "Column",
     "Data",
     "Device",

@@ -10,6 +10,7 @@ from .answers import check_place, refuse_weights, show
 from .options import (
     Allowed,
     Category,
+    Cluster,
     Column,
     Data,
     Exclude,
@@ -56,6 +57,7 @@ def recommend(
     column: Column = None,
     wide: Wide = False,
     out: Annotated[Path | None, typer.Option(help="Parquet or CSV file for --users and --all")] = None,
+    cluster: Cluster = None,
     data: Data = None,
     weights: Weights = None,
     json_out: Json = None,
@@ -73,7 +75,7 @@ def recommend(
         "--fallback": fallback,
     }
     given |= {"--since": since, "--exclude": exclude, "--column": column, "--wide": wide, "--grid": grid}
-    given |= {"--json": json_out, "--out": out}
+    given |= {"--json": json_out, "--out": out, "--cluster": cluster}
     refuse_idle(given, "many" if many else "anyone" if anyone else "user" if user is not None else "unknown")
     refuse_weights(weights, image)
     check_place(grid)
@@ -90,7 +92,7 @@ def recommend(
         if out is None:
             raise VbprError("--users and --all write a table; give --out NAME.parquet or NAME.csv")
         lists: dict[str, Any] = {"seen": seen, "held_out": held_out, "new": new, "fallback": bool(fallback)}
-        lists |= {"since": since, "exclude": exclude, "columns": column or [], "wide": wide}
+        lists |= {"since": since, "exclude": exclude, "columns": column or [], "wide": wide, "cluster": cluster}
         print_written(answers.recommend_to_many(model, out, users, k, **lists, **filters), out)
         return None
     if anyone:
@@ -127,6 +129,7 @@ FOR = {  # whom an option is for: many users, one, someone unknown, anyone
     "--grid": ("user", "unknown", "anyone"),
     "--json": ("user", "unknown", "anyone"),
     "--out": ("many",),
+    "--cluster": ("many",),
 }
 CALLED = {"many": "--users and --all", "user": "--user", "unknown": "--liked and --image", "anyone": "--anyone"}
 

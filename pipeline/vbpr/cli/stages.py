@@ -9,6 +9,7 @@ from ..base.errors import VbprError, counted, some
 from ..extraction.config import AUTOENCODER, ENCODING
 from ..training.config import OPTIONS as TRAINING
 from .options import (
+    Cluster,
     Data,
     Device,
     HowToSplit,
@@ -253,6 +254,7 @@ def evaluate(
     ] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="With --holdout: popularity as well")] = False,
     data: Data = None,
+    cluster: Cluster = None,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
@@ -262,8 +264,10 @@ def evaluate(
     from ..stores.model.factors import Factors
 
     if holdout is not None:
-        if held != "test" or users is not None:
-            raise VbprError("--holdout says what is held out; leave out --held and --users")
+        if held != "test" or users is not None or cluster is not None:
+            raise VbprError(
+                "--holdout says what is held out and ranks it here; leave out --held, --users and --cluster"
+            )
         return on_holdout(model, holdout, baselines, data, device)
     if baselines or data is not None:
         raise VbprError(f"{'--baselines' if baselines else '--data'} is for --holdout; give that as well")
@@ -273,7 +277,8 @@ def evaluate(
         data, rule = (on_record or "not on record" for on_record in (factors.record.data, factors.record.split))
         digest = factors.split_digest()
         told = {"file": str(path), "held": held, "split": rule, "split_digest": digest}
-        summaries.append(told | run(factors, held, device, users=users).summary())
+        metrics = run(factors, held, device, users=users, cluster=cluster, path=path)
+        summaries.append(told | metrics.summary())
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule} (digest {digest[:8]})")
     print_metrics(summaries, held, drawn=users is not None)
     if len(set(grounds)) > 1:

@@ -4,20 +4,21 @@ metrics = evaluate(Factors.load("artifacts/inc.model.h5")); metrics.summary()["a
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
 from ..base.progress import Progress
-from ..compute.device import pick_device
+from ..executors.cluster import check_cluster
 from ..stores.model.factors import Factors
 from . import metrics
 from .intervals import interval
-from .ranks import Ranks, held_out_ranks, subset
+from .ranks import Ranks, ranks_of_users, subset
+from .workers import only, shared_ranks
 
 COLD = 5  # an item with fewer train interactions is cold; one with none is unseen
 PARTS = {"all": np.inf, "cold": COLD, "unseen": 1}  # the parts of the evaluation: items with fewer than so many
@@ -77,13 +78,22 @@ COVERAGE_K, COVERAGE_USERS = 10, 2000
 
 
 def evaluate(
-    factors: Factors, held: str = "test", device: str = "auto", *, users: int | None = None, seed: int = 0
+    factors: Factors,
+    held: str = "test",
+    device: str = "auto",
+    *,
+    users: int | None = None,
+    seed: int = 0,
+    cluster: str | None = None,
+    path: Path | str | None = None,
 ) -> Metrics:
     """Rank the held-out items of a fitted model.
 
     Args:
         held: test or validation.
         users: rank those of so many users only, drawn at random by `seed`; None for everyone. The time goes with them.
+        cluster: `local`, or HOST:PORT of a Ray cluster's head, whose workers share the users; None: this process.
+        path: of the model file, which they read.
 
     Raises:
         VbprError: there is no such part, it is empty in the model's split, or no user is asked for.
@@ -95,12 +105,14 @@ def evaluate(
         raise VbprError(f"this model's split has no {held} items; train with another --split")
     if users is not None:
         part = sample_users(part, users, seed)
-    chosen = pick_device(device)
-    theta, items, bias = (
-        torch.from_numpy(np.ascontiguousarray(a)).to(chosen) for a in (factors.users, factors.items, factors.bias)
-    )
-    with Progress("evaluate", int(np.count_nonzero(np.diff(part.indptr))), "users") as bar:
-        ranks = held_out_ranks(theta, items, bias, part, factors.seen, advance=bar.advance)
+    if cluster is not None:
+        if path is None:
+            raise VbprError("workers of a cluster read the model from its file; give its path as well")
+        check_cluster(cluster, device)
+        ranks = shared_ranks(cluster, path, factors, held, part, device)
+    else:
+        with Progress("evaluate", int(np.count_nonzero(np.diff(part.indptr))), "users") as bar:
+            ranks = ranks_of_users(factors, part, device, bar.advance)
     count = factors.train.getnnz(axis=0)[ranks.items]
     parts = {name: subset(ranks, count < fewer) for name, fewer in PARTS.items()}
     record = factors.record
@@ -122,11 +134,7 @@ def sample_users(held: sp.csr_matrix, users: int, seed: int) -> sp.csr_matrix:
     if users < 1:
         raise VbprError(f"users is {users}; it must be at least 1")
     who = np.flatnonzero(np.diff(held.indptr))
-    chosen = np.zeros(held.shape[0], np.float32)
-    chosen[np.random.default_rng(seed).permutation(who)[:users]] = 1
-    sample = sp.csr_matrix(held.multiply(chosen[:, None]))
-    sample.eliminate_zeros()
-    return sample
+    return only(held, np.random.default_rng(seed).permutation(who)[:users])
 
 
 def coverage(factors: Factors, among: Array | None = None, seed: int = 0) -> float:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
-from ..compute.device import full_float32
+from ..compute.device import full_float32, pick_device
+from ..stores.model.factors import Factors
 
 # Scores of a block, a megabyte: they and their comparison stay in the caches while they are counted, and what it costs
 # to call for a product and four passes over it, which cores do in turn, is small beside it.
@@ -118,6 +119,17 @@ def held_out_ranks(
     row_of = np.repeat(np.arange(held.shape[0]), np.diff(held.indptr))
     candidates = (len(bias) - np.diff(observed.indptr))[row_of]
     return Ranks(row_of, held.indices.copy(), above, ties, candidates, 1 + above + 0.5 * ties + 0.5 * lost)
+
+
+def ranks_of_users(
+    factors: Factors, held: sp.csr_matrix, device: str = "auto", advance: Callable[[int], None] = lambda users: None
+) -> Ranks:
+    """The ranks of a fitted model's held-out items (U, I); see `held_out_ranks`."""
+    chosen = pick_device(device)
+    theta, items, bias = (
+        torch.from_numpy(np.ascontiguousarray(a)).to(chosen) for a in (factors.users, factors.items, factors.bias)
+    )
+    return held_out_ranks(theta, items, bias, held, factors.seen, advance=advance)
 
 
 class Block:
@@ -256,4 +268,4 @@ def subset(ranks: Ranks, keep: Array) -> Ranks:
     return Ranks(*(getattr(ranks, field.name)[keep] for field in dataclasses.fields(Ranks)))
 
 
-__all__ = ["Ranks", "held_out_ranks", "subset"]
+__all__ = ["Ranks", "held_out_ranks", "ranks_of_users", "subset"]

@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -97,8 +98,9 @@ class Cluster:
         try:
             self.ray.wait(GRACE)
         except subprocess.TimeoutExpired:
-            self.ray.kill()  # with which the kernel ends what it has started
+            self.ray.kill()
             self.ray.wait()
+        end_session(self.ray.pid)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -177,6 +179,15 @@ class Cluster:
         return VbprError(f"Ray has ended without a word: the head {where} raylet is gone; {AGAIN}")
 
 
+def end_session(leader: int) -> None:
+    """End what a process has left running in its session: agents of Ray's look for a head that is gone for a minute."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        pid = int(entry.name)
+        with contextlib.suppress(OSError):
+            if pid not in (leader, os.getpid()) and os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
+
+
 def on_loopback(host: str, port: int) -> bool:
     """Whether a head is on this machine and listens on 127.0.0.1 alone."""
     if host != "localhost" and not host.startswith("127."):
@@ -190,6 +201,17 @@ def on_loopback(host: str, port: int) -> bool:
             return True
 
 
+def check_cluster(cluster: str | None, device: str) -> None:
+    """
+    Raises:
+        VbprError: no such cluster can be, or one GPU is named for the workers of many machines.
+    """
+    if cluster is not None:
+        check_address(cluster)
+    if cluster is not None and device not in ("auto", "cpu", "cuda"):
+        raise VbprError(f"--device {device} names one GPU; with --cluster give auto, cpu or cuda")
+
+
 def check_address(address: str) -> None:
     """
     Raises:
@@ -199,6 +221,24 @@ def check_address(address: str) -> None:
         raise VbprError(f"--cluster {address}: give `local`, or HOST:PORT of a cluster's head, as in 10.0.0.1:6379")
     if importlib.util.find_spec("ray") is None:
         raise VbprError(INSTALL)
+
+
+def explained(address: str, why: str) -> str:
+    """Why Ray does not join a cluster, in a sentence."""
+    words = " ".join(why.split())
+    if "ersion mismatch" in words:
+        found = [part.split()[0].rstrip(",") for part in words.split("Ray: ")[1:3]] or ["another"]
+        pythons = [part.split()[0].rstrip(",.") for part in words.split("Python: ")[1:3]] or ["another"]
+        return (
+            f"the cluster at {address} runs Ray {found[0]} with Python {pythons[0]}, and this is Ray {found[-1]} with "
+            f"Python {pythons[-1]}; both must be the same"
+        )
+    if "oken" in words and "uthentic" in words:
+        return f"the cluster at {address} wants its token; see `ray get-auth-token`, and set RAY_AUTH_MODE=token"
+    return (
+        f"the cluster at {address} cannot be joined ({words[:200]}); this machine must be part of it: "
+        f"`ray start --address {address} --num-cpus 0` joins without taking work"
+    )
 
 
 def clear_left(folder: Path) -> None:
@@ -212,4 +252,4 @@ def clear_left(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-__all__ = ["AGAIN", "Cluster", "check_address", "clear_left"]
+__all__ = ["AGAIN", "Cluster", "check_address", "check_cluster", "clear_left", "end_session", "explained"]

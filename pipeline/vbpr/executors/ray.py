@@ -1,6 +1,6 @@
 """Ray, in a process of its own: it gives parts to workers, gives lost ones out again, and hands results over.
 
-A worker is an actor of Ray's, bound to a machine. Ray never restarts one, and reconstructs nothing, for the queue here
+An actor of Ray's is bound to a machine, never restarted, and nothing is reconstructed, for the queue here
 knows what is missing.
 """
 
@@ -23,7 +23,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..base.errors import first_line
-from .cluster import AGAIN, clear_left
+from .cluster import AGAIN, clear_left, end_session, explained
 from .hand import hand
 from .job import Place, layout
 
@@ -106,6 +106,7 @@ class Driver:
                 self.heard.put(self.pipe.recv())
         self.heard.put(None)
         time.sleep(15)  # for Ray's own end
+        end_session(os.getpid())
         os._exit(1)
 
     def say(self, kind: str, value: Any = None) -> None:
@@ -343,24 +344,6 @@ def connect(address: str, folder: str) -> str:
     return address
 
 
-def explained(address: str, why: str) -> str:
-    """Why Ray does not join a cluster, in a sentence."""
-    words = " ".join(why.split())
-    if "ersion mismatch" in words:
-        found = [part.split()[0].rstrip(",") for part in words.split("Ray: ")[1:3]] or ["another"]
-        pythons = [part.split()[0].rstrip(",.") for part in words.split("Python: ")[1:3]] or ["another"]
-        return (
-            f"the cluster at {address} runs Ray {found[0]} with Python {pythons[0]}, and this is Ray {found[-1]} with "
-            f"Python {pythons[-1]}; both must be the same"
-        )
-    if "oken" in words and "uthentic" in words:
-        return f"the cluster at {address} wants its token; see `ray get-auth-token`, and set RAY_AUTH_MODE=token"
-    return (
-        f"the cluster at {address} cannot be joined ({words[:200]}); this machine must be part of it: "
-        f"`ray start --address {address} --num-cpus 0` joins without taking work"
-    )
-
-
 def main(descriptor: int) -> None:
     """The whole life of the process.
 
@@ -393,6 +376,7 @@ def main(descriptor: int) -> None:
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
+        end_session(os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)  # threads of Ray's may still wait for what is gone
 

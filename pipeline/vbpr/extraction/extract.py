@@ -21,6 +21,7 @@ from ..base.targets import check_target
 from ..data.dataset import Dataset
 from ..data.images.source import PASSING, ImageSource
 from ..executors import hired
+from ..executors.cluster import check_cluster
 from ..executors.job import Crew
 from ..executors.parts import Ranges
 from ..stores.features.layout import DONE
@@ -30,7 +31,6 @@ from .own_autoencoder import autoencoder
 from .provenance import provenance_of, recorded_fallback
 from .request import (
     How,
-    check_cluster,
     check_names,
     check_options,
     feature_file,

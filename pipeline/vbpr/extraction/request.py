@@ -15,7 +15,6 @@ from ..data.dataset import Dataset
 from ..data.images.remote import is_remote
 from ..data.images.source import PASSING, ImageSource, is_image_name
 from ..data.same_ids import note_suffixes, refuse_other_names
-from ..executors.cluster import check_address
 from ..stores.features.layout import TOLD
 from ..stores.features.store import FeatureStore
 
@@ -53,17 +52,6 @@ def check_options(
     for name, value in (("batch", batch), ("threads", threads), ("max-shared", max_shared)):
         if value is not None and value < 1:
             raise VbprError(f"--{name} is {value}; it must be at least 1")
-
-
-def check_cluster(cluster: str | None, device: str) -> None:
-    """
-    Raises:
-        VbprError: no such cluster can be, or one GPU is named for the workers of many machines.
-    """
-    if cluster is not None:
-        check_address(cluster)
-    if cluster is not None and device not in ("auto", "cpu", "cuda"):
-        raise VbprError(f"--device {device} names one GPU; with --cluster give auto, cpu or cuda")
 
 
 def placed(data: Dataset, images: Path | str | None, id_field: str | None) -> Dataset:
@@ -166,7 +154,6 @@ def up_to_date(
 __all__ = [
     "How",
     "artifact_name",
-    "check_cluster",
     "check_names",
     "check_options",
     "feature_file",

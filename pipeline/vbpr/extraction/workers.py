@@ -170,7 +170,7 @@ class Encoding:
         if 2 * strange.sum() > len(rows):
             what = "cannot reach the" if not here[strange].any() else "sees other"
             raise Unfit(f"it {what} pictures in {self.job.data} (first: {self.source.item_ids[rows[strange][0]]})")
-        task = Range(rows)
+        task = Range(rows, self.encoder.dim)
         self.waiting.put(task)
         done = task.ended.result()
         passing = [reason for reason, row in zip(done.reasons, done.failed, strict=True) if reason in PASSING]
@@ -209,8 +209,8 @@ class Encoding:
 class Range:
     """A range in hand: its rows, what has come of them, and how many are left."""
 
-    def __init__(self, rows: Array) -> None:
-        self.rows, self.left = rows, len(rows)
+    def __init__(self, rows: Array, dim: int) -> None:
+        self.rows, self.left, self.dim = rows, len(rows), dim
         self.steps: list[Encoded] = []
         self.ended: Future[Encoded] = Future()
 
@@ -221,11 +221,11 @@ class Range:
         self.steps.append(step)
 
     def end(self) -> None:
-        none, width = np.empty(0, np.int64), self.steps[0].features.shape[1] if self.steps else 0
+        none = np.empty(0, np.int64)
         self.ended.set_result(
             Encoded(
                 np.concatenate([none, *(step.rows for step in self.steps)]),
-                np.concatenate([np.empty((0, width), np.float16), *(step.features for step in self.steps)]),
+                np.concatenate([np.empty((0, self.dim), np.float16), *(step.features for step in self.steps)]),
                 np.concatenate([none, *(step.failed for step in self.steps)]),
                 [reason for step in self.steps for reason in step.reasons],
                 [odd for step in self.steps for odd in step.odd],
