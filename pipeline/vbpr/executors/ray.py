@@ -143,7 +143,12 @@ class Driver:
         """
         self.request = request
         threading.Thread(target=self.watch, args=(address, request["patience"]), daemon=True).start()
-        self.actors: Any = ray.remote(max_restarts=0, max_task_retries=0)(hand())
+        remote: Any = ray.remote  # whose types know no groups
+        self.actors = remote(
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"parts": request["overlap"], "words": 1},  # who is told to stop has a thread for it
+        )(hand())
         self.job = ray.put(request["job"])
         while True:
             while not self.heard.empty():
@@ -190,7 +195,6 @@ class Driver:
                 actor = self.actors.options(
                     num_cpus=known.cores,
                     num_gpus=int(known.gpu),
-                    max_concurrency=self.request["overlap"] + 1,  # and one to be told to stop
                     scheduling_strategy=NodeAffinitySchedulingStrategy(key, soft=False),
                 ).remote()
                 place = dataclasses.asdict(Place(known.name, known.cores, known.gpu))
@@ -210,7 +214,7 @@ class Driver:
                 if not self.waiting:
                     break
                 number = self.waiting.popleft()
-                worker.asked[worker.actor.do.remote(self.parts[number])] = number
+                worker.asked[worker.actor.do.options(concurrency_group="parts").remote(self.parts[number])] = number
         room = sum(max(0, self.request["overlap"] + 1 - len(w.asked)) for w in self.workers if w.ready)
         for _ in range(0 if self.stopping else room - len(self.waiting) - self.wanted):
             self.wanted += 1
@@ -301,7 +305,7 @@ class Driver:
         self.waiting.clear()
         for worker in self.workers:
             if worker.ready:
-                worker.actor.stop.remote()
+                worker.actor.stop.options(concurrency_group="words").remote()
 
 
 def layout_of(node: dict[str, Any], request: dict[str, Any]) -> tuple[int, int, bool]:
