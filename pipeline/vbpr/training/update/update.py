@@ -178,8 +178,8 @@ def refuse_too_much(factors: Factors, new: sp.csr_matrix) -> None:
         raise VbprError(
             f"{new.nnz:,} new purchases"
             + (f" and {earlier:,} of earlier updates" if earlier else "")
-            + f" are {share:.0%} of the {factors.train.nnz - earlier:,} that this model was trained on; up to "
-            f"{MOST:.0%} an update is measured to be as good as a training: train again"
+            + f" are {share:.0%} of the {factors.train.nnz - earlier:,} that this model was trained on; an "
+            f"update is for at most {MOST:.0%} (docs/weekly.md has what it gives up): train again"
         )
 
 
