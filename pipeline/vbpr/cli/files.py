@@ -110,7 +110,7 @@ def pictures(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Where to write it [default: standard output]")] = None,
 ) -> None:
-    """Whose picture each file is, as the table that images.csv may be: item_id, file, position; to look at or mend."""
+    """Whose picture each file is. As the table that images.csv may be: item_id, file, position; to look at or mend."""
     from ..base.files import replace_text
     from ..data.dataset import Dataset
     from ..data.images.table import table_of

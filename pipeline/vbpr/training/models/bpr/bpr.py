@@ -195,4 +195,4 @@ def best_factors(split: Split, inputs: Inputs, projection: Projection | None, st
 
 CHUNK, GROWTH = 64, 4  # batches that are sampled together, and how much larger they become where purchases are many
 
-__all__ = ["BPR"]
+__all__ = ["BPR", "CHUNK", "grown"]

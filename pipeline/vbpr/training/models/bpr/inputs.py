@@ -170,4 +170,4 @@ def make_inputs(
 ENTRIES = 1024  # rows summed at a time, about
 SHARE = 0.8  # of what memory is available, for prepared features; the rest is for what stands beside them
 
-__all__ = ["Inputs", "Projection", "make_inputs"]
+__all__ = ["SHARE", "Inputs", "Projection", "make_inputs"]
