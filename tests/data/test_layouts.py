@@ -433,4 +433,4 @@ def test_the_page_on_data_names_every_layout():
     page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     patterns = {name: layout.needs[0].split("|")[0].split("/")[-1].strip("*") for name, layout in LAYOUTS.items()}
     for name in READ.keys() - {"parts"} & LAYOUTS.keys():
-        assert patterns[name] in page, name
+        assert patterns[name].partition("*")[0] in page, name

@@ -24,6 +24,7 @@ def text_blocks(path: Path, dialect: Dialect, columns: Sequence[str]) -> Iterato
     """
     wanted, header = dict.fromkeys(columns, pa.string()), dialect.header
     evident = False  # whether a table with tabs is one whose fields are quoted, by its header
+    quotes, opened = False, dialect.quoted  # whether one was seen, and whether one shows that they are plain text
     memory = pa.allocate_buffer(BLOCK + LINE)  # of Arrow's own: see `load`
     view, held, ended = memoryview(memory).cast("B"), 0, False
     with open_bytes(path) as handle:
@@ -37,6 +38,7 @@ def text_blocks(path: Path, dialect: Dialect, columns: Sequence[str]) -> Iterato
                 quoted = re.search(b'"', block) is not None
                 if quoted and dialect.delimiter == "\t":
                     evident = evident or (header and '"' in "".join(header_fields(block)))
+                    quotes, opened = True, opened or opens_quote(block)
                     if evident if not dialect.quoted else not evident and opens_quote(block):
                         raise Unclear
                 quoted = quoted and dialect.quoted
@@ -48,6 +50,8 @@ def text_blocks(path: Path, dialect: Dialect, columns: Sequence[str]) -> Iterato
             rest = bytes(view[end:held])
             view[: len(rest)] = rest
             held = len(rest)
+    if quotes and not opened:  # every field that opens a quote closes it: they are quoted
+        raise Unclear
 
 
 def opens_quote(block: pa.Buffer) -> bool:
