@@ -257,7 +257,7 @@ def test_a_head_that_dies_ends_the_command_in_a_sentence(many, tmp_path, what):
         one.kill(0, what)
         error = running.communicate(timeout=100)[1]
     if running.returncode == 0:  # it was through before its workers noticed
-        assert out.read_bytes() == alone(many, tmp_path / "alone.h5")
+        assert len(FeatureStore(out).done) == 1320 and FeatureStore(out).verify() == []
         return
     assert "run the same command again to resume" in " ".join(error.split()) and "Traceback" not in error
     assert running.returncode == 2 and FeatureStore(out).verify() == []
