@@ -1,10 +1,10 @@
-"""vbpr against Cornac's VBPR and BPR and implicit's BPR, on the same split, features and K: speed, and the same AUC.
+"""vbpr against Cornac, implicit and irspack on the same split, features and K: quality, speed, and the same AUC.
 
     python bench/peers.py --data FOLDER --features artifacts/lite0.h5
     python bench/peers.py --planted 10000 30000 60000
 
-Cornac goes into a folder of its own (`--peers`), which only its runs see. Every run is a process of its own, on the
-threads of OMP_NUM_THREADS. All are evaluated by vbpr's exact evaluator on the same items; time is that of training,
+Each peer goes into a folder of its own under `--peers`, which only its runs see. Every run is a process of its own, on
+the threads of OMP_NUM_THREADS. All are evaluated by vbpr's exact evaluator on the same items; time is that of training,
 without evaluations. A peer trains on while its validation AUC is taken between epochs, and is judged at its best epoch.
 Ours is trained from nothing for 1, 2, 3, 5, ... epochs up to its default, its time being that of the whole fit, set-up
 included. The time to the same AUC is the first that reaches the lower of the two best validation AUCs.
@@ -42,9 +42,15 @@ from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
 from vbpr.training.model import factors_of
 from vbpr.training.models import MODELS
+from vbpr.training.models.axes import axes
 from vbpr.training.models.implicit import Implicit
 
-PEERS = ("cornac==3.0.1", "powerlaw==2.0.0")  # powerlaw: what Cornac imports; the rest is installed with vbpr
+PEERS = {  # with what they import that is not installed with vbpr
+    "cornac": ("cornac==3.0.1", "powerlaw==2.0.0"),
+    "implicit": ("implicit==0.7.3",),
+    "irspack": ("irspack==0.5.2", "fastprogress==1.0.5"),
+}
+IRSPACK = [(alpha0, reg) for alpha0 in (0.03, 0.1, 0.3) for reg in (0.003, 0.01, 0.03)]  # of which validation chooses
 EPOCHS = (1, 2, 3, 5, 7, 10, 15, 20)  # that ours is trained for, up to its default
 CORNACS = {  # VBPR as it was published, with the values that Cornac's has by default
     "joint": True,
@@ -302,6 +308,48 @@ def implicit_als(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
     return result(watch, 0, memory.peak) | {"epochs": c.epochs}
 
 
+def irspack_ials(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
+    """Feature-aware iALS on the features' leading axes; the best of IRSPACK by validation, and its own time."""
+    from irspack.recommenders.ials import IALSRecommender
+
+    c, split = configure("feature-als"), shape.split
+    looks, _ = axes(shape.features, len(split.item_ids), 128)
+    tried = []
+    for alpha0, reg in IRSPACK:
+        with PeakMemory() as memory:
+            watch = Watch(split, args.limit, scores_unseen=True)
+            model = IALSRecommender(
+                split.train.astype(np.float64),
+                n_components=c.factors,
+                alpha0=alpha0,
+                reg=reg,
+                train_epochs=c.epochs,
+                n_threads=torch.get_num_threads(),
+                item_features=looks,
+                lambda_item_feature=1.0,
+            )
+            model.learn()
+            watch.look(model.get_user_embedding(), model.get_item_embedding())
+        tried.append((watch.curve[0][1], len(tried), watch, memory.peak))
+    _, _, watch, peak = max(tried)
+    return result(watch, 0, peak) | {"epochs": c.epochs}
+
+
+def fitted(model: str) -> Callable[[Shape, argparse.Namespace], dict[str, Any]]:
+    """One of ours as it is by default, in one go."""
+
+    def run(shape: Shape, args: argparse.Namespace) -> dict[str, Any]:
+        c = configure(model, widest=len(shape.features.mean))
+        with PeakMemory() as memory:
+            watch = Watch(shape.split, args.limit)
+            factors = fit(shape.split, shape.features if MODELS[model].visual else None, c)
+            watch.best = (factors, watch.seconds, c.epochs)
+            watch.curve.append((watch.seconds, validation_auc(factors)))
+        return result(watch, 0, memory.peak) | {"epochs": c.epochs}
+
+    return run
+
+
 # ---------------------------------------------------------------------------------------------- the table
 
 
@@ -321,6 +369,9 @@ def runs(dim: int) -> dict[str, Run]:
         "bprmf": Run("vbpr", ours("bprmf"), "implicit BPR"),
         "implicit ALS": Run("implicit", implicit_als),
         "als": Run("vbpr", ours("als"), "implicit ALS"),
+        "irspack iALS with features": Run("irspack", irspack_ials),
+        "feature-als": Run("vbpr", fitted("feature-als"), "irspack iALS with features"),
+        "hybrid": Run("vbpr", fitted("hybrid")),
     }
 
 
@@ -334,7 +385,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20, help="of Cornac's VBPR")
     parser.add_argument("--limit", type=float, default=300, help="seconds of training that a peer gets")
     parser.add_argument("--runs", nargs="+", choices=list(runs(1)), default=list(runs(1)))
-    parser.add_argument("--peers", type=Path, default=Path("artifacts/peers"), help="folder for Cornac")
+    parser.add_argument("--peers", type=Path, default=Path("artifacts/peers"), help="folder for peers")
     parser.add_argument("--page", type=Path, help="write the tables between this script's marks in a page")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -343,9 +394,10 @@ def main() -> None:
         told = runs(args.dim)[name].run(load(Path(folder)), args)
         (Path(folder) / "told.json").write_text(json.dumps(told))
         return
-    if not (args.peers / "cornac").exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.peers), *PEERS]
-        subprocess.run(pip, check=True)
+    for name in {runs(1)[run].whose for run in args.runs} & PEERS.keys():
+        if not (args.peers / name / name).exists():
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(args.peers / name)]
+            subprocess.run([*pip, *PEERS[name]], check=True)
     with tempfile.TemporaryDirectory() as folder:
         heading = f"{save(args, Path(folder))}; {machine()}"
         print(heading, flush=True)
@@ -371,7 +423,8 @@ for its top ten."""
 
 def measured(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """One run in a process of its own."""
-    paths = [str(args.peers.resolve())] * (runs(1)[name].whose == "cornac") + [os.environ.get("PYTHONPATH", "")]
+    whose = runs(1)[name].whose
+    paths = [str((args.peers / whose).resolve())] * (whose in PEERS) + [os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, __file__, "--child", name, str(folder)]
     for option in ("dim", "epochs", "limit"):
         command += [f"--{option}", str(getattr(args, option))]

@@ -21,6 +21,7 @@ from vbpr.training.models.feature_als import LEVEL, RIDGE, feature_als
 from vbpr.training.models.filter import NEAREST, linear_filter, looks_graph
 from vbpr.training.models.hybrid import PRIOR, Hybrid, hold_out
 from vbpr.training.models.parts import Part, Scores, Weights, add_up
+from vbpr.training.models.visual import with_popularity
 
 EVERYBODY = slice(0, 40)
 
@@ -369,3 +370,27 @@ def test_a_visual_part_that_diverges_at_once_leaves_the_others(many):
         fit(many, features, configure("hybrid", **SMALL | {"lr": 1e30}))
     told = [each["part"] for each in caught.value.factors.about["blend"]]
     assert told == [name for name in PRIOR if name != "visual"]
+
+
+def test_visual_takes_popularity_where_images_say_nothing():
+    """Noise for features: popularity joins, and validation AUC is at least that of popularity."""
+    rng = np.random.default_rng(0)
+    odds = 1 / (1 + np.arange(60.0))
+    pairs = [
+        (f"u{u:03d}", f"i{i:02d}") for u in range(150) for i in rng.choice(60, 8, replace=False, p=odds / odds.sum())
+    ]
+    of = Split.make(Interactions.of(*zip(*pairs, strict=True)), SplitConfig("random"))
+    noise = ItemFeatures.of(rng.standard_normal((60, 8)).astype(np.float16), np.ones(60, bool))
+    small = {"dim": 4, "epochs": 2, "batch": 32, "device": "cpu"}
+    made, plain = (fit(of, noise, configure("visual", **small, popular=yes)) for yes in (True, False))
+    aucs = [
+        evaluate(f, "validation", "cpu").summary()["all"]["auc"]
+        for f in (made, plain, fit(of, None, configure("popularity")))
+    ]
+    assert aucs[0] >= aucs[2] - 0.01 > aucs[1]
+    assert made.about["popularity"]["auc"] == pytest.approx(aucs[0], abs=2e-3)
+    new, bias = made.head(noise.matrix[:3])
+    assert new.shape == (3, made.items.shape[1]) and not new[:, -1].any() and not bias.any()
+    assert "popularity" not in plain.about
+    alike = Split(of.user_ids, of.item_ids, *(sp.csr_matrix((150, 60), dtype=np.float32) for _ in range(3)))
+    assert with_popularity(alike, plain) is plain  # nobody to ask

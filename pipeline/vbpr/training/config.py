@@ -116,6 +116,12 @@ class TrainConfig:
         choices=("balanced", "all", "cold", "unseen", "ndcg@10", "recall@20"),
         group="choice",
     )
+    popular: bool = option(
+        True,
+        "Whether popularity is added where it ranks validation items better than images do",
+        group="popular",
+        file_only=True,
+    )
 
     def __post_init__(self) -> None:
         import numpy as np  # here, for the command line reads the declarations before it knows what it will need
@@ -147,6 +153,7 @@ def fields_of(*groups: str) -> frozenset[str]:
     steps: of any training in steps. head: of a visual part. features: how they are prepared. history: what a user took.
     latent, bias: of a latent part. shared: negatives of a batch. blend: of parts trained apart. confidence: of `als`.
     pictures: of a network that is trained. choice: what validation items choose parts by.
+    popular: of a visual model that popularity may join.
     """
     fields = [{name for name, declared in OPTIONS.items() if declared.group == group} for group in groups]
     assert all(fields), groups

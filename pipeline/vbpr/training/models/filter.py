@@ -26,7 +26,7 @@ from .singular import leading
 
 NORMALISED, POWER = 0.6, 0.7
 NEAREST = 20
-GRAPH_ITEMS = 60_000  # all cosines are looked at
+GRAPH_ITEMS = 30_000  # all cosines are looked at
 LEADING, SWEEPS = 64, 6  # singular values where scores are too many to be held, at least, and sweeps for them
 SHARE = 0.3  # of looks
 

@@ -147,7 +147,7 @@ def held(split: Split) -> bool:
     return int(users) * int(items) <= HELD
 
 
-def columns(split: Split, least: int, numbers: float = 2.5e7) -> int:
+def columns(split: Split, least: int, numbers: float = 1.5e7) -> int:
     """How many columns of all users and items are about so many numbers."""
     return int(np.clip(numbers / sum(split.train.shape), least, RANK))
 

@@ -1,14 +1,70 @@
-"""The two-stage visual ranker: BPR of a head on frozen features; see `bpr.bpr`."""
+"""The two-stage visual ranker: BPR of a head on frozen features; see `bpr.bpr`.
 
+Where popularity alone ranks the validation items better, images say little of what people take. The score then is
+z_visual + w z_popularity, each in units of the user's deviation, w the one of WEIGHTS of the highest validation AUC.
+"""
+
+import dataclasses
+from pathlib import Path
 from typing import Any
 
-from ..config import fields_of
+import numpy as np
+import torch
+
+from ...data.images.source import ImageSource
+from ...data.split import Split
+from ...stores.model.factors import Factors
+from ..config import TrainConfig, fields_of
+from ..item_features import ItemFeatures
+from ..model import factors_of
+from .blend import blend
 from .bpr.bpr import BPR
+from .bpr.progress import CurveSample
+from .chooser import FEWEST
 from .dvbpr.dvbpr import PUBLISHED
 from .entry import Model, Space
 
+
+@dataclasses.dataclass(frozen=True)
+class Visual:
+    """The ranker, with popularity where validation items ask for it."""
+
+    config: TrainConfig
+    checkpoint: Path | None = None
+
+    def fit(self, split: Split, features: ItemFeatures | None, images: ImageSource | None = None) -> Factors:
+        """See `Recommender.fit`.
+
+        Raises:
+            Diverged: the loss or a parameter is not finite.
+        """
+        factors = BPR(self.config, self.checkpoint).fit(split, features)
+        return with_popularity(split, factors) if self.config.popular else factors
+
+
+def with_popularity(split: Split, factors: Factors) -> Factors:
+    """The factors; where popularity is the better ranker of at least FEWEST validation items, with it."""
+    sample = CurveSample(split)
+    if len(sample.users) < FEWEST:
+        return factors
+
+    def auc(f: Factors) -> float:
+        return sample.auc(*(torch.from_numpy(a) for a in (f.users, f.items, f.bias))) or 0.0
+
+    users, items = (np.zeros((n, 0), np.float32) for n in split.train.shape)
+    popularity = factors_of(split, users, items, np.log1p(split.item_counts))
+    alone = auc(factors)
+    if alone >= auc(popularity):
+        return factors
+    names = ["visual", "popularity"]
+    best, weight = max(((blend([(1.0, factors), (w, popularity)], names), w) for w in WEIGHTS), key=lambda b: auc(b[0]))
+    told = {"weight": weight, "auc": round(auc(best), 4), "auc_without": round(alone, 4)}
+    return dataclasses.replace(best, about=factors.about | {"popularity": told})
+
+
+WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of popularity
 DEFAULTS: dict[str, Any] = {"popularity_share": 0.4}
-READS = fields_of("steps", "shared", "head", "features", "history", "latent", "bias")
+READS = fields_of("steps", "shared", "head", "features", "history", "latent", "bias")  # of `vbpr`, too
 SPACE: Space = {
     "dim": (16, 256, "log"),
     "whiten": (0.0, 1.0),
@@ -31,7 +87,8 @@ REPORT: dict[str, Any] = {
     "unit": False,
     "whiten": 0.0,
     "shared_negatives": 0,
+    "popular": False,
 }
-MODEL = Model(BPR, DEFAULTS, READS, SPACE, {"report": REPORT}, visual=True)
+MODEL = Model(Visual, DEFAULTS, READS | fields_of("popular"), SPACE, {"report": REPORT}, visual=True)
 
 __all__ = ["MODEL", "READS", "SPACE"]
