@@ -57,7 +57,9 @@ def train(
     """
     data, path, checkpoint = Dataset.resolve(data), Path(out), checkpoint_of(Path(out))
     check_target(path, "model")
-    check_target(checkpoint.with_name(f"{checkpoint.name}-latent-10"))  # of a model's part: the longest name there is
+    check_target(
+        checkpoint.with_name(f"{checkpoint.name}-choice-latent-10")
+    )  # of a model's part: the longest name there is
     stores = stores_of(features)
     visual = MODELS[config.model].visual
     if visual and not stores:

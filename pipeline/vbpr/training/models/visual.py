@@ -19,7 +19,7 @@ from ..item_features import ItemFeatures
 from ..model import factors_of
 from .blend import blend
 from .bpr.bpr import BPR
-from .bpr.progress import CurveSample
+from .bpr.validation import CurveSample
 from .chooser import FEWEST
 from .dvbpr.dvbpr import PUBLISHED
 from .entry import Model, Space
@@ -48,8 +48,12 @@ def with_popularity(split: Split, factors: Factors) -> Factors:
     if len(sample.users) < FEWEST:
         return factors
 
+    of_users, of_items = sample.wanted(torch.device("cpu"))
+
     def auc(f: Factors) -> float:
-        return sample.auc(*(torch.from_numpy(a) for a in (f.users, f.items, f.bias))) or 0.0
+        users, items, bias = (torch.from_numpy(a) for a in (f.users, f.items, f.bias))
+        users = users if of_users is None else users[of_users]
+        return sample.auc(users, *(a if of_items is None else a[of_items] for a in (items, bias))) or 0.0
 
     users, items = (np.zeros((n, 0), np.float32) for n in split.train.shape)
     popularity = factors_of(split, users, items, np.log1p(split.item_counts))
