@@ -391,6 +391,9 @@ def test_visual_takes_popularity_where_images_say_nothing():
     assert made.about["popularity"]["auc"] == pytest.approx(aucs[0], abs=2e-3)
     new, bias = made.head(noise.matrix[:3])
     assert new.shape == (3, made.items.shape[1]) and not new[:, -1].any() and not bias.any()
+    popular = made.items[:, -1]
+    bought = of.item_counts > 0
+    assert not popular[~bought].any() and np.argmax(popular) == np.argmax(of.item_counts)
     assert "popularity" not in plain.about
     alike = Split(of.user_ids, of.item_ids, *(sp.csr_matrix((150, 60), dtype=np.float32) for _ in range(3)))
     assert with_popularity(alike, plain) is plain  # nobody to ask

@@ -26,6 +26,7 @@ from .models.bpr.inputs import SHARE
 from .models.bpr.parameters import shapes_of
 from .models.bpr.rehearsal import seconds_a_step
 from .models.vbpr import VBPR, parts_of
+from .models.visual import Visual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +107,7 @@ def plan(split: Split, width: int, config: TrainConfig) -> Plan:
         VbprError: another model.
     """
     build = MODELS[config.model].build
-    if build not in (BPR, VBPR):
+    if build not in (BPR, VBPR, Visual):
         raise VbprError(f"--plan is for --model visual, vbpr and bprmf, and not {config.model}; leave it out")
     configs = parts_of(config) if build is VBPR else {config.model: config}
     device = pick_device(config.device)

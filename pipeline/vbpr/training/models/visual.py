@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...base.arrays import Array
 from ...data.images.source import ImageSource
 from ...data.split import Split
 from ...stores.model.factors import Factors
@@ -56,7 +57,7 @@ def with_popularity(split: Split, factors: Factors) -> Factors:
         return sample.auc(users, *(a if of_items is None else a[of_items] for a in (items, bias))) or 0.0
 
     users, items = (np.zeros((n, 0), np.float32) for n in split.train.shape)
-    popularity = factors_of(split, users, items, np.log1p(split.item_counts))
+    popularity = factors_of(split, users, items, log_popularity(split.item_counts))
     alone = auc(factors)
     if alone >= auc(popularity):
         return factors
@@ -64,6 +65,12 @@ def with_popularity(split: Split, factors: Factors) -> Factors:
     best, weight = max(((blend([(1.0, factors), (w, popularity)], names), w) for w in WEIGHTS), key=lambda b: auc(b[0]))
     told = {"weight": weight, "auc": round(auc(best), 4), "auc_without": round(alone, 4)}
     return dataclasses.replace(best, about=factors.about | {"popularity": told})
+
+
+def log_popularity(counts: Array) -> Array:
+    """(I,) log(1 + purchases) less its mean; 0 for an item that nobody took, as for a new one: it is not known."""
+    log = np.log1p(counts)
+    return np.where(counts > 0, log - log.mean(), 0)
 
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of popularity
@@ -95,4 +102,4 @@ REPORT: dict[str, Any] = {
 }
 MODEL = Model(Visual, DEFAULTS, READS | fields_of("popular"), SPACE, {"report": REPORT}, visual=True)
 
-__all__ = ["MODEL", "READS", "SPACE"]
+__all__ = ["MODEL", "READS", "SPACE", "Visual"]
