@@ -89,6 +89,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 # What is averaged over users: part of the evaluation, and how a user's value comes from the ranks.
 MEASURES: dict[str, tuple[str, Any]] = {part: (part, metrics.mean_auc) for part in PARTS} | {
     "NDCG@10": ("all", lambda ranks: metrics.ndcg(ranks, 10)),
+    "NDCG@20": ("all", lambda ranks: metrics.ndcg(ranks, 20)),
     "Recall@20": ("all", lambda ranks: metrics.recall(ranks, 20)),
     "HR@10": ("all", lambda ranks: metrics.hit_rate(ranks, 10)),
 }
@@ -112,8 +113,9 @@ def main() -> None:
     sections = []
     for place, (name, files) in enumerate(zip(args.data, args.features, strict=True)):
         data, stores = Dataset.resolve(name), [FeatureStore(file) for file in files.split(",")]
-        for how in args.splits:
-            ablations = args.ablations if place == 0 and how == args.splits[0] else []
+        own = data.interactions().splits is not None
+        for how in ["file"] if own else args.splits:
+            ablations = args.ablations if place == 0 and how in ("file", args.splits[0]) else []
             sections += section(data, stores, how, ablations, args)
     text = "\n".join([*sections, f"{machine()}; seconds: fitting, wall clock."])
     if args.page is None:
@@ -131,7 +133,7 @@ def section(
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in wanted | changed}
     rules, counts = [], (0, 0, 0)
     try:
-        for split_seed in args.split_seeds:
+        for split_seed in [0] if how == "file" else args.split_seeds:  # which draws nothing
             split = prepare(data, stores, config=SplitConfig(how, seed=split_seed))
             rules.append(split.rule)
             counts = (len(split.user_ids), len(split.item_ids), split.train.nnz)
@@ -147,7 +149,11 @@ def section(
         return []
     users, items, pairs = counts
     lines = [f"### {data.title}: {rules[0].split(', seed')[0]}", ""]
-    seeds = f"split seeds {args.split_seeds}, training seeds {args.seeds}"
+    seeds = (
+        f"training seeds {args.seeds}"
+        if how == "file"
+        else f"split seeds {args.split_seeds}, training seeds {args.seeds}"
+    )
     lines += [f"{users:,} users, {items:,} items, {pairs:,} train interactions; means over {seeds}.", ""]
     if args.models:
         lines += [table([row(name, runs[name]) for name in args.models]), ""]
@@ -172,7 +178,7 @@ def cell(
     config: TrainConfig,
 ) -> dict[str, Any]:
     """Fit and evaluate one configuration on the test items; from its file if that is of this very computation."""
-    identity = identity_of(split, [CODE, *(store.digest() for store in stores)], config)
+    identity = identity_of(split, [own_code(), *(store.digest() for store in stores)], config, tested=True)
     path = folder / f"{identity}.json"
     with contextlib.suppress(OSError, ValueError):
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -195,15 +201,19 @@ def cell(
     return told
 
 
-def code() -> str:
+def code(package: Path) -> str:
     """A digest of the code that decides a cell, whatever its comments and layout."""
-    package = Path(vbpr.__file__).parent
-    files = [*(package / "models").glob("*.py"), *(package / f"{name}.py" for name in ("sampling", "metrics"))]
-    trees = "".join(ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in sorted(files))
+    files = [file for folder in DECIDING for file in sorted((package / folder).rglob("*.py"))]
+    trees = "".join(ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files)
     return hashlib.blake2b(trees.encode(), digest_size=16).hexdigest()
 
 
-CODE = code()
+DECIDING = ("training", "evaluation", "stores/model")  # folders of the package
+
+
+@functools.cache
+def own_code() -> str:
+    return code(Path(vbpr.__file__).parent)
 
 
 # ---------------------------------------------------------------------------------------------- tables
