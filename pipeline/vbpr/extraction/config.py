@@ -29,6 +29,7 @@ ENCODING = (
     ),
     Option("max_bad", "Largest share of images that may be unusable", float, 0.05, most=1, ranged=True),
     Option("verify", "Check the file's digests first; encode anew what has changed in it", bool, False),
+    Option("layer", "Layers side by side, such as blocks.2,final, or all [default: the last alone]", str | None),
     CLUSTER,
 )
 AUTOENCODER = (

@@ -38,6 +38,7 @@ from .request import (
     recorded_place,
     request_of,
     up_to_date,
+    with_layers,
 )
 from .shared import SHARED, refuse, shared_pictures
 from .steps import Encoded, encoded, in_steps
@@ -93,6 +94,7 @@ def extract(
     max_bad: float = 0.05,
     verify: bool = False,
     cluster: str | None = None,
+    layer: str | None = None,
     cae: dict[str, Any] | None = None,
 ) -> Extraction:
     """Encode every image of a data set that is not yet in the feature file `out`.
@@ -111,6 +113,7 @@ def extract(
         max_bad: the largest share of images that may be unusable.
         verify: compare a file that is there with its digests first, and encode anew what has changed in it.
         cluster: `local`, or HOST:PORT of a Ray cluster's head; None: this process alone. See `CLUSTER`.
+        layer: of the network's layers, those whose pooled maps are put side by side: see `networks.layers`.
         cae: how the backbone `cae` is trained on these images where no weights are given: see `train_autoencoder`.
 
     Raises:
@@ -119,6 +122,7 @@ def extract(
     """
     check_options(precision, max_bad, batch, threads, views, max_shared)
     check_cluster(cluster, device)
+    backbone = with_layers(backbone, layer)
     data, path = placed(Dataset.resolve(data), images, id_field), feature_file(backbone, out)
     how = How(
         *(backbone, weights, random_weights, device, precision, engine, batch, threads),
@@ -169,7 +173,7 @@ def encode(
         weights = autoencoder(path, data, source, pick_device(how.device), recipe)
     if not path.exists():
         check_names(data, source if of is None else of[1])
-        if weights is not None and (note := size_of_bare_name(how.backbone)):
+        if weights is not None and (note := size_of_bare_name(how.backbone.partition(":")[0])):
             console.print(f"note: {note}")
     model = load_backbone(how.backbone, weights, how.random_weights)
     job = EncodingJob(

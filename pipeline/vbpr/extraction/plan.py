@@ -14,7 +14,7 @@ import numpy as np
 from ..base.errors import VbprError
 from ..data.dataset import Dataset
 from ..data.images.source import BadImage
-from .request import check_options
+from .request import check_options, with_layers
 from .workers import begun
 
 PICTURES = 10
@@ -55,6 +55,7 @@ def plan(
     engine: str = "auto",
     batch: int | None = None,
     threads: int | None = None,
+    layer: str | None = None,
 ) -> Plan:
     """Decode and encode `PICTURES` pictures of a data set as `extract` would, and write nothing.
 
@@ -62,6 +63,7 @@ def plan(
         VbprError: see `extract`; or `cae` without weights, which would have to be trained first.
     """
     check_options(precision, 0.05, batch, threads, "mean", None)
+    backbone = with_layers(backbone, layer)
     if backbone == "cae" and weights is None and not random_weights:
         raise VbprError("--plan: cae is trained on the images first, which takes most of its time; give --weights")
     from ..networks.prepare import prepare

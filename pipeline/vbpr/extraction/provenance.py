@@ -42,6 +42,7 @@ def provenance_of(
         "weights_digest": model.digest,
         "weights_file": None if weights is None else os.path.realpath(weights),
         "dim": model.dim,
+        **({"layers": model.layers} if model.layers else {}),
         "preprocessing": str(model.preprocessing),
         "precision": precision,
         **({"engine": rounding} if fast else {}),

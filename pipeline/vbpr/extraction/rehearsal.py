@@ -28,10 +28,10 @@ def compiles(backbone: Backbone, precision: str, batch: int | None) -> bool:
 
     Those in `BACKBONES` do, as tests show. A fault that OpenVINO merely reports is none here.
     """
-    if backbone.name in BACKBONES:
+    if backbone.network in BACKBONES:
         return True
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("openvino", "timm", "torch"))
-    request = json.dumps([backbone.name, precision, batch])
+    request = json.dumps([backbone.network, precision, batch])
     key, outcomes = f"{versions}: {request}", read_json(outcomes_file())
     if isinstance(outcomes.get(key), bool):
         return bool(outcomes[key])

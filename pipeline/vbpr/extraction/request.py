@@ -83,9 +83,22 @@ def check_names(data: Dataset, source: ImageSource) -> None:
         console.print(f"note: {pictured:,} of the {len(items):,} items in the interactions have an image")
 
 
+def with_layers(backbone: str, layer: str | None) -> str:
+    """The name of a backbone of which some layers are asked for (None: the last alone).
+
+    Raises:
+        VbprError: of a backbone that has none to choose from.
+    """
+    if layer and backbone.partition(":")[0] == "cae":
+        raise VbprError("--layer is for networks of timm's, and not for cae; leave it out")
+    return f"{backbone}:{layer}" if layer else backbone
+
+
 def artifact_name(backbone: str) -> str:
     """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
-    return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
+    network, _, layers = backbone.partition(":")
+    name = {"inception": "inc"}.get(network, network.replace("/", "_"))
+    return f"{name}-{layers.replace(',', '+')}" if layers else name
 
 
 def feature_file(backbone: str, out: Path | str | None) -> Path:
@@ -161,4 +174,5 @@ __all__ = [
     "recorded_place",
     "request_of",
     "up_to_date",
+    "with_layers",
 ]

@@ -24,6 +24,7 @@ class Backbone:
         dim: D.
         weights: where the weights came from, in words; "random" if they are untrained.
         digest: of the weights, 32 hexadecimal digits.
+        layers: that are put side by side, with commas between them; "": the last alone.
     """
 
     name: str
@@ -32,11 +33,18 @@ class Backbone:
     dim: int
     weights: str
     digest: str
+    layers: str = ""
 
     @property
     def fingerprint(self) -> str:
-        """The same for two backbones exactly when their features agree: weights and preprocessing."""
-        return hashlib.blake2b(f"{self.digest} {self.preprocessing}".encode(), digest_size=16).hexdigest()
+        """The same for two backbones exactly when their features agree: weights, preprocessing and layers."""
+        told = f"{self.digest} {self.preprocessing}" + f" {self.layers}" * bool(self.layers)
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+    @property
+    def network(self) -> str:
+        """Its name without layers."""
+        return self.name.partition(":")[0]
 
 
 def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:

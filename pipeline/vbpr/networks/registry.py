@@ -15,22 +15,24 @@ from ..base.errors import VbprError, near, some
 from .backbone import Backbone
 from .cae import cae
 from .inception import inception
+from .layers import of_layers
 from .lite0 import lite0
 from .timm_models import timm_backbone
 
 
 def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
-    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag.
+    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag, and `:LAYERS` of `layers.py`.
 
     Args:
         weights: a safetensors file, or a .pt/.pth that holds tensors only.
         random_weights: untrained weights (seed 0), when that is what is wanted.
 
     Raises:
-        VbprError: unknown name, unreachable or unfitting weights.
+        VbprError: unknown name or layer, unreachable or unfitting weights.
     """
     if weights is not None and random_weights:
         raise VbprError("--weights and --random-weights exclude each other; give one")
+    name, _, layers = name.partition(":")
     build = BACKBONES.get(name)
     if build is None and not timm.is_model(name.split(".")[0]):
         names = [*BACKBONES, *timm.list_models()]
@@ -38,7 +40,8 @@ def load_backbone(name: str, weights: Path | str | None = None, random_weights: 
             f"no backbone is called '{name}'{hint(name, names)}; choose from {', '.join(BACKBONES)} or any "
             "timm model (timm.list_models())"
         )
-    return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+    backbone = (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+    return of_layers(backbone, layers) if layers else backbone
 
 
 def hint(name: str, names: list[str]) -> str:
