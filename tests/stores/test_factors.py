@@ -24,6 +24,9 @@ def make(u=6, i=9, k=3, seed=0, head=True):
     kind = rng.integers(0, 6, (u, i))
     parts = [sp.csr_matrix((kind == n).astype(np.float32)) for n in (1, 2, 3)]
     h = Head(*(rng.standard_normal(s).astype(np.float32) for s in (4, 4, (k, 4), 4))) if head else None
+    if head == "layer":
+        hidden, outer = (rng.standard_normal(s).astype(np.float32) for s in ((5, 4), (k + 1, 5)))
+        h = dataclasses.replace(h, hidden=hidden, outer=outer)
     return Factors(
         *(rng.standard_normal(s).astype(np.float32) for s in ((u, k), (i, k), i)),
         np.array([f"u{n}" for n in range(u)]),
@@ -59,7 +62,7 @@ def test_recommend_leaves_out_what_was_taken_and_orders_the_rest():
     np.testing.assert_array_equal(np.sort(f.seen_by(2)), f.seen[2].indices)
 
 
-@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("head", [True, False, "layer"])
 def test_file_round_trip(tmp_path, head):
     f = make(head=head)
     f.save(tmp_path / "a.h5")
@@ -84,6 +87,25 @@ def test_head_is_its_equation():
     vectors, bias = h(x)
     np.testing.assert_allclose(vectors[0], h.weight @ z, rtol=1e-5)
     assert bias[0] == pytest.approx(h.bias_weight @ z, rel=1e-5)
+    h = make(head="layer").head
+    z = (x[0] - h.mean) / h.scale
+    more = h.outer @ np.maximum(0, h.hidden @ z)
+    vectors, bias = h(x)
+    np.testing.assert_allclose(vectors[0], h.weight @ z + more[:-1], rtol=1e-5)
+    assert bias[0] == pytest.approx(h.bias_weight @ z + more[-1], rel=1e-5)
+    few, same = h.of_columns(np.array([True, False, True]))(x)
+    np.testing.assert_allclose(few[0], vectors[0, [0, 2]])
+    np.testing.assert_array_equal(same, bias)
+
+
+def test_a_hidden_layer_that_does_not_fit_is_refused():
+    f = make(head="layer")
+    for change in ({"outer": f.head.outer[:-1]}, {"hidden": None}, {"hidden": f.head.hidden[:, :2]}):
+        with pytest.raises(VbprError, match="do not fit together"):
+            dataclasses.replace(f, head=dataclasses.replace(f.head, **change))
+    wrong = dataclasses.replace(f.head, outer=np.full_like(f.head.outer, np.nan))
+    with pytest.raises(VbprError, match="not finite"):
+        dataclasses.replace(f, head=wrong)
 
 
 def test_features_of_another_size_are_refused():

@@ -17,11 +17,11 @@ from vbpr.training.models.bpr.gradients import gradients, shared_loss
 from vbpr.training.models.bpr.inputs import Inputs
 from vbpr.training.models.bpr.sampling import TripletSampler
 
-USERS, ITEMS, D, K, M = 5, 9, 6, 3, 2
+USERS, ITEMS, D, K, M, H = 5, 9, 6, 3, 2, 4
 CONFIG = TrainConfig(reg_users=0.3, reg_items=0.2, reg_bias=0.7, reg_head=0.05)
 
 
-def setting(history=True, latent=True, visual=True, beta=True, seed=0):
+def setting(history=True, latent=True, visual=True, beta=True, hidden=False, seed=0):
     """Random float64 parameters and inputs of every part that is asked for."""
     g = torch.Generator().manual_seed(seed)
 
@@ -33,6 +33,8 @@ def setting(history=True, latent=True, visual=True, beta=True, seed=0):
         p |= {"theta": normal(USERS, K), "E": normal(K + beta, D)}
         if history:
             p |= {"A": normal(K, D), "y": normal(ITEMS, K)}
+        if hidden:
+            p |= {"W": normal(H, D), "V": normal(K + beta, H)}
     if latent:
         p |= {"gamma_u": normal(USERS, M), "gamma_i": normal(ITEMS, M), "b": normal(ITEMS)}
     degree = torch.tensor([len(taken) for taken in TAKEN], dtype=torch.float64)
@@ -75,6 +77,8 @@ def objective(p, q, batch, c):
         if "E" in p:
             k = p["theta"].shape[1]
             encoded = q.x[items] @ p["E"].T
+            if "W" in p:
+                encoded = encoded + (2 / H) ** 0.5 * F.relu(q.x[items] @ p["W"].T) @ p["V"].T
             total = total + ((p["theta"][users] + taste) * encoded[..., :k]).sum(-1) + encoded[..., k:].sum(-1)
         if "gamma_u" in p:
             total = total + (p["gamma_u"][users] * p["gamma_i"][items]).sum(-1) * q.shrink[items]
@@ -110,7 +114,7 @@ def objective(p, q, batch, c):
         penalty = penalty + c.reg_bias / 2 * (p["b"][i].square().mean() + (share * p["b"][j].square()).sum() / 10)
     if "y" in p:
         penalty = penalty + c.reg_items / 2 * p["y"][i].square().sum(1).mean()
-    for name in ("E", "A"):
+    for name in ("E", "A", "W", "V"):
         if name in p:
             penalty = penalty + c.reg_head / 2 * p[name].square().sum()
     return loss, penalty
@@ -127,8 +131,8 @@ def dense(p, grads):
 @pytest.mark.parametrize("mode", ["own", "shared"])
 @pytest.mark.parametrize(
     "parts",
-    [{}, {"history": False}, {"beta": False}, {"latent": False}, {"visual": False}],
-    ids=["all", "no history", "no beta", "visual alone", "latent alone"],
+    [{}, {"history": False}, {"beta": False}, {"latent": False}, {"visual": False}, {"hidden": True}],
+    ids=["all", "no history", "no beta", "visual alone", "latent alone", "hidden layer"],
 )
 def test_gradients_equal_finite_differences(mode, parts):
     p, q = setting(**parts)
@@ -149,9 +153,10 @@ def test_gradients_equal_finite_differences(mode, parts):
         assert float((grad - numeric).norm() / numeric.norm()) < 1e-6, name
 
 
+@pytest.mark.parametrize("hidden", [False, True])
 @pytest.mark.parametrize("mode", ["own", "shared"])
-def test_several_adam_steps_equal_autograd_with_torch_adam(mode):
-    p, q = setting()
+def test_several_adam_steps_equal_autograd_with_torch_adam(mode, hidden):
+    p, q = setting(hidden=hidden)
     batch = batches(True)[mode]
     if mode == "shared":  # every item in the batch: then lazy Adam is Adam
         users = batch.u[batch.run]

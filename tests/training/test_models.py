@@ -191,6 +191,24 @@ def test_item_vectors_made_in_blocks_equal_the_head_on_each_item(fitted, split, 
     np.testing.assert_allclose(scores[new], factors.scores(np.arange(len(factors.users))).T[new], atol=1e-4)
 
 
+@pytest.mark.parametrize("options", [{}, {"shared_negatives": 0, "visual_bias": False, "whiten": 0.0}], ids=repr)
+def test_a_hidden_layer_makes_of_raw_features_what_it_made_in_training(split, features, tmp_path, options):
+    factors = fit(split, features, small("visual", hidden=6, **options))
+    factors.save(tmp_path / "m.h5")
+    loaded = Factors.load(tmp_path / "m.h5")
+    vectors, bias = loaded.head(features.matrix[features.known])
+    np.testing.assert_allclose(loaded.items[features.known], vectors, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(loaded.bias[features.known], bias, rtol=1e-4, atol=1e-5)
+    assert loaded.head.hidden.shape == (6, features.matrix.shape[1])
+    blended = fit(split, features, small("vbpr", hidden=6, **options))
+    new = split.item_counts == 0
+    made, _ = blended.head(features.matrix[new])
+    np.testing.assert_allclose(blended.items[new], made, rtol=1e-4, atol=1e-5)
+    assert blended.head.hidden is not None and np.abs(made).sum(0)[: vectors.shape[1]].all()
+    plain = dataclasses.replace(loaded.head, hidden=None, outer=None)
+    assert not np.allclose(plain(features.matrix[features.known])[0], vectors, rtol=1e-2)
+
+
 def test_a_cold_item_with_a_warm_items_features_gets_its_visual_score(split, features):
     matrix = features.matrix.copy()
     cold, warm = int(np.flatnonzero(split.item_ids == "red-new")[0]), int(np.flatnonzero(split.item_ids == "red-03")[0])
@@ -278,6 +296,7 @@ def test_projection_is_one_linear_map_of_length_one(features, whiten):
         {"history": False},
         {"history_factors": False},
         {"axes": 3},
+        {"hidden": 6},
         {"negatives": "in-batch"},
         {"loss": "softmax"},
         {"loss": "warp"},

@@ -34,6 +34,7 @@ SIZES = {"dim": 8, "epochs": 2, "batch": 64, "patience": 0, "device": "cpu", "pr
         ("visual", {"history": False, "whiten": 0.0}),
         ("visual", {"history_factors": False, "axes": 10, "factors": 3, "item_bias": True}),
         ("visual", {"shared_negatives": 0}),
+        ("visual", {"hidden": 7}),
         ("vbpr", {"factors": 5}),
         ("vbpr", {"factors": 5, "joint": True}),
         ("bprmf", {"factors": 5}),

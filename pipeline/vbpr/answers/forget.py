@@ -56,7 +56,7 @@ def without(factors: Factors, gone: Array) -> Factors:
     theirs = np.asarray(~users.any(0) & factors.users.any(0))
     head = factors.head
     if head is not None:
-        head = dataclasses.replace(head, weight=head.weight[~theirs])
+        head = head.of_columns(~theirs)
     record = factors.record
     about = dict(factors.about)
     if theirs.any() and record.columns:  # how many columns each part has now

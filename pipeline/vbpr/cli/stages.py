@@ -50,13 +50,14 @@ def extract(
     """Stage one: encode every image once, into a feature file. Run again to resume, or to add new images."""
     from ..data.dataset import Dataset
     from ..extraction.extract import extract as run
-    from ..extraction.request import feature_file
+    from ..extraction.request import feature_file, with_layers
     from ..stores.features.store import FeatureStore
 
     if cae != {option.name: option.default for option in AUTOENCODER} and (
         backbone != "cae" or weights or options["random_weights"]
     ):
         raise VbprError("--recipe, --epochs and --image-size are for training --backbone cae; leave them out")
+    backbone = with_layers(backbone, options.pop("layer"))
     out = feature_file(backbone, out)
     made = FeatureStore(out).provenance if out.is_file() else {}
     dataset = Dataset.resolve(data, made.get("data"))
@@ -135,18 +136,9 @@ def print_pictures(done: "Extraction", noun: str) -> None:
 SUSPECT = 5  # items with one picture; fewer may well be sizes of one product
 
 TRAINED_BY = (  # in the order of the help; the other fields of TrainConfig are for --config alone
-    *("dim", "factors", "epochs", "batch", "shared_negatives", "negatives", "loss", "positives", "lr", "reg_users"),
-    *(
-        "reg_head",
-        "patience",
-        "memory_limit",
-        "seed",
-        "precision",
-        "image_size",
-        "images_per_step",
-        "network",
-        "objective",
-    ),
+    *("dim", "hidden", "factors", "epochs", "batch", "shared_negatives", "negatives", "loss", "positives", "lr"),
+    *("reg_users", "reg_head", "patience", "memory_limit", "seed", "precision", "image_size", "images_per_step"),
+    *("network", "objective"),
 )
 NETWORK_WEIGHTS = optional(TRAINING["network_weights"], type=Path | None)  # in a configuration, text
 

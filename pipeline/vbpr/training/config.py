@@ -122,6 +122,7 @@ class TrainConfig:
         group="popular",
         file_only=True,
     )
+    hidden: int = option(0, "Rectified units of a layer beside the linear head; 0: none", group="hidden")
 
     def __post_init__(self) -> None:
         import numpy as np  # here, for the command line reads the declarations before it knows what it will need
@@ -150,9 +151,9 @@ OPTIONS = options_of(TrainConfig)
 def fields_of(*groups: str) -> frozenset[str]:
     """The fields of groups, for what a model reads.
 
-    steps: of any training in steps. head: of a visual part. features: how they are prepared. history: what a user took.
-    latent, bias: of a latent part. shared: negatives of a batch. blend: of parts trained apart. confidence: of `als`.
-    pictures: of a network that is trained. choice: what validation items choose parts by.
+    steps: of any training in steps. head: of a visual part. hidden: a layer of it. features: how they are prepared.
+    history: what a user took. latent, bias: of a latent part. shared: negatives of a batch. blend: of parts trained
+    apart. confidence: of `als`. pictures: of a network that is trained. choice: what validation items choose parts by.
     popular: of a visual model that popularity may join.
     """
     fields = [{name for name, declared in OPTIONS.items() if declared.group == group} for group in groups]

@@ -20,7 +20,7 @@ from ...base.hdf5 import damaged, encoded, open_h5, read_numbers, read_strings, 
 from ...data.parts import MATRICES, digest_of
 from .about import check_about
 from .blocks import ROWS, sums_of
-from .head import HEAD_ARRAYS, Head
+from .head import HEAD_ARRAYS, LAYER_ARRAYS, Head
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -34,7 +34,7 @@ SAFE_TEXTS = 100_000_000 - 1000  # bytes of a safetensors header, less what name
 def digest_of_model(factors: "Factors") -> str:
     """Of every id and number (BLAKE2b, 32 hexadecimal digits)."""
     total = digest_of(factors)
-    heads = [] if factors.head is None else [getattr(factors.head, name) for name in HEAD_ARRAYS]
+    heads = [] if factors.head is None else factors.head.arrays().values()
     for array in (factors.users, factors.items, factors.bias, *heads):
         total.update(np.ascontiguousarray(array, "<f4").data)
     return total.hexdigest()
@@ -48,7 +48,7 @@ def write_model(path: Path | str, factors: "Factors") -> None:
     for name in MATRICES:
         part = getattr(factors, name)
         arrays |= {f"{name}/indptr": part.indptr.astype("<i8"), f"{name}/indices": part.indices.astype("<i4")}
-    of_head = {} if head is None else {name: getattr(head, name).astype("<f4") for name in HEAD_ARRAYS}
+    of_head = {} if head is None else {name: array.astype("<f4") for name, array in head.arrays().items()}
     size = sum(array.nbytes for array in (arrays | of_head).values()) + len(about)
     with replacing_h5(path, "model", size) as handle:
         write_text(handle, "about", about)
@@ -127,7 +127,9 @@ def read_head(group: h5py.Group) -> Head:
         KeyError, ValueError, TypeError: it is not there, or not as `write_model` writes it.
     """
     arrays = {
-        name: read_numbers(group, name, (None,) * (1 + (name == "weight"))).astype(np.float32) for name in HEAD_ARRAYS
+        name: read_numbers(group, name, (None,) * (1 + (name in ("weight", *LAYER_ARRAYS)))).astype(np.float32)
+        for name in HEAD_ARRAYS
+        if name in group or name not in LAYER_ARRAYS
     }
     return Head(**arrays, unit=bool(group.attrs["unit"]))
 

@@ -87,17 +87,27 @@ def blend(parts: list[tuple[float, Factors]], names: list[str]) -> Factors:
 
 
 def stack(heads: list[tuple[Head | None, int, bool]]) -> Head | None:
-    """One head for the columns of all parts: weights, bias weights as one more row, zeros for a part without a head."""
+    """One head for the columns of all parts: weights, bias weights as one more row, zeros for a part without a head. Of
+    these at most one has a hidden layer."""
     known = next((head for head, _, _ in heads if head is not None), None)
     if known is None:
         return None
-    dim = len(known.mean)
-    rows: list[Array] = []
-    for head, columns, biased in heads:
-        rows.append(np.zeros((columns, dim), np.float32) if head is None else head.weight)
-        if biased:
-            rows.append(np.zeros((1, dim), np.float32) if head is None else head.bias_weight[None])
-    return dataclasses.replace(known, weight=np.vstack(rows), bias_weight=np.zeros(dim, np.float32))
+
+    def stacked(rows: list[Array | None]) -> Array:
+        width = next(len(of[0]) for of in rows if of is not None)
+        parts = []
+        for of, (_, columns, biased) in zip(rows, heads, strict=True):
+            both = np.zeros((columns + 1, width), np.float32) if of is None else of
+            parts.append(both if biased else both[:-1])
+        return np.vstack(parts)
+
+    weight = stacked([None if head is None else np.vstack([head.weight, head.bias_weight]) for head, _, _ in heads])
+    none = np.zeros(len(known.mean), np.float32)
+    if known.outer is None:
+        return dataclasses.replace(known, weight=weight, bias_weight=none)
+    outer = stacked([None if head is None else head.outer for head, _, _ in heads])
+    outer = np.vstack([outer, np.zeros_like(outer[:1])])
+    return dataclasses.replace(known, weight=weight, bias_weight=none, outer=outer)
 
 
 def deviation(factors: Factors) -> Array:

@@ -175,7 +175,7 @@ def best_factors(split: Split, inputs: Inputs, projection: Projection | None, st
     if projection is None:
         items, bias = (t.float().cpu().numpy() for t in item_vectors(best, inputs, c))
         return factors_of(split, users, items, bias, None, {"curve": state.keeper.curve, "scores_unseen": False})
-    head = projection.head(best["E"], users.shape[1], c.visual_bias)
+    head = projection.head(best, users.shape[1], c.visual_bias)
     latent, bias_of = latent_items(best, inputs)
     items, bias = np.empty((len(bias_of), users.shape[1]), np.float32), bias_of.cpu().numpy()
     if latent is not None:
@@ -184,7 +184,10 @@ def best_factors(split: Split, inputs: Inputs, projection: Projection | None, st
     # exact float32 vectors: what training read was rounded
     weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(bias_of.device)
     for a in range(0, len(items), ROWS):
-        exact = (projection.rows(np.arange(a, min(len(items), a + ROWS))) @ weight.T).cpu().numpy()
+        z = projection.rows(np.arange(a, min(len(items), a + ROWS)))
+        exact = (z @ weight.T).cpu().numpy()
+        if head.hidden is not None:
+            exact += head.beyond(z.cpu().numpy())[:, np.r_[: c.dim, -1]]
         items[a : a + ROWS, : c.dim] = exact[:, :-1]
         bias[a : a + ROWS] = exact[:, -1] + bias[a : a + ROWS]
     about: dict[str, Any] = {"curve": state.keeper.curve, "scores_unseen": True}

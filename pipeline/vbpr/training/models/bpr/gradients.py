@@ -19,7 +19,7 @@ def gradients(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> tuple[Tenso
 
     The objective is mean(-ln sigma) + reg_users/2 mean(|theta_u|^2 + |gamma_u|^2) + reg_items/2 (mean |gamma_i|^2 +
     mean |gamma_j|^2 + mean |y_i|^2) + reg_bias/2 (mean b_i^2 + mean b_j^2 / 10) + reg_head/2 (|E|^2 + |A|^2 +
-    |beta|^2), means over the batch: only its own users and items are penalised.
+    |beta|^2 + |W|^2 + |V|^2), means over the batch: only its own users and items are penalised.
     """
     terms = []
     if q.x is not None and "E" in p:

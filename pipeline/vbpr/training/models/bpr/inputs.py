@@ -22,7 +22,9 @@ from ....data.split import Split
 from ....stores.model.head import Head
 from ...config import TrainConfig
 from ...item_features import ROWS, ItemFeatures
+from .adam import Params
 from .batches import Batch
+from .hidden import gain
 
 
 @dataclasses.dataclass
@@ -111,14 +113,28 @@ class Projection:
             out[a : a + ROWS] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
         return out
 
-    def head(self, e: Tensor, columns: int, visual_bias: bool) -> Head:
-        """Fold a fitted E (its last row beta, if there is one) back onto raw features; `columns` is the model's K."""
-        folded = (e.float() @ self.turn.T if self.turn.ndim else e.float() * self.turn).cpu().numpy()
-        beta = folded[-1] if visual_bias else np.zeros(folded.shape[1], np.float32)
-        weight = np.zeros((columns, folded.shape[1]), np.float32)
-        k = len(folded) - visual_bias
-        weight[:k] = folded[:k]
-        return Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
+    def head(self, p: Params, columns: int, visual_bias: bool) -> Head:
+        """Fold a fitted E (its last row beta, if there is one) back onto raw features, and the hidden layer if there is
+        one; `columns` is the model's K."""
+        weight, beta = in_columns(self.folded(p["E"]), columns, visual_bias)
+        head = Head(self.features.mean, self.features.scale, weight, beta, unit=self.unit)
+        if "W" not in p:
+            return head
+        outer = np.vstack(in_columns((p["V"].float() * gain(len(p["W"]))).cpu().numpy(), columns, visual_bias))
+        return dataclasses.replace(head, hidden=self.folded(p["W"]), outer=outer)
+
+    def folded(self, weight: Tensor) -> Array:
+        """(n, D) float32 on standardised features of (n, d) on prepared ones."""
+        folded: Array = (weight.float() @ self.turn.T if self.turn.ndim else weight.float() * self.turn).cpu().numpy()
+        return folded
+
+
+def in_columns(rows: Array, columns: int, visual_bias: bool) -> tuple[Array, Array]:
+    """(columns, n), (n,): of rows (K + visual_bias, n) those of vectors, zeros below; that of the bias, or zeros."""
+    out = np.zeros((columns, rows.shape[1]), np.float32)
+    k = len(rows) - visual_bias
+    out[:k] = rows[:k]
+    return out, rows[-1] if visual_bias else np.zeros(rows.shape[1], np.float32)
 
 
 CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few thousand columns well enough

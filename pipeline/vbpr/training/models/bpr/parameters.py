@@ -7,6 +7,7 @@ from torch import Tensor
 from ....data.split import Split
 from ...config import TrainConfig
 from .adam import Params
+from .hidden import encode, initial_layer
 from .inputs import Inputs
 from .sampling import spans
 from .start import product, starting_point
@@ -32,6 +33,8 @@ def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator)
                 p["y"] = y if q.bought is None else y.index_select(0, q.bought)
         p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
         p["theta"] = normal(n_users, c.dim, scale=0.01)
+        if c.hidden:
+            p |= initial_layer(c.hidden, d, len(p["E"]), generator)
     if c.factors:
         p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
         p["gamma_i"] = normal(n_items, c.factors, scale=0.1)
@@ -53,6 +56,8 @@ def shapes_of(c: TrainConfig, d: int, users: int, items: int, bought: int) -> di
             shapes["A"] = c.dim, d
             if c.history_factors:
                 shapes["y"] = bought, c.dim
+        if c.hidden:
+            shapes |= {"W": (c.hidden, d), "V": (c.dim + c.visual_bias, c.hidden)}
     if c.factors:
         shapes |= {"gamma_u": (users, c.factors), "gamma_i": (items, c.factors)}
     if c.item_bias:
@@ -94,7 +99,7 @@ def item_vectors(p: Params, q: Inputs, c: TrainConfig, items: Tensor | None = No
     out = []
     latent, bias = latent_items(p, q, items)
     if "E" in p and q.x is not None:
-        encoded = product(q.x, p["E"].T, items)
+        encoded = encode(p, q.x, items)
         out.append(encoded[:, : c.dim])
         if c.visual_bias:
             bias = encoded[:, -1] + bias

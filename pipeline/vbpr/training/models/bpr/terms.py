@@ -16,6 +16,7 @@ from torch import Tensor
 from ...config import TrainConfig
 from .adam import Gradients, Params, summed
 from .batches import Batch
+from .hidden import HiddenLayer
 from .inputs import Inputs
 
 SHAPES = 64
@@ -85,11 +86,12 @@ def bias(p: Params, q: Inputs, batch: Batch, c: TrainConfig) -> Term:
 
 
 def visual(p: Params, q: Inputs, x: Tensor, batch: Batch, c: TrainConfig) -> Term:
-    """(theta_u + taste_u) . E f_i + beta . f_i; `x` holds the features."""
+    """(theta_u + taste_u) . E f_i + beta . f_i, and what a hidden layer adds to both; `x` holds the features."""
     theta = p["theta"].index_select(0, batch.u)
     k, wide = theta.shape[1], len(p["E"])  # one row more than K when there is beta
     encoding = encode_differences(p, x, batch) if batch.weight is None else encode_all(p, x, batch)
     history = None if q.h is None or encoding.own is None else History(p, q, q.h, batch, encoding.own)
+    layer = HiddenLayer.of(p, x, batch) if "W" in p else None
     left = theta if history is None else theta + history.taste
     if wide > k:
         left = torch.cat([left, ones(batch, theta)], 1)
@@ -101,9 +103,12 @@ def visual(p: Params, q: Inputs, x: Tensor, batch: Batch, c: TrainConfig) -> Ter
         out["theta"] = summed(batch.u, d.users[:, :k] + user_penalty(batch, c, theta) * theta)
         if history is not None and d_own is not None and d_a is not None:
             out |= history.gradients(d.users[:, :k], d_own, d_a, c)
+        if layer is not None:
+            out |= layer.gradients(p, d.i, d.j, c)
         return out
 
-    return Term(left, encoding.i, encoding.j, gradients, None if history is None else history.itself)
+    of_i, of_j = (encoding.i, encoding.j) if layer is None else (encoding.i + layer.i, encoding.j + layer.j)
+    return Term(left, of_i, of_j, gradients, None if history is None else history.itself)
 
 
 @dataclasses.dataclass(frozen=True)
