@@ -176,9 +176,16 @@ def cell(
     features: ItemFeatures,
     stores: Sequence[FeatureStore],
     config: TrainConfig,
+    held: str = "test",
+    change: str = "",
 ) -> dict[str, Any]:
-    """Fit and evaluate one configuration on the test items; from its file if that is of this very computation."""
-    identity = identity_of(split, [own_code(), *(store.digest() for store in stores)], config, tested=True)
+    """Fit and evaluate one configuration on the held-out items; from its file if that is of this very computation.
+
+    Args:
+        change: what has been done to the features of the stores, if anything has.
+    """
+    more = [what for what in (held, change) if what not in ("test", "")]
+    identity = identity_of(split, [own_code(), *(store.digest() for store in stores), *more], config, tested=True)
     path = folder / f"{identity}.json"
     with contextlib.suppress(OSError, ValueError):
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -186,7 +193,7 @@ def cell(
     start = time.perf_counter()
     factors = fit(split, features if MODELS[config.model].visual else None, config)
     seconds = time.perf_counter() - start
-    done = evaluate(factors, device="cpu")
+    done = evaluate(factors, held, device="cpu")
     told: dict[str, Any] = {"label": label, "seconds": seconds, "coverage": done.coverage, "mean": {}, "users": {}}
     for name, (part, measure) in MEASURES.items():
         ranks = done.ranks[part]

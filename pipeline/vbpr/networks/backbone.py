@@ -101,4 +101,4 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
     return Preprocessing(width, float(config["crop_pct"]), interpolation, mean, std, mode == "squash")
 
 
-__all__ = ["Backbone", "finish", "preprocessing_of", "timm_preprocessing"]
+__all__ = ["Backbone", "finish", "preprocessing_of", "shape_of_features", "timm_preprocessing"]

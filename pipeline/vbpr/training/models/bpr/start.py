@@ -81,4 +81,4 @@ def weighted(x: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
     return out
 
 
-__all__ = ["product", "starting_point"]
+__all__ = ["ROWS", "product", "starting_point"]
