@@ -3,8 +3,9 @@
     python bench/layers.py --data FOLDER sample --weights lite0.safetensors --page docs/results.md
     python bench/layers.py --data tiktok ml-small --features tiktok.h5 ml-small.h5
 
-`visual`, without popularity, is fitted for every split seed and judged by the validation items; the differences to the model as it is come
-with 95% bootstrap intervals over users. Data sets without ready features get those of `--layers` from their images.
+`visual`, without popularity, is fitted for every split seed and judged by the validation items; the differences to the
+model as it is come with 95% bootstrap intervals over users. Data sets without ready features get those of `--layers`
+from their images.
 A data set with a split of its own keeps it, and the training's seed takes the place of the split's. Cells are kept as
 in `quality.py`. One thread unless OMP_NUM_THREADS says otherwise.
 """
