@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
+from ..base.own import BACKBONE_GROUP, find_own, is_own
 from ..base.progress import console
 from ..data.dataset import Dataset
 from ..data.images.remote import is_remote
@@ -85,6 +86,8 @@ def check_names(data: Dataset, source: ImageSource) -> None:
 
 def artifact_name(backbone: str) -> str:
     """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
+    if is_own(backbone):  # my_eyes.Net, of any folder
+        return Path(backbone).name.replace(".py:", ".")
     return {"inception": "inc"}.get(backbone, backbone.replace("/", "_"))
 
 
@@ -109,6 +112,7 @@ def request_of(
         cae: the options that the autoencoder is trained with, where it is.
     """
     file = None if weights is None else Path(os.path.realpath(weights))  # a link to itself stays as it is
+    own = find_own(BACKBONE_GROUP, backbone)
     status = file.stat() if file is not None and file.is_file() else None
     return {
         "backbone": backbone,
@@ -119,6 +123,7 @@ def request_of(
         "precision": precision,
         "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
         **({"cae": cae} if cae else {}),
+        **({} if own is None else {"own": own.told()}),
     }
 
 

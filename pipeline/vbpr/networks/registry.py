@@ -11,34 +11,51 @@ from pathlib import Path
 
 import timm
 
+from ..base import own
 from ..base.errors import VbprError, near, some
 from .backbone import Backbone
 from .cae import cae
 from .inception import inception
 from .lite0 import lite0
+from .own import find_backbone, own_backbone
 from .timm_models import timm_backbone
 
 
 def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
-    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag.
+    """Build a backbone: an entry of `BACKBONES`, any timm model name or name.tag, FILE.py:NAME of one's own, or a
+    plug-in.
 
     Args:
         weights: a safetensors file, or a .pt/.pth that holds tensors only.
         random_weights: untrained weights (seed 0), when that is what is wanted.
 
     Raises:
-        VbprError: unknown name, unreachable or unfitting weights.
+        VbprError: unknown name, unreachable or unfitting weights, or code of one's own that fails.
     """
+    return built(name, weights, random_weights, run=True)
+
+
+def recorded_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
+    """`load_backbone` for a name that a file records, which runs no FILE.py: such code counts if this process has named
+    it before."""
+    return built(name, weights, random_weights, run=False)
+
+
+def built(name: str, weights: Path | str | None, random_weights: bool, run: bool) -> Backbone:
     if weights is not None and random_weights:
         raise VbprError("--weights and --random-weights exclude each other; give one")
-    build = BACKBONES.get(name)
-    if build is None and not timm.is_model(name.split(".")[0]):
-        names = [*BACKBONES, *timm.list_models()]
+    file, build = None if weights is None else Path(weights), BACKBONES.get(name)
+    if build is not None or timm.is_model(name.split(".")[0]):
+        return (build or timm_backbone)(name, file, random_weights)
+    found = find_backbone(name, run)
+    if found is None:
+        known = [*BACKBONES, *own.plugins(own.BACKBONE_GROUP)]
+        names = [*known, *timm.list_models()]
         raise VbprError(
-            f"no backbone is called '{name}'{hint(name, names)}; choose from {', '.join(BACKBONES)} or any "
-            "timm model (timm.list_models())"
+            f"no backbone is called '{name}'{hint(name, names)}; choose from "
+            f"{', '.join(known)}, any timm model (timm.list_models()), or give FILE.py:NAME"
         )
-    return (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
+    return own_backbone(found, file, random_weights)
 
 
 def hint(name: str, names: list[str]) -> str:
@@ -53,4 +70,4 @@ BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
     "cae": cae,
 }
 
-__all__ = ["BACKBONES", "load_backbone"]
+__all__ = ["BACKBONES", "load_backbone", "recorded_backbone"]
