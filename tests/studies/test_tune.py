@@ -20,7 +20,7 @@ import torch
 from conftest import board_pairs
 from vbpr import MODELS, Dataset, Factors, FeatureStore, VbprError, configure, evaluate, train, tune
 from vbpr.base.locks import locked
-from vbpr.base.progress import listening, report
+from vbpr.base.progress import listening, report_epoch
 from vbpr.base.stopping import Stopped, stop_signals
 from vbpr.studies.tune.spaces import defaults
 from vbpr.studies.tune.tune import OBJECTIVES
@@ -59,7 +59,7 @@ def learner(monkeypatch):
         def fit(self, split, features, images=None):
             tried.append(self.config.lr)
             for epoch in range(1, 5):
-                report(epoch, self.config.lr)
+                report_epoch(epoch, auc=self.config.lr)
                 tried.append(epoch)
             rng = np.random.default_rng(0)
             truth = (split.validation + split.test).toarray()
@@ -178,7 +178,7 @@ def test_poor_curves_are_pruned(board, tmp_path, learner):
 def test_training_reports_its_learning_curve(board, board_features, tmp_path, model):
     heard = []
     config = configure(model, dim=0 if model == "bprmf" else 8, device="cpu", epochs=3)
-    with listening(lambda epoch, auc: heard.append((epoch, auc))):
+    with listening(lambda epoch, figures: heard.append((epoch, figures["auc"]))):
         done = train(Dataset.resolve(board), [board_features], config, tmp_path / "m.h5")
     assert heard and heard == [(point["epoch"], point["auc"]) for point in done.factors.about["curve"]]
 

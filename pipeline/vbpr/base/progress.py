@@ -115,13 +115,13 @@ class Progress:
         print(text + (f", {self.note}" if self.note else ""), file=console.file, flush=True)
 
 
-Listener = Callable[[int, float], None]
+Listener = Callable[[int, dict[str, float]], None]
 LISTENER: contextvars.ContextVar[Listener | None] = contextvars.ContextVar("listener", default=None)
 
 
 @contextlib.contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Have training under this context tell `listener(epoch, validation AUC)`; what it raises ends the training."""
+    """Have training under this context tell `listener(epoch, figures)`; what it raises ends the training."""
     token = LISTENER.set(listener)
     try:
         yield
@@ -129,11 +129,12 @@ def listening(listener: Listener) -> Iterator[None]:
         LISTENER.reset(token)
 
 
-def report(epoch: int, auc: float) -> None:
-    """Tell whoever listens how far training has come."""
+def report_epoch(epoch: int, **figures: float) -> None:
+    """Tell whoever listens how an epoch of a training went: its `loss`, and `auc` of the validation items where it is
+    known, by which `vbpr tune` ends what promises little. An exception from there ends the training."""
     listener = LISTENER.get()
     if listener is not None:
-        listener(epoch, auc)
+        listener(epoch, figures)
 
 
-__all__ = ["Progress", "console", "listening", "report"]
+__all__ = ["Progress", "console", "listening", "report_epoch"]

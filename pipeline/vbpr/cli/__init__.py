@@ -11,6 +11,7 @@ from .exchange import export, import_features
 from .faults import App
 from .files import convert, info, pictures
 from .options import threaded
+from .own import check
 from .pages import demo, report, serve
 from .recommend import recommend
 from .stages import evaluate, extract, train
@@ -58,6 +59,7 @@ for command in (
     convert,
     compare,
     demo,
+    check,
     doctor,
     export,
 ):

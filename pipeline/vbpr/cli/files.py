@@ -50,6 +50,7 @@ def print_features(file: Path, failures: bool, verify: bool) -> dict[str, Any]:
     )
     made: tuple[str, ...] = (
         "backbone",
+        "own",
         "weights",
         "weights_digest",
         "preprocessing",

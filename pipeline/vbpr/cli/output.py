@@ -64,6 +64,7 @@ def tell_next(*words: str | Path) -> None:
 
 def beside(files: list[Path], model: str, suffix: str) -> Path:
     """The default path of what is made from feature files: artifacts/inc.h5 -> artifacts/inc.vbpr.model.h5."""
+    model = model.rpartition(":")[2]  # of FILE.py:NAME
     stem = files[0].with_suffix("") if files else Path("artifacts") / model
     return stem.with_name(f"{stem.name}{'' if not files or model == 'visual' else f'.{model}'}{suffix}")
 

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @takes("cae", AUTOENCODER)
 def extract(
     *,
-    backbone: Annotated[str, typer.Option(help="inception, lite0, cae, or any timm model name[.tag]")] = "inception",
+    backbone: Annotated[
+        str, typer.Option(help="inception, lite0, cae, any timm model name[.tag], or FILE.py:NAME")
+    ] = "inception",
     data: Data = None,
     out: Annotated[
         Path | None, typer.Option(help="Feature file [default: artifacts/BACKBONE.h5; inc.h5 for inception]")
@@ -148,7 +150,8 @@ def train(
     *,
     features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
     model: Annotated[
-        str | None, typer.Option(help="visual, vbpr, hybrid, bprmf, als, dvbpr, ... [default: --config's, else visual]")
+        str | None,
+        typer.Option(help="visual, vbpr, hybrid, als, dvbpr, ..., FILE.py:NAME [default: --config's, else visual]"),
     ] = None,
     data: Data = None,
     out: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.errors import VbprError, counted
+from ..base.own import is_own
 from ..extraction.config import AUTOENCODER
 from ..training.config import OPTIONS as TRAINING
 from .options import (
@@ -28,7 +29,7 @@ from .output import beside, keep_apart, tell_next, tells_json
 @tells_json
 def tune(
     features: Annotated[list[Path] | None, typer.Option(help="Feature file; may repeat: put side by side")] = None,
-    model: Annotated[str, typer.Option(help="visual, vbpr, hybrid, bprmf, als, bpr, ease or spectral")] = "visual",
+    model: Annotated[str, typer.Option(help="visual, vbpr, hybrid, bprmf, als, ease, ..., FILE.py:NAME")] = "visual",
     data: Data = None,
     out: Annotated[
         Path | None,
@@ -76,6 +77,7 @@ def tune(
         given += [option, str(value)] if value != usual else []
     given += ["--min-rating", f"{min_rating:g}"] if min_rating is not None else []
     given += ["--where", where] if where else []
+    given += ["--model", model] if is_own(model) else []
     tell_next("train", *given, "--config", done.path)
     return {"best": done.best, "trials": [dataclasses.asdict(trial) for trial in done.trials]}
 
@@ -95,7 +97,7 @@ CAE = (replace(CAE_EPOCHS, help="cae: epochs [default: the recipe's]", flag="--c
 def compare(
     *,
     models: Annotated[
-        str, typer.Option(help="Methods, comma-separated: models, dvbpr-efficient, or backbones", show_default=False)
+        str, typer.Option(help="Methods, comma-separated: models, backbones, or FILE.py:NAME", show_default=False)
     ] = "",
     data: Annotated[
         list[str] | None, typer.Option(help="Data set; may repeat [default: $VBPR_DATA, else sample]")
@@ -137,7 +139,7 @@ def compare(
     backbone = dvbpr["network"]
     files = named_files(weights, "--weights", "BACKBONE=FILE, as in --weights inception=inception_v3.safetensors")
     beside = named_files(fitted, "--fitted", "NAME=FILE, as in --fitted tuned=artifacts/inc.model.h5")
-    names = [name for name in models.replace(" ", "").split(",") if name]
+    names = [name.strip() for name in models.split(",") if name.strip()]
     if not names and not beside:
         raise VbprError("give --models, as in --models lite0,popularity, or --fitted NAME=FILE")
     backbones = {method.backbone for method in (methods_of(names) if names else [])}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import VbprError
+from ..base.progress import report_epoch
 from .checkpoint import read_checkpoint, write_checkpoint
 from .memory import memory_on_disk
 
@@ -53,7 +54,7 @@ class Keeper:
         return int(best["epoch"])
 
     def record(self, point: dict[str, float], tensors: Mapping[str, Tensor]) -> None:
-        """Add a point to the curve, and copy the tensors if it is the best one so far."""
+        """Add a point to the curve, copy the tensors if it is the best one so far, and tell whoever listens."""
         self.curve.append(point)
         if self.best_epoch == point["epoch"]:
             for name, value in tensors.items():
@@ -61,6 +62,7 @@ class Keeper:
                     self.best[name] = self.empty_like(value.detach())
                 self.best[name].copy_(value.detach())
             self.let_go()
+        report_epoch(int(point["epoch"]), **{name: value for name, value in point.items() if name != "epoch"})
 
     def empty_like(self, value: Tensor) -> Tensor:
         """Room for a copy of a tensor."""

@@ -100,7 +100,7 @@ def recorded_backbone(made: dict[str, Any], file: Path | str | None) -> "Backbon
     Raises:
         VbprError: the file is gone, or holds other weights.
     """
-    from ..networks.registry import load_backbone
+    from ..networks import registry
 
     if made["weights"] == ELSEWHERE:
         raise VbprError(
@@ -112,7 +112,7 @@ def recorded_backbone(made: dict[str, Any], file: Path | str | None) -> "Backbon
             f"a photo must go through {made['backbone']} with the weights in {file}, which is not there; give "
             "that file with --weights"
         )
-    backbone = load_backbone(made["backbone"], file, file is None and made["weights"] == "random")
+    backbone = registry.recorded_backbone(made["backbone"], file, file is None and made["weights"] == "random")
     recorded = made.get("weights_digest"), made["preprocessing"]
     if (backbone.digest, str(backbone.preprocessing)) != recorded:
         raise VbprError(

@@ -54,6 +54,7 @@ def provenance_of(
         "reasons": [*REASONS, *([SHARED] if "max_shared" in told else []), "other"],
         "versions": request["versions"],
         "request": request,
+        **({"own": request["own"]} if "own" in request else {}),
         **told,
     }
 

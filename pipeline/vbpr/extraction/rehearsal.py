@@ -16,9 +16,10 @@ from pathlib import Path
 
 from ..base.errors import VbprError
 from ..base.files import read_json, replace_text
+from ..base.own import is_own
 from ..base.progress import Progress
 from ..networks.backbone import Backbone
-from ..networks.registry import BACKBONES
+from ..networks.registry import BACKBONES, load_backbone
 
 REHEARSE = "from vbpr.extraction.rehearsal import rehearse; rehearse()"
 
@@ -32,7 +33,8 @@ def compiles(backbone: Backbone, precision: str, batch: int | None) -> bool:
         return True
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("openvino", "timm", "torch"))
     request = json.dumps([backbone.network, precision, batch])
-    key, outcomes = f"{versions}: {request}", read_json(outcomes_file())
+    told = f" {backbone.digest}" if is_own(backbone.name) else ""
+    key, outcomes = f"{versions}: {request}{told}", read_json(outcomes_file())
     if isinstance(outcomes.get(key), bool):
         return bool(outcomes[key])
     with Progress(f"try {backbone.name} with OpenVINO", 1, "networks") as bar:
@@ -78,7 +80,8 @@ def rehearse() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     name, precision, batch = json.loads(sys.argv[1])
     with contextlib.suppress(Exception):  # an error that Python sees harms nobody, and the run itself meets it again
-        backbone = finish(name, timm.create_model(name, num_classes=0), "random")
+        own = is_own(name)  # which the run itself was asked for
+        backbone = load_backbone(name) if own else finish(name, timm.create_model(name, num_classes=0), "random")
         encode = Encoder(backbone, "cpu", precision, "openvino", batch)
         encode(np.zeros((1, encode.size, encode.size, 3), np.uint8))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..base.arrays import Array
 from ..base.errors import VbprError
+from ..base.own import BACKBONE_GROUP, find_own, is_own
 from ..base.progress import console
 from ..data.dataset import Dataset
 from ..data.images.remote import is_remote
@@ -89,13 +90,15 @@ def with_layers(backbone: str, layer: str | None) -> str:
     Raises:
         VbprError: of a backbone that has none to choose from.
     """
-    if layer and backbone.partition(":")[0] == "cae":
-        raise VbprError("--layer is for networks of timm's, and not for cae; leave it out")
+    if layer and (is_own(backbone) or backbone.partition(":")[0] == "cae"):
+        raise VbprError(f"--layer is for networks of timm's, and not for {backbone}; leave it out")
     return f"{backbone}:{layer}" if layer else backbone
 
 
 def artifact_name(backbone: str) -> str:
     """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
+    if is_own(backbone):  # my_eyes.Net, of any folder
+        return Path(backbone).name.replace(".py:", ".")
     network, _, layers = backbone.partition(":")
     name = {"inception": "inc"}.get(network, network.replace("/", "_"))
     return f"{name}-{layers.replace(',', '+')}" if layers else name
@@ -122,6 +125,7 @@ def request_of(
         cae: the options that the autoencoder is trained with, where it is.
     """
     file = None if weights is None else Path(os.path.realpath(weights))  # a link to itself stays as it is
+    own = find_own(BACKBONE_GROUP, backbone)
     status = file.stat() if file is not None and file.is_file() else None
     return {
         "backbone": backbone,
@@ -132,6 +136,7 @@ def request_of(
         "precision": precision,
         "versions": {name: importlib.metadata.version(name) for name in ("vbpr", "torch", "timm", "pillow")},
         **({"cae": cae} if cae else {}),
+        **({} if own is None else {"own": own.told()}),
     }
 
 

@@ -11,37 +11,54 @@ from pathlib import Path
 
 import timm
 
+from ..base import own
 from ..base.errors import VbprError, near, some
 from .backbone import Backbone
 from .cae import cae
 from .inception import inception
 from .layers import of_layers
 from .lite0 import lite0
+from .own import find_backbone, own_backbone
 from .timm_models import timm_backbone
 
 
 def load_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
-    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag, and `:LAYERS` of `layers.py`.
+    """Build a backbone: an entry of `BACKBONES`, or any timm model name or name.tag, and `:LAYERS` of `layers.py`;
+    FILE.py:NAME of one's own, or a plug-in.
 
     Args:
         weights: a safetensors file, or a .pt/.pth that holds tensors only.
         random_weights: untrained weights (seed 0), when that is what is wanted.
 
     Raises:
-        VbprError: unknown name or layer, unreachable or unfitting weights.
+        VbprError: unknown name or layer, unreachable or unfitting weights, or code of one's own that fails.
     """
+    return built(name, weights, random_weights, run=True)
+
+
+def recorded_backbone(name: str, weights: Path | str | None = None, random_weights: bool = False) -> Backbone:
+    """`load_backbone` for a name that a file records, which runs no FILE.py: such code counts if this process has named
+    it before."""
+    return built(name, weights, random_weights, run=False)
+
+
+def built(name: str, weights: Path | str | None, random_weights: bool, run: bool) -> Backbone:
     if weights is not None and random_weights:
         raise VbprError("--weights and --random-weights exclude each other; give one")
-    name, _, layers = name.partition(":")
-    build = BACKBONES.get(name)
-    if build is None and not timm.is_model(name.split(".")[0]):
-        names = [*BACKBONES, *timm.list_models()]
+    file, (network, _, layers) = None if weights is None else Path(weights), name.partition(":")
+    build = BACKBONES.get(network)
+    if not own.is_own(name) and (build is not None or timm.is_model(network.split(".")[0])):
+        backbone = (build or timm_backbone)(network, file, random_weights)
+        return of_layers(backbone, layers) if layers else backbone
+    found = find_backbone(name, run)
+    if found is None:
+        known = [*BACKBONES, *own.plugins(own.BACKBONE_GROUP)]
+        names = [*known, *timm.list_models()]
         raise VbprError(
-            f"no backbone is called '{name}'{hint(name, names)}; choose from {', '.join(BACKBONES)} or any "
-            "timm model (timm.list_models())"
+            f"no backbone is called '{network}'{hint(network, names)}; choose from "
+            f"{', '.join(known)}, any timm model (timm.list_models()), or give FILE.py:NAME"
         )
-    backbone = (build or timm_backbone)(name, None if weights is None else Path(weights), random_weights)
-    return of_layers(backbone, layers) if layers else backbone
+    return own_backbone(found, file, random_weights)
 
 
 def hint(name: str, names: list[str]) -> str:
@@ -56,4 +73,4 @@ BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
     "cae": cae,
 }
 
-__all__ = ["BACKBONES", "load_backbone"]
+__all__ = ["BACKBONES", "load_backbone", "recorded_backbone"]

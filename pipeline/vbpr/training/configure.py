@@ -8,8 +8,9 @@ from typing import Any
 from ..base.errors import VbprError, near
 from ..base.files import read_bytes
 from ..base.options import misfit
+from ..base.own import is_own
 from .config import OPTIONS, TrainConfig
-from .models import MODELS
+from .models import MODELS, named
 
 PRESET_OF = {preset: name for name, model in MODELS.items() for preset in model.presets}
 LONGEST_FILE = 2**20  # bytes of a file of options
@@ -37,13 +38,14 @@ def configure(
     if unknown is not None:
         raise VbprError(f"{unknown} is no option of training{near(unknown, OPTIONS)}; leave it out")
     written = {} if file is None else read_config(file)
-    named = written.pop("model", "visual")
-    model = model or named
-    if model not in MODELS:
-        raise VbprError(f"--model {model} is not known{near(model, MODELS)}; choose from {', '.join(MODELS)}")
-    if preset not in ("default", *PRESET_OF):
-        raise VbprError(f"--preset {preset} is not known; choose from {', '.join(('default', *PRESET_OF))}")
-    if model != PRESET_OF.get(preset, model):
+    recorded = written.pop("model", "visual")
+    if model is None and is_own(recorded):
+        raise VbprError(f"{file} is for a model of one's own; say that its code shall run: --model {recorded}")
+    model = model or recorded
+    own = named(model).presets
+    if preset not in ("default", *PRESET_OF, *own):
+        raise VbprError(f"--preset {preset} is not known; choose from {', '.join(('default', *PRESET_OF, *own))}")
+    if preset not in own and model != PRESET_OF.get(preset, model):
         raise VbprError(f"--preset {preset} is for --model {PRESET_OF[preset]}; name that model, or leave it out")
     idle = next((name for name in written if name not in MODELS[model].reads), None)
     if idle is not None:

@@ -59,11 +59,12 @@ def with_average_tastes(factors: Factors) -> Factors:
 
 def described(factors: Factors, split: Split, config: TrainConfig) -> Factors:
     """Factors whose `about` says how they were made: configuration, split, versions."""
-    random = MODELS[config.model].images and config.network_weights == "random"
+    random, own = MODELS[config.model].images and config.network_weights == "random", MODELS[config.model].own
     about = {
         **factors.about,
         "model": config.model,
-        "title": config.model + " (RANDOM weights)" * random,
+        "title": (config.model if own is None else own.title) + " (RANDOM weights)" * random,
+        **({} if own is None else {"own": own.told()}),
         "config": config.to_json(),
         "split": split.rule,
         "dropped_users": split.dropped_users,

@@ -7,6 +7,7 @@ from ..base.arrays import update_with_ids
 from ..data.images.source import ImageSource
 from ..data.split import Split
 from .config import TrainConfig
+from .models import MODELS
 
 
 def pictures_in(images: ImageSource | None) -> list[str]:
@@ -22,6 +23,8 @@ def identity_of(split: Split, digests: list[str], config: TrainConfig, tested: b
         tested: whether the test items count, too: figures depend on them, and so may the epoch that validation
             chooses, because they are no candidates there.
     """
+    own = MODELS[config.model].own
+    digests = [*digests, *([] if own is None else [own.digest])]
     total = hashlib.blake2b(json.dumps([digests, config.to_json(), split.rule]).encode(), digest_size=16)
     for ids in (split.user_ids, split.item_ids):
         update_with_ids(total, ids)

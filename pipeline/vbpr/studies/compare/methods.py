@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...base import own
 from ...base.errors import VbprError
 from ...data.dataset import Dataset
 from ...data.split import SplitConfig
@@ -15,7 +16,7 @@ from ...extraction.request import artifact_name
 from ...stores.features.store import FeatureStore
 from ...training.config import TrainConfig
 from ...training.configure import configure
-from ...training.models import MODELS
+from ...training.models import MODELS, named
 from ...training.models.dvbpr.network import build
 
 
@@ -65,14 +66,15 @@ def methods_of(names: Sequence[str]) -> list[Method]:
     names = [name.strip() for name in names if name.strip()]
     if not names or len(set(names)) < len(names):
         raise VbprError("--models takes distinct names, as in --models dvbpr,cae,inception,popularity")
-    models = {**{name: name for name in MODELS}, "dvbpr-efficient": "dvbpr"}
+    models = {**{name: name for name in (*MODELS, *own.plugins(own.MODEL_GROUP))}, "dvbpr-efficient": "dvbpr"}
+    models |= {name: name for name in names if own.is_own(name) and hasattr(own.load_own(name).value, "fit")}
     backbones = [name for name in names if name not in models]
     out = []
     for name in names:
         if name not in models:
             out.append(Method(name, "visual", name))
             continue
-        visual = MODELS[models[name]].visual
+        visual = named(models[name]).visual
         if visual and not backbones:
             raise VbprError(f"--models {name} reads features; name a backbone too, as in --models lite0,{name}")
         preset = "efficient" if name == "dvbpr-efficient" else "default"

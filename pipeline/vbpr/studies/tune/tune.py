@@ -34,7 +34,7 @@ from ...training.configure import configure
 from ...training.fit import fit
 from ...training.identity import identity_of
 from ...training.item_features import ItemFeatures
-from ...training.models import MODELS
+from ...training.models import MODELS, named
 from ...training.models.entry import Space
 from .spaces import defaults, suggest
 from .study import Trial, finished, open_study, print_progress, storing, trials_of
@@ -50,6 +50,10 @@ OBJECTIVES = {
     "recall@20": ("all", "recall@20"),
     "hr@10": ("all", "hr@10"),
 }
+
+
+class Pruned(BaseException):
+    """A trial that promises little. No Exception, so that no model takes it for a fault of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,9 @@ def tune(
         raise VbprError(f"--trials is {trials}; it must be at least 1")
     data = Dataset.resolve(data)
     tunable = [name for name, entry in MODELS.items() if entry.space]
-    if model not in tunable:
+    if not named(model).space:
+        if MODELS[model].own:
+            raise VbprError(f"--model {model} has nothing to tune; give its class a space, as docs/own-model.md shows")
         raise VbprError(f"--model {model} has nothing to tune{near(model, tunable)}; choose from {', '.join(tunable)}")
     if objective not in OBJECTIVES:
         raise VbprError(f"--objective {objective} is not known; choose from {', '.join(OBJECTIVES)}")
@@ -174,13 +180,13 @@ def run_trial(
     # trained one after another, the first part's curve counts alone.
     last, first_part = 0, True
 
-    def listen(epoch: int, auc: float) -> None:
+    def listen(epoch: int, figures: dict[str, float]) -> None:
         nonlocal last, first_part
         first_part, last = first_part and epoch > last, epoch
-        if objective == "all" and first_part:
-            trial.report(auc, epoch)
+        if objective == "all" and first_part and "auc" in figures:
+            trial.report(figures["auc"], epoch)
             if trial.should_prune():
-                raise optuna.TrialPruned(f"validation AUC {auc:.4f} after epoch {epoch}")
+                raise Pruned(f"validation AUC {figures['auc']:.4f} after epoch {epoch}")
 
     try:
         config = base.changed(**suggest(trial, space))
@@ -193,7 +199,7 @@ def run_trial(
         unfit = isinstance(error, VbprError | RuntimeError | MemoryError)
         unfit = unfit and not isinstance(error, torch.AcceleratorError)  # after which the GPU is of no use
         # The defaults must work: an error of theirs is raised. Later ones (not finite, too large) are the suggestion's.
-        poor = isinstance(error, optuna.TrialPruned) or (count and unfit)
+        poor = isinstance(error, Pruned) or (count and unfit)
         if poor:
             trial.set_user_attr("why", str(error))
         study.tell(trial, state=optuna.trial.TrialState.PRUNED if poor else optuna.trial.TrialState.FAIL)

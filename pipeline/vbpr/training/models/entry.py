@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ...base.own import Own
 from ..config import TrainConfig
 from ..model import Recommender
 
@@ -24,6 +25,7 @@ class Model:
         presets: further defaults by the name of a preset, which no other model has.
         visual: whether it reads features.
         images: whether it learns from the pictures themselves, which `fit` is given.
+        own: where its code lies, of a model of one's own.
     """
 
     build: Callable[[TrainConfig, Path | None], Recommender]
@@ -33,6 +35,7 @@ class Model:
     presets: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     visual: bool = False
     images: bool = False
+    own: Own | None = None
 
 
 __all__ = ["Model", "Space"]

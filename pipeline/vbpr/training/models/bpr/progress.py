@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....base.progress import Progress, report
+from ....base.progress import Progress
 from ....compute.keeper import Keeper
 from ...config import TrainConfig
 from .adam import Adam, Params
@@ -44,8 +44,6 @@ class State:
         self.fallen = fell(self.keeper.best.get(EACH), each)
         kept = {**self.params, EACH: each}
         self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), kept)
-        if auc is not None:
-            report(self.epoch, auc)  # `vbpr tune` listens, and ends what promises little
 
     def out_of_patience(self) -> bool:
         """Whether nothing is to be gained: no better epoch for as many as `patience` says, or one that was so much

@@ -98,10 +98,10 @@ def build(c: TrainConfig) -> tuple[Any, Preprocessing]:
     """The network of a configuration and how it wants its images."""
     if c.network == PUBLISHED_NETWORK:
         return CNNF(c.dim, c.image_size), Preprocessing(c.image_size, 1.0, "nearest", HALF, HALF, squash=True)
-    from ....networks.registry import load_backbone
+    from ....networks.registry import recorded_backbone
 
     random = c.network_weights == "random"
-    backbone = load_backbone(c.network, None if random else c.network_weights or None, random)
+    backbone = recorded_backbone(c.network, None if random else c.network_weights or None, random)
     return FineTuned(backbone, c.dim), backbone.preprocessing
 
 
