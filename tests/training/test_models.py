@@ -18,7 +18,7 @@ from vbpr.compute import keeper
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
 from vbpr.training.model import Diverged
-from vbpr.training.models.bpr import bpr
+from vbpr.training.models.bpr import bpr, sampling
 from vbpr.training.models.bpr import inputs as prepared
 from vbpr.training.models.bpr.adam import Adam
 from vbpr.training.models.bpr.progress import State
@@ -359,8 +359,8 @@ def test_checkpoints_are_minutes_apart(split, features, tmp_path, monkeypatch):
 
 
 def test_what_is_sampled_is_the_configurations(split, features, monkeypatch):
-    given, make = [], bpr.TripletSampler
-    monkeypatch.setattr(bpr, "TripletSampler", lambda *args, **how: (given.append(how), make(*args, **how))[1])
+    given, make = [], sampling.TripletSampler
+    monkeypatch.setattr(sampling, "TripletSampler", lambda *args, **how: (given.append(how), make(*args, **how))[1])
     wanted = {"positives": "users", "negatives": "popularity", "popularity_share": 0.25}
     fit(split, features, small("visual", epochs=1, **wanted))
     assert given == [wanted]

@@ -8,7 +8,7 @@ import pytest
 from vbpr import Interactions, Split, VbprError, configure
 from vbpr.training.fit import fit
 from vbpr.training.item_features import ItemFeatures
-from vbpr.training.models.bpr import bpr
+from vbpr.training.models.bpr import bpr, trainer
 from vbpr.training.models.bpr.progress import State
 from vbpr.training.plan import plan, told
 
@@ -47,12 +47,12 @@ def test_it_holds_what_the_plan_says(shop, monkeypatch, model, options):
     config = configure(model, **sizes | options | alone)
     width = 24 if model != "bprmf" else 0
     seen, steps, kept = [], [], bpr.BPR.train
-    forget, step = State.forget, bpr.gradients
+    forget, step = State.forget, trainer.gradients
 
-    def train(self, sampler, inputs, state, validation):
+    def train(self, everyone, state):
         steps.append(0)
-        kept(self, sampler, inputs, state, validation)
-        held = [x for x in (inputs.x, inputs.h) if x is not None]
+        kept(self, everyone, state)
+        held = [x for x in (everyone.inputs.x, everyone.inputs.h) if x is not None]
         seen.append({"features": sum(x.nbytes for x in held)})
 
     def gradients(*args):
@@ -66,7 +66,7 @@ def test_it_holds_what_the_plan_says(shop, monkeypatch, model, options):
         forget(self)
 
     monkeypatch.setattr(bpr.BPR, "train", train)
-    monkeypatch.setattr(bpr, "gradients", gradients)
+    monkeypatch.setattr(trainer, "gradients", gradients)
     monkeypatch.setattr(State, "forget", last)
     planned = list(plan(split, width, config).parts.values())
     factors = fit(split, features if width else None, config)

@@ -27,7 +27,7 @@ def test_start_is_what_sums_over_pairs_give():
                 if i != j:
                     agreement += np.outer(x[i], x[j]) / (len(items) - 1)
     axes = np.linalg.eigh(agreement)[1][:, ::-1][:, :K]
-    head, y = starting_point(torch.from_numpy(x), torch.from_numpy(train @ x), train, K)
+    head, y = starting_point(torch.from_numpy(x), [(torch.from_numpy(train @ x), train)], K)
     head, y = head.numpy(), y.numpy()
     np.testing.assert_allclose(head.T @ head, SCALE * axes @ axes.T, atol=1e-3)
     for j in range(ITEMS):
@@ -41,14 +41,14 @@ def test_start_is_what_sums_over_pairs_give():
 def test_users_of_one_thing_leave_finite_axes():
     x, _ = made()
     train = sp.csr_matrix(np.eye(ITEMS, dtype=np.float32))
-    head, y = starting_point(torch.from_numpy(x), torch.from_numpy(train @ x), train, K)
+    head, y = starting_point(torch.from_numpy(x), [(torch.from_numpy(train @ x), train)], K)
     np.testing.assert_allclose((head @ head.T).numpy(), SCALE * np.eye(K), atol=1e-4)
     assert not y.any()
 
 
 def test_more_axes_than_columns_are_zero():
     x, train = made()
-    head, y = starting_point(torch.from_numpy(x), torch.from_numpy(train @ x), train, D + 5)
+    head, y = starting_point(torch.from_numpy(x), [(torch.from_numpy(train @ x), train)], D + 5)
     assert head.shape == (D + 5, D) and not head[D:].any() and torch.isfinite(y).all()
 
 

@@ -108,7 +108,7 @@ def test_a_killed_or_stopped_run_resumes_to_the_same_model(board, board_features
 @pytest.mark.parametrize("values", [{}, {"memory_limit": 1e-6}, {"shared_negatives": 0}, {"patience": 1}])
 def test_a_run_goes_on_in_the_middle_of_an_epoch(board, board_features, tmp_path, monkeypatch, values):
     """Stopped after every few batches, over and over."""
-    monkeypatch.setattr("vbpr.training.models.bpr.bpr.CHUNK", 3)
+    monkeypatch.setattr("vbpr.training.models.bpr.trainer.CHUNK", 3)
     options = {"epochs": 4, "patience": 0, "batch": 16} | values
     whole = run(board, [board_features], tmp_path / "whole.h5", "visual", **options).factors
     stops = 0
@@ -141,7 +141,7 @@ def test_a_finished_part_is_not_trained_again(board, board_features, tmp_path, m
         run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4)
     steps = []
     monkeypatch.setattr(
-        "vbpr.training.models.bpr.bpr.gradients",
+        "vbpr.training.models.bpr.trainer.gradients",
         lambda p, *rest: steps.append("E" in p) or real_gradients(p, *rest),
     )
     resumed = run(board, [board_features], tmp_path / "m.h5", "vbpr", epochs=3, factors=4).factors
@@ -240,7 +240,7 @@ def test_a_kill_before_the_model_is_written_does_not_cost_the_training(board, bo
         patched.setattr("vbpr.stores.model.factors.Factors.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         run(board, [board_features], out, **options)
     assert (tmp_path / ".m.h5.checkpoint").exists()
-    monkeypatch.setattr("vbpr.training.models.bpr.bpr.gradients", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr("vbpr.training.models.bpr.trainer.gradients", lambda *_: pytest.fail("trained again"))
     run(board, [board_features], out, **options)
     assert not (tmp_path / ".m.h5.checkpoint").exists()
 

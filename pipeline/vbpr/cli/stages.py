@@ -139,8 +139,8 @@ SUSPECT = 5  # items with one picture; fewer may well be sizes of one product
 
 TRAINED_BY = (  # in the order of the help; the other fields of TrainConfig are for --config alone
     *("dim", "hidden", "factors", "epochs", "batch", "shared_negatives", "negatives", "loss", "positives", "lr"),
-    *("reg_users", "reg_head", "patience", "memory_limit", "seed", "precision", "image_size", "images_per_step"),
-    *("network", "objective"),
+    *("reg_users", "reg_head", "patience", "memory_limit", "shards", "seed", "precision", "image_size"),
+    *("images_per_step", "network", "objective"),
 )
 NETWORK_WEIGHTS = optional(TRAINING["network_weights"], type=Path | None)  # in a configuration, text
 
@@ -170,6 +170,7 @@ def train(
     k_core: KCore = 0,
     split_seed: SplitSeed = 0,
     given: dict[str, Any],
+    cluster: Cluster = None,
     device: Device = "auto",
     plan: Annotated[
         bool, typer.Option("--plan", help="Only estimate memory and time for these data (visual, vbpr, bprmf)")
@@ -186,10 +187,14 @@ def train(
     files = features or []
     stores = stores_of(files)
     dataset = Dataset.resolve(data, stores[0].provenance["data"] if stores else None, Rows(where or "", min_rating))
-    options = configure(model, preset, config, sum(store.dim for store in stores), device=device, **given)
-    refuse_idle(options.model, given)
+    options = configure(
+        model, preset, config, sum(store.dim for store in stores), device=device, cluster=cluster, **given
+    )
+    refuse_idle(options.model, given | {"cluster": cluster})
     how = SplitConfig(split, min_interactions, k_core, split_seed)
     if plan:
+        if cluster:
+            raise VbprError("--plan tries this machine; leave out --cluster")
         from ..compute.memory import available_memory
         from ..training.plan import estimate, told
 

@@ -53,6 +53,7 @@ class Cluster:
         self.address, self.job = address, job
         self.first: dict[str, Any] | None = None
         self.wanted = 0  # parts that workers wait for
+        self.workers = 0
 
     def __enter__(self) -> "Cluster":
         here, there = Pipe()
@@ -148,6 +149,8 @@ class Cluster:
             self.first = value
         elif kind == "want":
             self.wanted += 1
+        elif kind == "workers":
+            self.workers = int(value or 0)
         elif kind == "note":
             from ..base.progress import console  # late: the command line reads this package before it needs that
 

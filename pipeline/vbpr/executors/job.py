@@ -82,7 +82,10 @@ class Crew(Protocol):
 
     Attributes:
         about: of the first worker, for which it waits.
+        workers: how many there are now, or begin; known while parts are run.
     """
+
+    workers: int
 
     @property
     def about(self) -> dict[str, Any]: ...

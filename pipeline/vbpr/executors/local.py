@@ -10,6 +10,8 @@ from .job import Job, Place
 class Local:
     """A crew of one."""
 
+    workers = 1
+
     def __init__(self, address: str, job: Job) -> None:
         self.job = job
 

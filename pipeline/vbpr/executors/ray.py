@@ -95,7 +95,7 @@ class Driver:
         self.losses: collections.Counter[int] = collections.Counter()
         self.waiting: collections.deque[int] = collections.deque()
         self.first: dict[str, Any] | None = None
-        self.wanted, self.stopping, self.slow = 0, False, False
+        self.wanted, self.count, self.stopping, self.slow = 0, 0, False, False
         self.alive: list[dict[str, Any]] = []
         self.fault = ""
 
@@ -169,6 +169,10 @@ class Driver:
                 self.say("over")
                 return
             self.hire()
+            count = sum(worker.ready or time.monotonic() - worker.begun < SLOW for worker in self.workers)
+            if count != self.count:
+                self.count = count
+                self.say("workers", count)
             self.give()
             asked = {ref: worker for worker in self.workers for ref in worker.asked}
             if not asked:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..base.errors import VbprError
 from ..base.options import option, options_of
+from ..executors.options import CLUSTER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +99,13 @@ class TrainConfig:
         0.0, "GB of prepared features in memory, more are read from a file [default: as many as fit]", group="features"
     )
     seed: int = option(0, "Seed of the training", most=2**31 - 1, ranged=True, group="steps")
+    shards: int = option(
+        1,
+        "Parts of the users that are trained side by side; decides the result, unlike who trains them",
+        least=1,
+        group="shards",
+    )
+    cluster: str = option("", CLUSTER.help, group="shards")  # whose workers train the shards
     checkpoint_minutes: float = option(2.0, "Minutes between checkpoints", group="steps", file_only=True)
     # digest of all that a checkpoint must agree with: data, features, split, configuration
     identity: str = option("", "Set by train", group="steps")
@@ -142,7 +150,9 @@ class TrainConfig:
         return dataclasses.replace(self, **values)
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """What decides the model: without `cluster`, and without `shards` where there is one."""
+        idle = {"cluster"} | ({"shards"} if self.shards == 1 else set())
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in idle}
 
 
 OPTIONS = options_of(TrainConfig)
@@ -154,6 +164,7 @@ def fields_of(*groups: str) -> frozenset[str]:
     steps: of any training in steps. head: of a visual part. hidden: a layer of it. features: how they are prepared.
     history: what a user took. latent, bias: of a latent part. shared: negatives of a batch. blend: of parts trained
     apart. confidence: of `als`. pictures: of a network that is trained. choice: what validation items choose parts by.
+    shards: of the BPR engine.
     popular: of a visual model that popularity may join.
     """
     fields = [{name for name, declared in OPTIONS.items() if declared.group == group} for group in groups]

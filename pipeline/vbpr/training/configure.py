@@ -77,7 +77,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
         raise VbprError(f"{path} is not JSON ({error}); give a file that vbpr tune wrote") from error
     if not isinstance(values, dict):
         raise VbprError(f'{path} holds no JSON object; it should look like {{"model": "visual", "dim": 64}}')
-    fields = {name: declared for name, declared in OPTIONS.items() if name not in ("identity", "device")}
+    fields = {name: declared for name, declared in OPTIONS.items() if name not in ("identity", "device", "cluster")}
     for name, value in values.items():
         if name not in fields:
             raise VbprError(f"{path}: {name!r} is not known{near(name, fields)}; remove it")

@@ -19,6 +19,7 @@ from ..compute.device import dtype_for, pick_device
 from ..compute.memory import available_memory, give_back
 from ..data.dataset import Dataset
 from ..data.split import Split, SplitConfig
+from ..executors.cluster import check_cluster
 from ..stores.features.store import FeatureStore, stores_of
 from ..stores.model.factors import Factors
 from .catalogue import align, prepare
@@ -27,6 +28,7 @@ from .fit import fit, made_from
 from .identity import identity_of, pictures_in
 from .model import Diverged
 from .models import MODELS
+from .models.bpr.shards import LONGEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +59,10 @@ def train(
     """
     data, path, checkpoint = Dataset.resolve(data), Path(out), checkpoint_of(Path(out))
     check_target(path, "model")
-    check_target(
-        checkpoint.with_name(f"{checkpoint.name}-choice-latent-10")
-    )  # of a model's part: the longest name there is
+    check_shards(config)
+    longest = LONGEST if config.shards > 1 else ""
+    # of a model's part: the longest name there is
+    check_target(checkpoint.with_name(f"{checkpoint.name}-choice-latent-10{longest}"))
     stores = stores_of(features)
     visual = MODELS[config.model].visual
     if visual and not stores:
@@ -101,6 +104,20 @@ def without_features(stores: Sequence[FeatureStore], item_ids: Strings) -> list[
     return missing
 
 
+def check_shards(config: TrainConfig) -> None:
+    """
+    Raises:
+        VbprError: the model has no shards, or there is but one for the workers of a cluster.
+    """
+    if "shards" not in MODELS[config.model].reads and (config.shards > 1 or config.cluster):
+        have = ", ".join(name for name, model in MODELS.items() if "shards" in model.reads)
+        raise VbprError(f"--shards and --cluster are for --model {have}, and not {config.model}; leave them out")
+    if config.cluster:
+        check_cluster(config.cluster, config.device)
+        if config.shards == 1:
+            raise VbprError("--cluster shares the shards of the users out; give --shards, as many as workers or more")
+
+
 def check_memory(split: Split, config: TrainConfig) -> None:
     """
     Raises:
@@ -111,7 +128,10 @@ def check_memory(split: Split, config: TrainConfig) -> None:
     reads = MODELS[config.model].reads
     columns = sum(getattr(config, name) for name in ("dim", "factors") if name in reads)
     copies = COPIES if "schedule" in reads else 1
-    size, free = copies * 4 * columns * sum(split.train.shape), available_memory()
+    users, items = split.train.shape
+    if config.cluster:
+        users //= config.shards  # of a worker, whose machine may well be this one
+    size, free = copies * 4 * columns * (users + items), available_memory()
     if size > free:
         raise VbprError(
             f"K {columns:,} for {split.train.shape[0]:,} users and {split.train.shape[1]:,} items takes "

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "reg_items": 0.03,
     "reg_bias": 0.02,
 }
-READS = fields_of("steps", "shared", "latent", "bias")
+READS = fields_of("steps", "shared", "latent", "bias", "shards")
 SPACE: Space = {
     "factors": (16, 256, "log"),
     "shrink": (0.0, 20.0),

@@ -75,7 +75,9 @@ def log_popularity(counts: Array) -> Array:
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # of popularity
 DEFAULTS: dict[str, Any] = {"popularity_share": 0.4}
-READS = fields_of("steps", "shared", "head", "hidden", "features", "history", "latent", "bias")  # of `vbpr`, too
+READS = fields_of(
+    "steps", "shared", "head", "hidden", "features", "history", "latent", "bias", "shards"
+)  # of `vbpr`, too
 SPACE: Space = {
     "dim": (16, 256, "log"),
     "whiten": (0.0, 1.0),

@@ -13,29 +13,27 @@ has a negative of its own, and features enter as the difference f_i - f_j. Gradi
 outside the batch are not touched (lazy Adam).
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from ....base.errors import VbprError
 from ....base.progress import Progress
-from ....base.stopping import Stopped, stop_signals
+from ....base.stopping import stop_signals
 from ....compute.device import full_float32, pick_device
 from ....data.images.source import ImageSource
 from ....data.split import Split
 from ....stores.model.factors import Factors
 from ...config import TrainConfig
-from ...item_features import ROWS, ItemFeatures
-from ...model import Diverged, factors_of
-from .batches import sample_batches
-from .gradients import gradients
+from ...item_features import ItemFeatures
+from ...model import Diverged
 from .inputs import Inputs, Projection, make_inputs
-from .parameters import initial, item_vectors, latent_items, user_vectors, vectors
+from .parameters import initial, user_vectors
 from .progress import State
-from .sampling import TripletSampler
+from .result import factors_from
+from .sampling import sampler_of
+from .sharded import fit_shards
+from .trainer import CHUNK, Shard, Trainer
 from .validation import CurveSample
 
 
@@ -61,19 +59,14 @@ class BPR:
         refuse_impossible(self.config, split, features)
         c, device = grown(self.config, split.train.nnz), pick_device(self.config.device)
         generator = torch.Generator(device).manual_seed(c.seed)
-        sampler = TripletSampler(
-            split.train,
-            device,
-            generator,
-            positives=c.positives,
-            negatives="uniform" if c.negatives == "in-batch" else c.negatives,
-            popularity_share=c.popularity_share,
-        )
         projection = Projection(features, c, device) if c.dim and features is not None else None
+        if c.shards > 1:
+            return fit_shards(split, projection, c, self.checkpoint)
+        sampler = sampler_of(split.train, c, generator)
         inputs = make_inputs(split, projection, c, device, None if self.checkpoint is None else self.checkpoint.parent)
         state = State(c, initial(split, inputs, c, generator), generator, self.checkpoint)
         try:
-            self.train(sampler, inputs, state, CurveSample(split))
+            self.train(Shard(sampler, inputs, CurveSample(split), min(c.batch, len(sampler))), state)
         except Diverged as error:
             if state.keeper.best:
                 error.factors = best_factors(split, inputs, projection, state)
@@ -83,70 +76,26 @@ class BPR:
         state.forget()
         return best_factors(split, inputs, projection, state)
 
-    def train(self, sampler: TripletSampler, inputs: Inputs, state: State, validation: CurveSample) -> None:
-        """Go on from the checkpoint, if there is one, to the last epoch or the end of patience."""
-        c = state.config
-        size = min(c.batch, len(sampler))
-        steps = len(sampler) // size
+    def train(self, everyone: Shard, state: State) -> None:
+        """Go on from the checkpoint, if there is one."""
+        c, size, steps = state.config, everyone.size, len(everyone.sampler) // everyone.size
+        trainer = Trainer(state, [everyone], steps)
         with Progress(f"train {c.model}", steps * c.epochs * size, "positives") as bar, stop_signals() as stopping:
-            state.resume(bar, steps, size)
-            while state.epoch < c.epochs and not state.out_of_patience():
-                self.train_epoch(sampler, inputs, state, (steps, size), bar, stopping)
-                mean = state.end_epoch() / steps
-                if not (
-                    np.isfinite(mean) and all(bool(torch.isfinite(value).all()) for value in state.params.values())
-                ):
-                    raise Diverged(f"training is not finite in epoch {state.epoch}; lower --lr (now {c.lr:g})", None)
-                last = state.epoch == c.epochs
-                if last or state.epoch % c.eval_every == 0:
-                    auc = validation.auc(*vectors(state.params, inputs, c, *validation.wanted(inputs.shrink.device)))
-                    state.record(mean, auc, validation.each)
-                    bar.advance(0, f"loss {mean:.4f}" + (f", validation AUC {auc:.4f}" if auc is not None else ""))
-                state.save_if_due()
-                if stopping() and not last:
-                    raise Stopped(f"stopped after epoch {state.epoch} of {c.epochs}{state.save()}")
-
-    def train_epoch(
-        self,
-        sampler: TripletSampler,
-        inputs: Inputs,
-        state: State,
-        shape: tuple[int, int],
-        bar: Progress,
-        stopping: Callable[[], bool],
-    ) -> None:
-        """The batches of an epoch that are not done yet.
-
-        Args:
-            shape: batches of an epoch, positives of a batch.
-        """
-        c, (steps, size) = state.config, shape
-        order = sampler.epoch(state.epoch, c.per_user)[: steps * size].view(steps, size)
-        for a in range(state.step, steps, CHUNK):
-            batches = sample_batches(sampler, order[a : a + CHUNK], c, "y" in state.params)
-            for s, batch in enumerate(inputs.read_ahead(batches), a):
-                loss, grads = gradients(state.params, inputs, batch, c)
-                done = (state.epoch * steps + s) / (c.epochs * steps)
-                state.adam.step(state.params, grads, c.lr * (1 - done if c.schedule == "linear" else 1.0))
-                state.total += loss.detach()
-            bar.advance(len(batches) * size)
-            state.step = a + len(batches)
-            if state.step < steps:
-                state.save_if_due()
-                if stopping():
-                    raise Stopped(f"stopped in epoch {state.epoch + 1} of {c.epochs}{state.save()}")
+            state.resume()
+            bar.advance(trainer.done * size)
+            trainer.train(lambda batches, note: bar.advance(batches * size, note), stopping)
 
 
 def grown(c: TrainConfig, positives: int) -> TrainConfig:
     """Where an epoch has steps in plenty, batches of up to GROWTH times as many positives, in runs as much longer: for
     each positive, what a user took and what stands in memory once a row is then gathered, summed and moved less often.
+    So for each of several shards.
     """
-    factor = 1
-    while (
-        c.least_steps and c.shared_negatives and factor < GROWTH and positives >= 2 * factor * c.least_steps * c.batch
-    ):
+    factor, most = 1, GROWTH * c.shards
+    while c.least_steps and c.shared_negatives and factor < most and positives >= 2 * factor * c.least_steps * c.batch:
         factor *= 2
-    return c.changed(batch=factor * c.batch, per_user=c.per_user if c.per_user == 1 else factor * c.per_user)
+    runs = min(factor, GROWTH)
+    return c.changed(batch=factor * c.batch, per_user=c.per_user if c.per_user == 1 else runs * c.per_user)
 
 
 def refuse_impossible(c: TrainConfig, split: Split, features: ItemFeatures | None) -> None:
@@ -170,32 +119,12 @@ def refuse_impossible(c: TrainConfig, split: Split, features: ItemFeatures | Non
 
 def best_factors(split: Split, inputs: Inputs, projection: Projection | None, state: State) -> Factors:
     """The model of the best epoch so far."""
-    c, best = state.config, state.keeper.best
-    users = user_vectors(best, inputs, c).float().cpu().numpy()
-    if projection is None:
-        items, bias = (t.float().cpu().numpy() for t in item_vectors(best, inputs, c))
-        return factors_of(split, users, items, bias, None, {"curve": state.keeper.curve, "scores_unseen": False})
-    head = projection.head(best, users.shape[1], c.visual_bias)
-    latent, bias_of = latent_items(best, inputs)
-    items, bias = np.empty((len(bias_of), users.shape[1]), np.float32), bias_of.cpu().numpy()
-    if latent is not None:
-        items[:, c.dim :] = latent.cpu().numpy()
+    best = state.keeper.best
+    users = user_vectors(best, inputs, state.config).float().cpu().numpy()
     inputs.forget()
-    # exact float32 vectors: what training read was rounded
-    weight = torch.from_numpy(np.vstack([head.weight[: c.dim], head.bias_weight])).to(bias_of.device)
-    for a in range(0, len(items), ROWS):
-        z = projection.rows(np.arange(a, min(len(items), a + ROWS)))
-        exact = (z @ weight.T).cpu().numpy()
-        if head.hidden is not None:
-            exact += head.beyond(z.cpu().numpy())[:, np.r_[: c.dim, -1]]
-        items[a : a + ROWS, : c.dim] = exact[:, :-1]
-        bias[a : a + ROWS] = exact[:, -1] + bias[a : a + ROWS]
-    about: dict[str, Any] = {"curve": state.keeper.curve, "scores_unseen": True}
-    if c.factors:  # side by side
-        about["columns"] = [{"part": "visual", "columns": c.dim}, {"part": "latent", "columns": c.factors}]
-    return factors_of(split, users, items, bias, head, about)
+    return factors_from(split, users, best, inputs.shrink, projection, state.config, state.keeper.curve)
 
 
-CHUNK, GROWTH = 64, 4  # batches that are sampled together, and how much larger they become where purchases are many
+GROWTH = 4  # how much larger batches become where purchases are many
 
 __all__ = ["BPR", "CHUNK", "grown"]

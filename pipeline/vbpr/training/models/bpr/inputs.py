@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -104,13 +105,17 @@ class Projection:
         """d, columns of prepared features."""
         return self.turn.shape[1] if self.turn.ndim else len(self.features.mean)
 
-    def __call__(self, out: Tensor) -> Tensor:
-        """Fill `out`, (I, d) on the device, with the prepared features, in blocks."""
-        n, dtype = out.shape[0], out.dtype
+    def blocks(self, n: int, dtype: torch.dtype) -> Iterator[Tensor]:
+        """(m, d) prepared features of n items, ROWS at a time."""
         turn = self.turn.to(torch.bfloat16 if dtype == torch.bfloat16 else torch.float32)
         for a in range(0, n, ROWS):
             z = self.rows(np.arange(a, min(n, a + ROWS)))
-            out[a : a + ROWS] = z.to(turn.dtype) @ turn if turn.ndim else z * turn
+            yield (z.to(turn.dtype) @ turn if turn.ndim else z * turn).to(dtype)
+
+    def __call__(self, out: Tensor) -> Tensor:
+        """Fill `out`, (I, d) on the device, with the prepared features."""
+        for n, rows in enumerate(self.blocks(len(out), out.dtype)):
+            out[n * ROWS : n * ROWS + len(rows)] = rows
         return out
 
     def head(self, p: Params, columns: int, visual_bias: bool) -> Head:
@@ -143,47 +148,71 @@ CORRELATION_ROWS = 20_000  # rows that tell the principal axes of up to a few th
 def make_inputs(
     split: Split, projection: Projection | None, c: TrainConfig, device: torch.device, folder: Path | None = None
 ) -> Inputs:
-    degree = torch.from_numpy(np.diff(split.train.indptr)).float().to(device)
-    count = torch.from_numpy(split.item_counts).float().to(device)
-    shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
     if projection is None:
-        return Inputs(None, None, degree, shrink)
-    begin = split.train.indptr
-    taken, starts = (torch.from_numpy(a).long().to(device) for a in (split.train.indices, begin[:-1]))
-    dtype = dtype_for(c.precision, device)
+        return inputs_of(split.train, split.item_counts, None, c, device, Room(0, c, device, folder))
     users, items = split.train.shape
-    size = projection.width * (items + users * c.history) * dtype.itemsize
-    limited = size > (c.memory_limit * 1e9 or (SHARE * available_memory() if device.type == "cpu" else math.inf))
-    if limited and device.type != "cpu":
-        raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
-    if limited and not c.memory_limit:
-        console.print(
-            f"train: {size / 1e9:,.1f} GB of prepared features do not fit in memory and go to a file in "
-            f"{folder or tempfile.gettempdir()} meanwhile"
-        )
-    mapped: list[mmap.mmap] = []
+    dtype = dtype_for(c.precision, device)
+    room = Room(projection.width * (items + users * c.history) * dtype.itemsize, c, device, folder)
+    x = projection(room.empty(items, projection.width, dtype))
+    return inputs_of(split.train, split.item_counts, x, c, device, room)
 
-    def empty(rows: int) -> Tensor:
-        shape = rows, projection.width
-        if not limited:
-            return torch.empty(shape, dtype=dtype, device=device)
-        mapped.append(memory_on_disk(rows * projection.width * dtype.itemsize, folder))
-        return torch.frombuffer(mapped[-1], dtype=dtype).view(shape)
 
-    x, h = projection(empty(items)), None
+class Room:
+    """Memory for prepared features, on the disk where there is not enough of it."""
+
+    def __init__(self, size: int, c: TrainConfig, device: torch.device, folder: Path | None = None) -> None:
+        """
+        Args:
+            size: bytes of all that will be asked for. folder: for what goes to the disk.
+        """
+        self.device, self.folder, self.mapped = device, folder, list[mmap.mmap]()
+        most = c.memory_limit * 1e9 or (SHARE * available_memory() if device.type == "cpu" else math.inf)
+        self.limited = size > most
+        if self.limited and device.type != "cpu":
+            raise VbprError("--memory-limit maps features from disk: choose --device cpu, or fewer `axes` in --config")
+        if self.limited and not c.memory_limit:
+            console.print(
+                f"train: {size / 1e9:,.1f} GB of prepared features do not fit in memory and go to a file in "
+                f"{folder or tempfile.gettempdir()} meanwhile"
+            )
+
+    def empty(self, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        if not self.limited:
+            return torch.empty(rows, columns, dtype=dtype, device=self.device)
+        self.mapped.append(memory_on_disk(rows * columns * dtype.itemsize, self.folder))
+        return torch.frombuffer(self.mapped[-1], dtype=dtype).view(rows, columns)
+
+
+def inputs_of(
+    train: sp.csr_matrix, item_counts: Array, x: Tensor | None, c: TrainConfig, device: torch.device, room: Room
+) -> Inputs:
+    """The inputs for users, with prepared features or without.
+
+    Args:
+        train: (U, I) what these users took. item_counts: (I,) by how many each item was taken, here and elsewhere.
+    """
+    degree = torch.from_numpy(np.diff(train.indptr)).float().to(device)
+    count = torch.from_numpy(item_counts).float().to(device)
+    shrink = count / (count + c.shrink) if c.shrink else torch.ones_like(count)
+    if x is None:
+        return Inputs(None, None, degree, shrink)
+    begin = train.indptr
+    taken, starts = (torch.from_numpy(a).long().to(device) for a in (train.indices, begin[:-1]))
+    h = None
     if c.history:
-        h = empty(users)
+        users = train.shape[0]
+        h = room.empty(users, x.shape[1], x.dtype)
         edges = np.unique(np.r_[np.searchsorted(begin, np.arange(0, begin[-1], ENTRIES)), 0, users])
         stretches = itertools.pairwise(edges.tolist())
-        for a, b in read_ahead(stretches, lambda s: [(x, taken[begin[s[0]] : begin[s[1]]])], mapped):
+        for a, b in read_ahead(stretches, lambda s: [(x, taken[begin[s[0]] : begin[s[1]]])], room.mapped):
             rows = x.index_select(0, taken[begin[a] : begin[b]]).float()  # of a hundred, bfloat16 would lose one
             h[a:b] = F.embedding_bag(torch.arange(len(rows), device=device), rows, starts[a:b] - begin[a], mode="sum")
     bought = torch.nonzero(count).squeeze(1)
     place = (count > 0).cumsum(0) - 1
-    return Inputs(x, h, degree, shrink, (taken, starts), tuple(mapped), bought, place)
+    return Inputs(x, h, degree, shrink, (taken, starts), tuple(room.mapped), bought, place)
 
 
 ENTRIES = 1024  # rows summed at a time, about
 SHARE = 0.8  # of what memory is available, for prepared features; the rest is for what stands beside them
 
-__all__ = ["SHARE", "Inputs", "Projection", "make_inputs"]
+__all__ = ["SHARE", "Inputs", "Projection", "Room", "inputs_of", "make_inputs"]

@@ -15,32 +15,67 @@ from .start import product, starting_point
 
 def initial(split: Split, q: Inputs, c: TrainConfig, generator: torch.Generator) -> Params:
     """Parameters before the first step: E, A and y as `starting_point` has them, latent factors small and random."""
-    device = q.degree.device
-    n_users, n_items = split.train.shape
+    users, items = split.train.shape
+    start = None if q.x is None or q.h is None or not c.dim else starting_point(q.x, [(q.h, split.train)], c.dim)
+    return {
+        **of_head(q, c, generator, start),
+        **of_users(users, q.x is not None, c, generator),
+        **of_items(items, c, generator),
+    }
 
-    def normal(*shape: int, scale: float) -> Tensor:
-        return torch.randn(*shape, generator=generator, device=device) * scale
 
+def of_head(q: Inputs, c: TrainConfig, generator: torch.Generator, start: tuple[Tensor, Tensor] | None) -> Params:
+    """E, A, y, and W and V of a hidden layer.
+
+    Args:
+        start: of `starting_point`; None without a history.
+    """
     p: Params = {}
-    if c.dim and q.x is not None:
-        d = q.x.shape[1]
-        if q.h is None:
-            e = normal(c.dim, d, scale=1.0)
-        else:
-            e, y = starting_point(q.x, q.h, split.train, c.dim)
-            p["A"] = e.clone()
-            if c.history_factors:
-                p["y"] = y if q.bought is None else y.index_select(0, q.bought)
-        p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
-        p["theta"] = normal(n_users, c.dim, scale=0.01)
-        if c.hidden:
-            p |= initial_layer(c.hidden, d, len(p["E"]), generator)
-    if c.factors:
-        p["gamma_u"] = normal(n_users, c.factors, scale=0.1)
-        p["gamma_i"] = normal(n_items, c.factors, scale=0.1)
-    if c.item_bias:
-        p["b"] = torch.zeros(n_items, device=device)
+    if not c.dim or q.x is None:
+        return p
+    d, device = q.x.shape[1], q.degree.device
+    if start is None:
+        e = normal(generator, c.dim, d, scale=1.0)
+    else:
+        e, y = start
+        p["A"] = e.clone()
+        if c.history_factors:
+            p["y"] = y if q.bought is None else y.index_select(0, q.bought)
+    p["E"] = torch.cat([e, torch.zeros(1, d, device=device)]) if c.visual_bias else e
+    if c.hidden:
+        p |= initial_layer(c.hidden, d, len(p["E"]), generator)
     return p
+
+
+def of_users(users: int, visual: bool, c: TrainConfig, generator: torch.Generator) -> Params:
+    """theta and gamma_u: the parameters that users have of their own (OF_USERS).
+
+    Args:
+        visual: whether there are features.
+    """
+    p: Params = {}
+    if c.dim and visual:
+        p["theta"] = normal(generator, users, c.dim, scale=0.01)
+    if c.factors:
+        p["gamma_u"] = normal(generator, users, c.factors, scale=0.1)
+    return p
+
+
+def of_items(items: int, c: TrainConfig, generator: torch.Generator) -> Params:
+    """gamma_i and b."""
+    p: Params = {}
+    if c.factors:
+        p["gamma_i"] = normal(generator, items, c.factors, scale=0.1)
+    if c.item_bias:
+        p["b"] = torch.zeros(items, device=generator.device)
+    return p
+
+
+def normal(generator: torch.Generator, *shape: int, scale: float) -> Tensor:
+    return torch.randn(*shape, generator=generator, device=generator.device) * scale
+
+
+OF_USERS = ("theta", "gamma_u")
 
 
 def shapes_of(c: TrainConfig, d: int, users: int, items: int, bought: int) -> dict[str, tuple[int, ...]]:
@@ -97,7 +132,7 @@ def user_vectors(p: Params, q: Inputs, c: TrainConfig, users: Tensor | None = No
 def item_vectors(p: Params, q: Inputs, c: TrainConfig, items: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(m, K) vectors and (m,) biases of items."""
     out = []
-    latent, bias = latent_items(p, q, items)
+    latent, bias = latent_items(p, q.shrink, items)
     if "E" in p and q.x is not None:
         encoded = encode(p, q.x, items)
         out.append(encoded[:, : c.dim])
@@ -108,9 +143,9 @@ def item_vectors(p: Params, q: Inputs, c: TrainConfig, items: Tensor | None = No
     return torch.cat(out, 1) if len(out) > 1 else out[0], bias
 
 
-def latent_items(p: Params, q: Inputs, items: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
+def latent_items(p: Params, shrink: Tensor, items: Tensor | None = None) -> tuple[Tensor | None, Tensor]:
     """(m, K) and (m,): what items have of their own, whatever they look like; None where there are no such factors."""
-    shrink = chosen(q.shrink, items)
+    shrink = chosen(shrink, items)
     gamma = chosen(p["gamma_i"], items) * shrink[:, None] if "gamma_i" in p else None
     return gamma, chosen(p["b"], items) * shrink if "b" in p else torch.zeros_like(shrink)
 
@@ -119,4 +154,15 @@ def chosen(values: Tensor, rows: Tensor | None) -> Tensor:
     return values if rows is None else values.index_select(0, rows)
 
 
-__all__ = ["initial", "item_vectors", "latent_items", "shapes_of", "user_vectors", "vectors"]
+__all__ = [
+    "OF_USERS",
+    "initial",
+    "item_vectors",
+    "latent_items",
+    "of_head",
+    "of_items",
+    "of_users",
+    "shapes_of",
+    "user_vectors",
+    "vectors",
+]

@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ....base.progress import Progress
 from ....compute.keeper import Keeper
 from ...config import TrainConfig
 from .adam import Adam, Params
@@ -54,29 +53,30 @@ class State:
     def groups(self) -> dict[str, Params]:
         return {"params": self.params, "m": self.adam.m, "v": self.adam.v}
 
+    @property
+    def size(self) -> int:
+        """Bytes of a checkpoint."""
+        groups = (*self.groups().values(), self.keeper.best)
+        return sum(value.nbytes for group in groups for value in group.values())
+
     def save(self) -> str:
         """Write the checkpoint; returns the words that say so."""
         progress = {"epoch": self.epoch, "step": self.step, "total": float(self.total), "t": self.adam.t}
         progress["fallen"] = self.fallen
         return self.keeper.save(self.groups(), **progress)
 
-    def save_if_due(self) -> None:
-        best = sum(value.nbytes for value in self.keeper.best.values())
-        if self.keeper.due(best + sum(value.nbytes for group in self.groups().values() for value in group.values())):
-            self.save()
-
-    def resume(self, bar: Progress, steps: int, size: int) -> None:
-        """Go on from the checkpoint of this very run, if there is one."""
+    def resume(self) -> bool:
+        """Go on from the checkpoint of this very run; whether there is one."""
         saved = self.keeper.resume()
         if saved is None:
-            return
+            return False
         groups, progress = saved
         for group, params in self.groups().items():
             for name, value in params.items():
                 value.copy_(groups[group][name])
         self.adam.t, self.epoch, self.step = progress["t"], progress["epoch"], progress["step"]
         self.total, self.fallen = self.total + progress["total"], progress["fallen"]
-        bar.advance((self.epoch * steps + self.step) * size)
+        return True
 
 
 def fell(best: Tensor | None, now: Tensor) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ....base.errors import VbprError
+from ...config import TrainConfig
 
 POSITIVES = ("interactions", "users")
 EPOCHS = 0x5DEECE66D1B54A33  # far from the seeds of everything else
@@ -179,6 +180,18 @@ class TripletSampler:
         return inside
 
 
+def sampler_of(train: sp.csr_matrix, c: TrainConfig, generator: torch.Generator) -> TripletSampler:
+    """The sampler of a configuration, on the device of the generator; see there for what it raises."""
+    return TripletSampler(
+        train,
+        generator.device,
+        generator,
+        positives=c.positives,
+        negatives="uniform" if c.negatives == "in-batch" else c.negatives,
+        popularity_share=c.popularity_share,
+    )
+
+
 def spans(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """The numbers start, start + 1, ... of (n,) spans, one after the other: (m,) the span of each, (m,) the numbers."""
     row = torch.repeat_interleave(torch.arange(len(start), device=start.device), length)
@@ -186,4 +199,4 @@ def spans(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     return row, (start - first)[row] + torch.arange(len(row), device=start.device)
 
 
-__all__ = ["NEGATIVES", "POSITIVES", "TripletSampler", "spans"]
+__all__ = ["NEGATIVES", "POSITIVES", "TripletSampler", "sampler_of", "spans"]

@@ -9,7 +9,7 @@ from a few products with h and x (orthogonal iteration with Rayleigh-Ritz; Halko
 128 axes, they agree to 99.4% of the most that any 128 could.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,29 +23,49 @@ PASSES, SPARE = 5, 14  # over the features; axes beside the K that are wanted, w
 ROWS = 16384  # multiplied at a time
 
 
-def starting_point(x: Tensor, h: Tensor, train: sp.csr_matrix, k: int) -> tuple[Tensor, Tensor]:
+Add = Callable[[list[Tensor]], Tensor]  # what parts of the users have made -> its sum over all parts
+
+
+def starting_point(
+    x: Tensor, parts: Sequence[tuple[Tensor, sp.csr_matrix]], k: int, add: Add = lambda mine: mine[0]
+) -> tuple[Tensor, Tensor]:
     """(k, d) float32 E and A, and (I, k) float32 y.
 
     Args:
-        x: (I, d) prepared features. h: (U, d) sums of those of each user's train items.
+        x: (I, d) prepared features.
+        parts: of the users that are here: (U, d) sums of those of each user's train items, (U, I) what they took.
+        add: sums what each part has made, also over the parts that are elsewhere.
     """
     device = x.device
-    degree = torch.from_numpy(np.diff(train.indptr)).float()
-    share = torch.where(degree > 1, 1 / (degree - 1).clamp(min=1), 0)  # w_u: who took one thing says nothing
-    of_item = torch.from_numpy(train.T @ share.numpy()).to(device)[:, None]  # sums of w_u over an item's buyers
-    share = share.to(device)[:, None]
+    shares = [torch.from_numpy(np.diff(train.indptr)).float() for _, train in parts]
+    # w_u: who took one thing says nothing
+    shares = [torch.where(degree > 1, 1 / (degree - 1).clamp(min=1), 0) for degree in shares]
+    # sums of w_u over an item's buyers
+    of_item = add([torch.from_numpy(t.T @ w.numpy()).to(device) for (_, t), w in zip(parts, shares, strict=True)])
+    of_item, shares = of_item[:, None], [share.to(device)[:, None] for share in shares]
 
     def agreement(basis: Tensor) -> Tensor:
         """C @ basis: pairs of all that a user took, less each thing with itself."""
-        return weighted(h, share, basis) - weighted(x, of_item, basis)
+        pairs = add([weighted(h, share, basis) for (h, _), share in zip(parts, shares, strict=True)])
+        return pairs - weighted(x, of_item, basis)
 
     head = F.pad(leading_axes(agreement, x.shape[1], k, device).T, (0, 0, 0, max(0, k - x.shape[1]))) * SCALE**0.5
-    buyers = train.tocsc()
-    users, starts = (torch.from_numpy(a).long().to(device) for a in (buyers.indices, buyers.indptr[:-1]))
-    y = F.embedding_bag(users, product(h, head.T).mul_(share), starts, mode="sum")
+    tastes = [product(h, head.T).mul_(share) for (h, _), share in zip(parts, shares, strict=True)]
+    buyers = [train.tocsc() for _, train in parts]
+    y = torch.empty(len(x), k, device=device)
+    for a in range(0, len(x), ROWS):
+        y[a : a + ROWS] = add([of_buyers(t, b, a, device) for t, b in zip(tastes, buyers, strict=True)])
     y -= product(x, head.T).mul_(of_item)
     y /= of_item.clamp(min=torch.finfo(torch.float32).tiny)
     return head, y.mul_(HISTORY)
+
+
+def of_buyers(tastes: Tensor, buyers: sp.csc_matrix, a: int, device: torch.device) -> Tensor:
+    """(n, k) the sums over the buyers of each item, of ROWS items from the a-th on."""
+    begin = buyers.indptr[a : a + ROWS + 1]
+    users = torch.from_numpy(buyers.indices[begin[0] : begin[-1]]).long().to(device)
+    starts = torch.from_numpy(begin[:-1] - begin[0]).long().to(device)
+    return F.embedding_bag(users, tastes, starts, mode="sum")
 
 
 def leading_axes(multiply: Callable[[Tensor], Tensor], d: int, k: int, device: torch.device) -> Tensor:
@@ -81,4 +101,4 @@ def weighted(x: Tensor, weights: Tensor, basis: Tensor) -> Tensor:
     return out
 
 
-__all__ = ["ROWS", "product", "starting_point"]
+__all__ = ["ROWS", "Add", "product", "starting_point"]

@@ -7,7 +7,10 @@ the choice of users by some .25 / sqrt(CURVE_USERS) = .004; both are the same in
 rather than bend it.
 """
 
+from typing import Protocol
+
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -21,6 +24,17 @@ CANDIDATES = 1 << 16  # items, at most, that a held-out item competes with
 BLOCK, WIDTH = 256, 1024  # users and candidates whose scores are made together: they stay in the cache
 
 
+class Observed(Protocol):
+    """What is asked of a split: matrices (U, I)."""
+
+    @property
+    def train(self) -> sp.csr_matrix: ...
+    @property
+    def validation(self) -> sp.csr_matrix: ...
+    @property
+    def observed(self) -> sp.csr_matrix: ...
+
+
 class CurveSample:
     """Validation AUC of a fixed sample of users.
 
@@ -29,10 +43,14 @@ class CurveSample:
         each: (n,) float64, the AUC of each of them by the last call; empty before.
     """
 
-    def __init__(self, split: Split, seed: int = 0) -> None:
+    def __init__(self, split: Split | Observed, seed: int = 0, shards: int = 1) -> None:
+        """
+        Args:
+            split: of all users, or of those of a shard. shards: among which the users of the sample are shared.
+        """
         users, rng = np.flatnonzero(np.diff(split.validation.indptr)), np.random.default_rng(seed)
         count = split.train.shape[1]
-        most = min(CURVE_USERS, max(500, CURVE_PAIRS // min(count, CANDIDATES)))
+        most = -(-min(CURVE_USERS, max(500, CURVE_PAIRS // min(count, CANDIDATES))) // shards)
         self.users = np.sort(rng.permutation(users)[:most])
         self.everyone = len(self.users) == split.train.shape[0]
         self.held, self.observed = split.validation[self.users], split.observed[self.users]
@@ -97,4 +115,4 @@ class CurveSample:
         return out
 
 
-__all__ = ["CurveSample"]
+__all__ = ["CurveSample", "Observed"]
