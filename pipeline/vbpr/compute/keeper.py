@@ -147,4 +147,4 @@ def restore_adam(adam: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> No
     adam.load_state_dict(adam.state_dict() | {"state": state})
 
 
-__all__ = ["LARGE", "Keeper", "adam_state", "restore_adam"]
+__all__ = ["LARGE", "LAYOUT", "Keeper", "adam_state", "restore_adam"]
