@@ -351,7 +351,7 @@ def test_checkpoints_are_minutes_apart(split, features, tmp_path, monkeypatch):
     monkeypatch.setattr(keeper, "write_checkpoint", lambda *_, epoch, **__: saved.append(epoch))
     record = State.record
     monkeypatch.setattr(
-        State, "record", lambda self, *given: (clock.__setitem__(0, clock[0] + 50), record(self, *given))
+        State, "record", lambda *given, **how: (clock.__setitem__(0, clock[0] + 50), record(*given, **how))
     )
     config = small("visual", epochs=6, checkpoint_minutes=1.5, patience=0)
     fit(split, features, config, tmp_path / "c")

@@ -53,7 +53,7 @@ class Keeper:
         best = max(self.curve, key=lambda point: point.get("auc", point["epoch"]), default={"epoch": 0})
         return int(best["epoch"])
 
-    def record(self, point: dict[str, float], tensors: Mapping[str, Tensor]) -> None:
+    def record(self, point: dict[str, float], tensors: Mapping[str, Tensor], tell: bool = True) -> None:
         """Add a point to the curve, copy the tensors if it is the best one so far, and tell whoever listens."""
         self.curve.append(point)
         if self.best_epoch == point["epoch"]:
@@ -62,7 +62,8 @@ class Keeper:
                     self.best[name] = self.empty_like(value.detach())
                 self.best[name].copy_(value.detach())
             self.let_go()
-        report_epoch(int(point["epoch"]), **{name: value for name, value in point.items() if name != "epoch"})
+        if tell:
+            report_epoch(int(point["epoch"]), **{name: value for name, value in point.items() if name != "epoch"})
 
     def empty_like(self, value: Tensor) -> Tensor:
         """Room for a copy of a tensor."""

@@ -34,15 +34,15 @@ class State:
         self.epoch, self.step, self.total = self.epoch + 1, 0, torch.zeros_like(self.total)
         return total
 
-    def record(self, loss: float, auc: float | None, each: Tensor) -> None:
+    def record(self, loss: float, auc: float | None, each: Tensor, tell: bool = True) -> None:
         """Note the evaluation of the epoch that has ended; keep the parameters if they are the best so far.
 
         Args:
-            each: (n,) AUC of each user of the validation, always of the same ones.
+            each: (n,) AUC of each user of the validation, always of the same ones. tell: whoever listens to figures.
         """
         self.fallen = fell(self.keeper.best.get(EACH), each)
         kept = {**self.params, EACH: each}
-        self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), kept)
+        self.keeper.record({"epoch": self.epoch, "loss": loss} | ({} if auc is None else {"auc": auc}), kept, tell)
 
     def out_of_patience(self) -> bool:
         """Whether nothing is to be gained: no better epoch for as many as `patience` says, or one that was so much

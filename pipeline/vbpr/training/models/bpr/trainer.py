@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....base.progress import report
 from ....base.stopping import Stopped
 from ...model import Diverged
 from .adam import Params
@@ -160,9 +159,7 @@ class Trainer:
             each = torch.cat([one for (one,) in self.mates.gather([[shard.validation.each] for shard in self.shards])])
             auc = float(each.mean()) if len(each) else None
         for state in self.states:
-            state.record(loss, auc, each)
-        if auc is not None:
-            report(self.state.epoch, auc)  # `vbpr tune` listens, and ends what promises little
+            state.record(loss, auc, each, tell=state is self.state)
         return auc
 
     def of_all(self, flag: bool) -> list[bool]:
