@@ -1,5 +1,6 @@
 """The command line: each command on the checkerboard, and every error that a user can make."""
 
+import csv
 import gzip
 import inspect
 import json
@@ -48,6 +49,21 @@ def test_evaluate_prints_a_table_and_json(cli, board_model, tmp_path):
     assert code == 0 and len(json.loads(text)) == 2 and "validation items of board, exact" in table
     code, text, table = cli("evaluate", board_model, "--users", 5, "--json", "-")
     assert code == 0 and json.loads(text)["all"]["users"] == 5 and "test items of board, users drawn at random" in table
+
+
+def test_evaluate_takes_cut_offs_and_writes_a_row_a_user(cli, refused, board_model, tmp_path):
+    out = tmp_path / "users.csv"
+    code, text, table = cli("evaluate", board_model, "-k", 3, "-k", 20, "--per-user", out, "--json", "-")
+    part = json.loads(text)["all"]
+    assert code == 0 and "ndcg@3" in table and "ndcg@10" not in table
+    assert cli("evaluate", board_model, "-k", 3, "-k", 20, "--per-user", out)[0] == 0  # and again, over its own
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == part["users"]
+    for name in ("auc", "hr@3", "recall@20"):
+        assert sum(float(row[name]) for row in rows) / len(rows) == pytest.approx(part[name])
+    assert "--per-user users.txt: give a name" in refused("evaluate", board_model, "--per-user", "users.txt")
+    assert "--per-user is for one model" in refused("evaluate", board_model, board_model, "--per-user", out)
 
 
 def test_recommend_names_the_items_of_the_users_colour(cli, board, board_model, tmp_path):

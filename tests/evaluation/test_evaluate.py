@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
 from oracles import random_factors
 from vbpr import Factors, VbprError, evaluate
+from vbpr.evaluation.evaluate import write_users
 from vbpr.evaluation.intervals import interval
 
 
@@ -126,3 +128,23 @@ def test_a_part_that_is_none_is_refused():
     for held in ("tst", "train", "users"):
         with pytest.raises(VbprError, match=f"--held {held} is not known; choose test or validation"):
             evaluate(known(), held)
+
+
+def test_a_row_a_user_has_what_the_summary_is_the_mean_of(tmp_path):
+    metrics = evaluate(known())
+    summary, rows = metrics.summary(k=(3, 7), recall_k=5), metrics.of_users(k=(7, 3), recall_k=5)
+    assert {"ndcg@3", "ndcg@7", "hr@3", "hr@7", "recall@5"} < rows.keys() and "ndcg@10" not in rows
+    assert summary["all"]["intervals"].keys() == rows.keys() - {"user", "held_out", "auc", "cold_auc", "unseen_auc"}
+    for name in rows.keys() & summary["all"].keys():
+        assert summary["all"][name] == pytest.approx(rows[name].mean()), name
+    for part in ("cold", "unseen"):
+        has = ~np.isnan(rows[f"{part}_auc"])
+        assert rows["user"][has].tolist() == np.unique(metrics.ranks[part].users).tolist()
+        assert rows[f"{part}_auc"][has].mean() == pytest.approx(summary[part]["auc"])
+    assert np.isnan(dataclasses.replace(metrics, scores_unseen=False).of_users()["unseen_auc"]).all()
+    names = np.array([f"0{n}" for n in range(30)])
+    write_users(tmp_path / "users.parquet", rows, names)
+    table = pq.read_table(tmp_path / "users.parquet")
+    assert table["user_id"].to_pylist() == names[rows["user"]].tolist()
+    assert table["auc"].to_pylist() == rows["auc"].tolist()
+    assert table["unseen_auc"].null_count == np.isnan(rows["unseen_auc"]).sum() > 0

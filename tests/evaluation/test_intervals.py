@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from vbpr.evaluation.intervals import holm, paired_tests
+from vbpr.evaluation.intervals import holm, interval, intervals, paired_tests
 
 
 def test_holm_is_its_definition():
@@ -52,3 +52,12 @@ def test_pairs_are_all_pairs():
     rng = np.random.default_rng(1)
     tests = paired_tests({n: rng.random(20) for n in names})
     assert [(t["a"], t["b"]) for t in tests] == list(itertools.combinations(names, 2))
+
+
+def test_intervals_of_several_measures_are_those_of_each():
+    rng = np.random.default_rng(0)
+    values = {"a": rng.random(200), "b": rng.random(200) < 0.3, "c": np.zeros(200)}
+    together = intervals(values)
+    for name, each in values.items():
+        assert together[name] == pytest.approx(interval(np.asarray(each, float)))
+    assert intervals({"a": np.array([0.4])}) == {"a": [0.0, 1.0]}

@@ -1,5 +1,6 @@
 """Comparison: from an original file to the table in one go, statistics against their definitions, cells kept."""
 
+import csv
 import dataclasses
 import importlib.util
 import io
@@ -34,7 +35,7 @@ from vbpr.studies.compare.cells import USERS, sampled_auc, spending
 from vbpr.studies.compare.compare import compare
 from vbpr.studies.compare.methods import Options, methods_of
 from vbpr.studies.compare.plot import draw_bars
-from vbpr.studies.compare.table import differences, markdown, table_of
+from vbpr.studies.compare.table import differences, escaped, markdown, table_of
 from vbpr.studies.compare.tests import told_apart
 from vbpr.training.configure import configure
 from vbpr.training.fit import fit
@@ -458,6 +459,29 @@ def test_without_images_what_needs_none_is_compared(board, tmp_path, cli, refuse
     assert told["users"] == whole["users"] and told["items"] <= whole["items"]
     assert "no images found" in refused(*options, "--models", "popularity,lite0", "--random-weights")
     assert "--random-weights is for backbones" in refused(*options, "--models", "popularity", "--random-weights")
+
+
+def test_tables_are_written_for_others_to_read_and_those_of_another_split_beside_them(board, tmp_path):
+    data = Dataset.resolve(board)
+    for seed in (0, 1):
+        compare([data], ["popularity"], tmp_path, Options(split=SplitConfig(seed=seed), device="cpu"))
+    found = {seed: json.loads((tmp_path / name).read_text())["data"][0]["methods"][0] for seed, name in NAMES.items()}
+    assert found[0]["all"]["auc"] != found[1]["all"]["auc"]
+    with (tmp_path / "compare.csv").open() as file:
+        rows = {row["part"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"all", "cold", "unseen"} and rows["all"]["method"] == "popularity"
+    assert float(rows["all"]["auc"]) == found[0]["all"]["auc"]
+    assert [float(rows["all"][name]) for name in ("auc_low", "auc_high")] == found[0]["all"]["auc_interval"]
+    lines = (tmp_path / "compare-split-1.tex").read_text().splitlines()
+    row = next(line for line in lines if line.startswith("popularity & "))
+    assert row.endswith(r" \\") and f"{found[1]['all']['auc']:.4f}" in row
+    header = next(line for line in lines if line.startswith("method & "))
+    assert header.count("&") == row.count("&")
+    assert lines[-1] == r"\end{tabular}"
+    assert escaped("a_b & 5%") == r"a\_b \& 5\%"
+
+
+NAMES = {0: "compare.json", 1: "compare-split-1.json"}
 
 
 def test_one_method_twice_is_refused(tmp_path):

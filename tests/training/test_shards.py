@@ -305,13 +305,15 @@ def test_a_round_begins_anew_for_who_comes_late(monkeypatch):
         with one.join(0) as first:
             assert (first.rank, first.world) == (0, 1) and not first.more()
             host.tell(2)
-            late = threading.Thread(target=lambda: told.append(come(other, 1)))
+            both = threading.Barrier(2, timeout=60)  # who leaves early breaks the other's connection off
+            late = threading.Thread(target=lambda: told.append(come(other, 1, both.wait)))
             told = []
             late.start()
             while not first.more():
                 pass
         one.end(0)
         with one.join(2) as second:
+            both.wait()
             assert second.world == 2
         late.join(20)
         assert {second.rank, told[0]} == {0, 1}
@@ -323,6 +325,7 @@ def test_a_round_begins_anew_for_who_comes_late(monkeypatch):
         assert come(one, 4) is None
 
 
-def come(who, seat):
+def come(who, seat, wait=lambda: None):
     with who.join(seat) as group:
+        wait()
         return None if group is None else group.rank

@@ -13,15 +13,15 @@ from .errors import VbprError
 from .hdf5 import kind_of
 
 
-def check_table(path: Path | str) -> None:
+def check_table(path: Path | str, option: str = "--out") -> None:
     """Refuse a place where no table of answers can be written; see `check_target`.
 
     Raises:
         VbprError: the name of a table does not tell its format, or the place holds something else.
     """
     if Path(path).suffix.lower() not in (".parquet", ".csv"):
-        raise VbprError(f"--out {path}: give a name that ends in .parquet or .csv")
-    check_target(Path(path), "answers")
+        raise VbprError(f"{option} {path}: give a name that ends in .parquet or .csv")
+    check_target(Path(path), "answers", option)
 
 
 def check_target(path: Path, kind: str = "", option: str = "--out") -> None:
@@ -80,7 +80,9 @@ def plain_kind(path: Path) -> str:
 
         with contextlib.suppress(ValueError, OSError):
             start = ",".join(pyarrow.parquet.read_schema(path).names).encode()
-    if re.match(rb"((query|user_id),rank,item_id|user_id(,fallback)?,item_1),", start.replace(b'"', b"")):
+    if re.match(
+        rb"((query|user_id),rank,item_id|user_id(,fallback)?,item_1|user_id,held_out,auc),", start.replace(b'"', b"")
+    ):
         return "answers"
     from PIL import Image
 

@@ -23,7 +23,7 @@ from .options import (
     optional,
     takes,
 )
-from .output import beside, tell_next, tell_others, tells_json
+from .output import beside, keep_apart, tell_next, tell_others, tells_json
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -253,22 +253,35 @@ def evaluate(
         ),
     ] = None,
     baselines: Annotated[bool, typer.Option("--baselines", help="With --holdout: popularity as well")] = False,
+    k: Annotated[
+        list[int] | None,
+        typer.Option("-k", min=1, help="Cut-off of NDCG, recall and hit rate; may repeat [default: 10, recall 20]"),
+    ] = None,
+    per_user: Annotated[Path | None, typer.Option(help="A .parquet or .csv with a row a user and all figures")] = None,
     data: Data = None,
     cluster: Cluster = None,
     json_out: Json = None,
     device: Device = "auto",
 ) -> Any:
     """Exact metrics over every item that a user has not seen. All, cold (under 5 train interactions), unseen (none)."""
+    from ..base.targets import check_table
     from ..evaluation.evaluate import evaluate as run
+    from ..evaluation.evaluate import write_users
     from ..pages.terminal import print_metrics
     from ..stores.model.factors import Factors
 
+    cuts: dict[str, Any] = {"k": k, "recall_k": k} if k else {}
+    if per_user is not None:
+        keep_apart(json_out, {"per-user": per_user})
+        check_table(per_user, "--per-user")
+        if len(model) > 1 or holdout is not None:
+            raise VbprError("--per-user is for one model on its own split; leave the others and --holdout out")
     if holdout is not None:
         if held != "test" or users is not None or cluster is not None:
             raise VbprError(
                 "--holdout says what is held out and ranks it here; leave out --held, --users and --cluster"
             )
-        return on_holdout(model, holdout, baselines, data, device)
+        return on_holdout(model, holdout, baselines, data, device, cuts)
     if baselines or data is not None:
         raise VbprError(f"{'--baselines' if baselines else '--data'} is for --holdout; give that as well")
     summaries, grounds = [], []
@@ -278,7 +291,9 @@ def evaluate(
         digest = factors.split_digest()
         told = {"file": str(path), "held": held, "split": rule, "split_digest": digest}
         metrics = run(factors, held, device, users=users, cluster=cluster, path=path)
-        summaries.append(told | metrics.summary())
+        summaries.append(told | metrics.summary(**cuts))
+        if per_user is not None:
+            write_users(per_user, metrics.of_users(**cuts), factors.user_ids)
         grounds.append(f"{len(factors.item_ids):,} items; data: {data}; split: {rule} (digest {digest[:8]})")
     print_metrics(summaries, held, drawn=users is not None)
     if len(set(grounds)) > 1:
@@ -288,8 +303,14 @@ def evaluate(
     return summaries[0] if len(summaries) == 1 else summaries
 
 
-def on_holdout(paths: list[Path], holdout: str, baselines: bool, data: str | None, device: str) -> dict[str, Any]:
-    """Models on one ground, and the paired differences between them."""
+def on_holdout(
+    paths: list[Path], holdout: str, baselines: bool, data: str | None, device: str, cuts: dict[str, Any]
+) -> dict[str, Any]:
+    """Models on one ground, and the paired differences between them.
+
+    Args:
+        cuts: of `Metrics.summary`.
+    """
     from ..data.dataset import Dataset
     from ..data.interactions import Interactions
     from ..evaluation import metrics
@@ -305,7 +326,7 @@ def on_holdout(paths: list[Path], holdout: str, baselines: bool, data: str | Non
     ground = on_one_ground(models, held, baselines)
     names = [str(path) for path in paths] + ["popularity"] * baselines
     found = [run(factors, device=device) for factors in ground.models]
-    summaries = [{"file": name} | each.summary() for name, each in zip(names, found, strict=True)]
+    summaries = [{"file": name} | each.summary(**cuts) for name, each in zip(names, found, strict=True)]
     print_metrics(summaries, "held-out")
     first = ground.models[0]
     print(

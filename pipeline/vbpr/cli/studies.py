@@ -132,6 +132,7 @@ def compare(
     from ..data.split import SplitConfig
     from ..data.where import Rows
     from ..studies.compare.compare import compare as run
+    from ..studies.compare.compare import written_as
     from ..studies.compare.methods import Options, methods_of
     from ..training.configure import refuse_idle
     from .study_tables import print_comparison
@@ -171,7 +172,7 @@ def compare(
     rows = Rows(where or "", min_rating)
     result = run([Dataset.resolve(name, rows=rows) for name in chosen], names, out, how)
     print_comparison(result)
-    print(f"written: {out}/compare.json, compare.md, compare.png")
+    print(f"written: {out / written_as(how.split)}.json, .md, .csv, .tex, .png")
     return result
 
 

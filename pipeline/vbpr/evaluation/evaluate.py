@@ -4,19 +4,21 @@ metrics = evaluate(Factors.load("artifacts/inc.model.h5")); metrics.summary()["a
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from ..base.arrays import Array
+from ..base.arrays import Array, Strings
 from ..base.errors import VbprError
+from ..base.files import replacing_table
 from ..base.progress import Progress
 from ..executors.cluster import check_cluster
 from ..stores.model.factors import Factors
 from . import metrics
-from .intervals import interval
+from .intervals import interval, intervals
 from .ranks import Ranks, ranks_of_users, subset
 from .workers import only, shared_ranks
 
@@ -41,8 +43,12 @@ class Metrics:
     coverage: float
     scores_unseen: bool = True
 
-    def summary(self, k: int = 10, recall_k: int = 20) -> dict[str, Any]:
-        """Means over users, with a 95% bootstrap interval of the AUC; JSON values."""
+    def summary(self, k: int | Sequence[int] = 10, recall_k: int | Sequence[int] = 20) -> dict[str, Any]:
+        """Means over users, each with a 95% bootstrap interval; JSON values.
+
+        Args:
+            k: cut-offs of NDCG and hit rate. recall_k: of recall.
+        """
         out: dict[str, Any] = {"model": self.model, "data": self.data}
         for part, ranks in self.ranks.items():
             if not len(ranks.users):
@@ -54,23 +60,45 @@ class Metrics:
         out["all"][f"coverage@{COVERAGE_K}"] = self.coverage
         return out
 
+    def of_users(self, k: int | Sequence[int] = 10, recall_k: int | Sequence[int] = 20) -> dict[str, Array]:
+        """(n,) columns, a row a user with held-out items: `user`, its position; `held_out`, how many items; every
+        measure of `summary`; the AUC of its cold and unseen items (NaN: it has none, or the model cannot score them).
+        """
+        ranks = self.ranks["all"]
+        users, held_out = np.unique(ranks.users, return_counts=True)
+        out: dict[str, Array] = {"user": users, "held_out": held_out, **measures_of(ranks, k, recall_k)}
+        for part in ("cold", "unseen"):
+            out[f"{part}_auc"] = np.full(len(users), np.nan)
+            if part == "cold" or self.scores_unseen:
+                some = self.ranks[part]
+                out[f"{part}_auc"][np.searchsorted(users, np.unique(some.users))] = metrics.mean_auc(some)
+        return out
 
-def summary_of(ranks: Ranks, k: int, recall_k: int) -> dict[str, Any]:
-    """The number of users of a part, and the mean over them of every measure."""
-    auc = metrics.mean_auc(ranks)
-    values = {
+
+def measures_of(ranks: Ranks, k: int | Sequence[int], recall_k: int | Sequence[int]) -> dict[str, Array]:
+    """(n,) figures of each user with held-out items, by every measure."""
+    ks, recall_ks = (sorted({each} if isinstance(each, int) else set(each)) for each in (k, recall_k))
+    return {
+        "auc": metrics.mean_auc(ranks),
         "auc_strict": metrics.mean_auc(ranks, strict=True),
-        f"ndcg@{k}": metrics.ndcg(ranks, k),
-        f"recall@{recall_k}": metrics.recall(ranks, recall_k),
-        f"hr@{k}": metrics.hit_rate(ranks, k),
+        **{f"ndcg@{n}": metrics.ndcg(ranks, n) for n in ks},
+        **{f"recall@{n}": metrics.recall(ranks, n) for n in recall_ks},
+        **{f"hr@{n}": metrics.hit_rate(ranks, n) for n in ks},
         "mrr": metrics.mrr(ranks),
         "map": metrics.average_precision(ranks),
     }
+
+
+def summary_of(ranks: Ranks, k: int | Sequence[int], recall_k: int | Sequence[int]) -> dict[str, Any]:
+    """The number of users of a part, the mean over them of every measure, and the interval of each mean."""
+    values = measures_of(ranks, k, recall_k)
+    auc = values.pop("auc")
     return {
         "users": len(auc),
         "auc": float(auc.mean()),
         "auc_interval": interval(auc),
         **{name: float(value.mean()) for name, value in values.items()},
+        "intervals": intervals(values),
     }
 
 
@@ -145,4 +173,18 @@ def coverage(factors: Factors, among: Array | None = None, seed: int = 0) -> flo
     return len(np.unique(shown[shown >= 0])) / len(factors.item_ids)
 
 
-__all__ = ["COLD", "PARTS", "Metrics", "evaluate"]
+def write_users(path: Path | str, columns: Mapping[str, Array], user_ids: Strings) -> None:
+    """Write a row a user as Parquet or CSV. Atomic.
+
+    Args:
+        columns: of `Metrics.of_users`; what is not a number is left empty.
+    """
+    import pyarrow as pa
+
+    arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items() if name != "user"}
+    table = pa.table({"user_id": pa.array(user_ids[columns["user"]].tolist(), pa.string()), **arrays})
+    with replacing_table(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+__all__ = ["COLD", "PARTS", "Metrics", "evaluate", "write_users"]

@@ -24,6 +24,18 @@ def interval(values: Array, resamples: int = 1000, seed: int = 0) -> list[float]
     return [float(q) for q in np.quantile(means, [0.025, 0.975])]
 
 
+def intervals(values: Mapping[str, Array], resamples: int = 1000, seed: int = 0) -> dict[str, list[float]]:
+    """`interval` of several measures of the same users, (n,) each, by the same draws."""
+    columns = np.stack(list(values.values()), 1)
+    n = len(columns)
+    if n < 2:
+        return {name: [0.0, 1.0] for name in values}
+    rng = np.random.default_rng(seed)
+    times = (np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(resamples))  # each user was drawn
+    low, high = np.quantile([each @ columns / n for each in times], [0.025, 0.975], axis=0)
+    return {name: [float(a), float(b)] for name, a, b in zip(values, low, high, strict=True)}
+
+
 def paired_tests(users: Mapping[str, Array], seed: int = 0) -> list[dict[str, Any]]:
     """Every pair of methods compared over the same users.
 
@@ -74,4 +86,4 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-__all__ = ["holm", "interval", "paired_tests"]
+__all__ = ["holm", "interval", "intervals", "paired_tests"]

@@ -21,7 +21,7 @@ def harmless(text: str) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "\ufffd", text)
 
 
-SHOWN = ("ndcg@10", "recall@20", "hr@10", "mrr", "coverage@10")  # columns; --json has more
+SHOWN = ("ndcg", "recall", "hr", "mrr", "coverage")  # measures, at whatever cut-offs; --json has more
 
 
 def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bool = False) -> None:
@@ -36,7 +36,8 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bo
     of = f" of {data.pop()}" if len(data) == 1 and all(data) else ""
     sample = ", users drawn at random" if drawn else ""
     table = Table(title=f"{held} items{of}{sample}, exact over all items not taken", title_justify="left")
-    for column in ("model", "items", "users", "AUC (95% interval)", *SHOWN):
+    shown = [name for name in summaries[0]["all"] if name.partition("@")[0] in SHOWN]
+    for column in ("model", "items", "users", "AUC (95% interval)", *shown):
         table.add_column(column, justify="left" if column in ("model", "items") else "right", no_wrap=True)
     names = [summary["model"] for summary in summaries]
     for summary in summaries:
@@ -47,10 +48,10 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bo
                 low, high = values["auc_interval"]
                 cells = [
                     f"{values['auc']:.4f} ({low:.3f}-{high:.3f})",
-                    *(f"{values[key]:.4f}" if key in values else "" for key in SHOWN),
+                    *(f"{values[key]:.4f}" if key in values else "" for key in shown),
                 ]
             else:
-                cells = ["-"] * (1 + len(SHOWN))
+                cells = ["-"] * (1 + len(shown))
             table.add_row(name if part == "all" else "", part, f"{values['users']:,}", *cells)
     terminal().print(table)
 

@@ -21,20 +21,21 @@ from ...base.stopping import Stopped, stop_signals
 from ...compute.device import pick_device
 from ...data.converters.published import recognise
 from ...data.dataset import Dataset
+from ...data.split import SplitConfig
 from ...training.catalogue import prepare
 from ...training.fit import versions
 from ...training.models import MODELS
 from .cells import PROTOCOL, cell, features_of, fitted_cell, fitted_on, users_of
 from .methods import Method, Options, check_methods, config_of, methods_of, slug
 from .plot import draw_bars
-from .table import markdown, row_of
+from .table import as_csv, as_latex, markdown, row_of
 from .tests import told_apart
 
 
 def compare(
     data_sets: Sequence[Dataset], names: Sequence[str], out: Path | str, options: Options | None = None
 ) -> dict[str, Any]:
-    """Run every cell that is not yet there and write compare.json, compare.md and compare.png into `out`.
+    """Run every cell that is not yet there and write the results into `out`: compare.json, .md, .csv, .tex, .png.
 
     Raises:
         VbprError: an unknown method, data without interactions, or without images that a method needs; or whatever a
@@ -57,10 +58,18 @@ def compare(
     with stop_signals() as stopping:  # one flag for every step within: a signal ends them all
         for data in data_sets:
             result["data"].append(compare_on(data, methods, folder / slug(data), options, stopping))
-    for name, text in (("compare.json", json.dumps(result, indent=1) + "\n"), ("compare.md", markdown(result))):
-        replace_text(folder / name, text)
-    draw_bars(result, folder / "compare.png")
+    texts = {".json": json.dumps(result, indent=1) + "\n", ".md": markdown(result)}
+    texts |= {".csv": as_csv(result), ".tex": as_latex(result)}
+    name = written_as(options.split)
+    for ending, text in texts.items():
+        replace_text(folder / f"{name}{ending}", text)
+    draw_bars(result, folder / f"{name}.png")
     return result
+
+
+def written_as(split: SplitConfig) -> str:
+    """What the files of results are called, without an ending: those of another split seed have names of their own."""
+    return f"compare-split-{split.seed}" if split.seed else "compare"
 
 
 def compare_on(
@@ -110,4 +119,4 @@ def compare_on(
     }
 
 
-__all__ = ["compare"]
+__all__ = ["compare", "written_as"]

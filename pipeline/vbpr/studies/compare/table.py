@@ -1,5 +1,7 @@
 """The tables of a comparison: its rows in compare.json, and their text for a terminal and for compare.md."""
 
+import csv
+import io
 from typing import Any
 
 import numpy as np
@@ -144,9 +146,60 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def as_csv(result: dict[str, Any]) -> str:
+    """compare.csv: a row a data set, method and part (all, cold, unseen), a column a measure; empty: not measured."""
+    names = ["users", *MEANS]
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(["data", "method", "seeds", "part", *names, "auc_low", "auc_high", "seconds_once", "seconds"])
+    for data in result["data"]:
+        for row in data["methods"]:
+            for part in PARTS:
+                ends = row[part].get("auc_interval", ["", ""])
+                figures = [row[part].get(name, "") for name in names]
+                cost = [row["seconds_once"], "" if row["seconds"] is None else row["seconds"]]
+                lines.writerow([data["title"], row["method"], row["seeds"], part, *figures, *ends, *cost])
+    return out.getvalue()
+
+
+def as_latex(result: dict[str, Any]) -> str:
+    """compare.tex: the tables of compare.md for LaTeX with the package booktabs."""
+    lines = ["% \\usepackage{booktabs}"]
+    for data in result["data"]:
+        header, rows = table_of(data)
+        body = [" & ".join(escaped(cell) for cell in row) + r" \\" for row in (header, *rows)]
+        lines += [
+            "% " + " ".join(heading(data).split()),
+            r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
+            r"\toprule",
+        ]
+        lines += [body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it."""
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+LATEX = {letter: "\\" + letter for letter in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
 def page_table(header: list[str], rows: list[list[str]]) -> list[str]:
     """The lines of a table in Markdown."""
     return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *rows)]
 
 
-__all__ = ["LEGEND", "PUBLISHED_PROTOCOLS", "differences", "heading", "markdown", "row_of", "table_of"]
+__all__ = [
+    "LEGEND",
+    "PUBLISHED_PROTOCOLS",
+    "as_csv",
+    "as_latex",
+    "differences",
+    "escaped",
+    "heading",
+    "markdown",
+    "row_of",
+    "table_of",
+]
