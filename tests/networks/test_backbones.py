@@ -17,8 +17,9 @@ from vbpr import BACKBONES, VbprError, load_backbone
 from vbpr.compute.device import pick_device
 from vbpr.extraction.engines import Encoder
 from vbpr.extraction.request import artifact_name
-from vbpr.networks.backbone import preprocessing_of
+from vbpr.networks.backbone import finish, preprocessing_of
 from vbpr.networks.lite0 import renamed
+from vbpr.networks.pinned import PINNED
 from vbpr.networks.prepare import prepare
 from vbpr.networks.timm_models import hub, size_of_bare_name
 from vbpr.networks.untrained import fault_of
@@ -49,6 +50,27 @@ def test_contract_of_every_backbone(name):
     np.testing.assert_allclose(whole, one_by_one, rtol=1e-3, atol=1e-4 * np.abs(whole).max())
     assert not backbone.module.training and not any(p.requires_grad for p in backbone.module.parameters())
     assert backbone.weights == "random" and artifact_name(name).isidentifier()
+
+
+def test_a_layer_that_is_there_twice_keeps_its_weights():
+    layer = torch.nn.Conv2d(3, 3, 1)
+    pooled = torch.nn.Sequential(layer, torch.nn.Sequential(layer), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    before = layer.weight.detach().clone()
+    backbone = finish("twice", pooled, "random", build(TINY).preprocessing)
+    assert backbone.dim == 3 and torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_short_name_is_a_tag_with_square_pictures(name):
+    config = timm.models.get_pretrained_cfg(PINNED[name])
+    how = preprocessing_of(resolve_data_config({}, pretrained_cfg=vars(config)))
+    size, crop, mean = {
+        "inception": (299, 0.875, (0.5, 0.5, 0.5)),
+        "dinov3": (256, 1.0, (0.485, 0.456, 0.406)),
+        "siglip2": (224, 0.9, (0.5, 0.5, 0.5)),
+    }[name]
+    assert (how.size, how.crop, how.mean, how.interpolation) == (size, crop, mean, "bicubic")
+    assert config.tag and config.hf_hub_id == f"timm/{PINNED[name]}" and name in BACKBONES
 
 
 @pytest.mark.slow

@@ -73,7 +73,8 @@ def shape_of_features(module: nn.Module, size: int) -> tuple[int, ...]:
         try:
             tensors = dict(module.named_parameters()) | dict(module.named_buffers())
             empty = {name: tensor.to("meta") for name, tensor in tensors.items()}
-            features = torch.func.functional_call(module, empty, image.to("meta"))
+            # Without a look for tied weights, of which a layer that is there twice would keep the empty ones.
+            features = torch.func.functional_call(module, empty, image.to("meta"), tie_weights=False)
         except Exception:  # tables outside the state, or values that decide what is computed
             features = module(image)
     return tuple(features.shape[1:])

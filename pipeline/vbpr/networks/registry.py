@@ -2,8 +2,8 @@
 
 backbone = load_backbone("inception", weights="inception_v3.safetensors")
 
-`BACKBONES` are those with names of our own, each a file and a line here. The table is not in the folder's `__init__`,
-because timm, which takes a second to import, would then come with every module of the folder.
+`BACKBONES` are those with names of our own, each a file and a line here, or a line of `PINNED`. The table is not in the
+folder's `__init__`, because timm, which takes a second to import, would then come with every module of the folder.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from ..base import own
 from ..base.errors import VbprError, near, some
 from .backbone import Backbone
 from .cae import cae
-from .inception import inception
 from .layers import of_layers
 from .lite0 import lite0
 from .own import find_backbone, own_backbone
+from .pinned import PINNED, pinned
 from .timm_models import timm_backbone
 
 
@@ -68,7 +68,7 @@ def hint(name: str, names: list[str]) -> str:
 
 
 BACKBONES: dict[str, Callable[[str, Path | None, bool], Backbone]] = {
-    "inception": inception,
+    **{name: pinned(model_name) for name, model_name in PINNED.items()},
     "lite0": lite0,
     "cae": cae,
 }
