@@ -57,6 +57,7 @@ def test_every_customer_that_is_named_gets_a_row(dated, tmp_path, cli):
     for whom in (["--user", "nobody"], ["--liked", "nothing"]):
         code, out, err = cli("recommend", model, *whom, "--fallback", "popularity", "--json", tmp_path / "j")
         assert code == 0 and "bestsellers of all time" in " ".join(out.split()), err
+        assert ".0000" not in out  # people are whole
         assert json.loads((tmp_path / "j").read_text())["fallback"] is True
 
 

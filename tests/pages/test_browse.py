@@ -89,6 +89,24 @@ def test_people_who_took_enough_come_once_each_with_things_of_theirs(client, fac
         assert {item["item_id"] for item in person["items"]} <= set(mine) and person["count"] == len(mine)
 
 
+def test_people_show_what_they_took_last(tmp_path, factors):
+    lines = ["user_id,item_id,timestamp"]
+    rng = np.random.default_rng(3)
+    order = {}
+    for u, user in enumerate(factors.user_ids.tolist()):
+        mine = rng.permutation(factors.item_ids[factors.seen_by(u)]).tolist()
+        order[user] = mine
+        lines += [f"{user},{item},{1_600_000_000 + 9 * n}" for n, item in enumerate(reversed(mine))]
+    absent = order[str(factors.user_ids[0])][-1]  # taken in by an update, so not in the data set: newest
+    lines = [line for line in lines if not line.startswith(f"{factors.user_ids[0]},{absent},")]
+    order[str(factors.user_ids[0])] = [absent, *order[str(factors.user_ids[0])][:-1]]
+    (tmp_path / "interactions.csv").write_text("\n".join([*lines, "stranger,item-01,1600000000"]) + "\n")
+    with fastapi.TestClient(create_app(Answers(made() / "small.model.h5", str(tmp_path)))) as client:
+        people = client.get("/people?limit=100").json()["people"]
+    shown = {person["user_id"]: [item["item_id"] for item in person["items"]] for person in people}
+    assert shown and shown == {user: order[user][:4] for user in shown}
+
+
 def test_a_model_without_vectors_has_no_map(tmp_path, factors):
     import dataclasses
 

@@ -143,7 +143,7 @@ def popular_answer(
 ) -> Answer:
     items, people = best_sold(sold, k, allowed, groups)
     ids, added = sold.item_ids[items].tolist(), sold.record.added
-    return Answer(asked, title, [], "", "bestsellers", ids, people.tolist(), "people", dataset, added)
+    return Answer(asked, title, [], "", "bestsellers", ids, [int(n) for n in people], "people", dataset, added)
 
 
 def recommend_to_many(

@@ -57,12 +57,13 @@ def print_metrics(summaries: list[dict[str, Any]], held: str = "test", drawn: bo
 
 
 def print_items(title: str, ids: list[str], scores: Sequence[float], names: list[str], measure: str) -> None:
-    """A table of items, best first; `measure` heads the column of scores."""
+    """A table of items, best first; `measure` heads the column of scores, which may be counts (int)."""
     table = Table(title=harmless(title))
     for column in ("", "item", measure, "title"):
         table.add_column(column, justify="right" if column in ("", measure) else "left", overflow="fold")
     for n, (item, score, name) in enumerate(zip(ids, scores, names, strict=True), start=1):
-        table.add_row(str(n), harmless(item), f"{score:.4f}", harmless(name))
+        value = f"{score:,}" if isinstance(score, int) else f"{score:.4f}"
+        table.add_row(str(n), harmless(item), value, harmless(name))
     terminal().print(table)
 
 

@@ -76,7 +76,7 @@ class Answers:
             if weights is not None:
                 raise
             self.no_photos = str(error)
-        self.browse = Browse(self.factors, self.meta)
+        self.browse = Browse(self.factors, self.meta, dataset)
         self.page = page_html(self)
         self.thumbnail = functools.lru_cache(maxsize=4096)(self.draw_thumbnail)
 
@@ -102,13 +102,12 @@ class Answers:
         }
 
     def people(self, offset: int, limit: int) -> dict[str, Any]:
-        """The fields of `schemas.People`: of each the items that fewest others took, which tell most of a person."""
+        """The fields of `schemas.People`: of each what they took last."""
         people = []
         for user in self.browse.people(offset, limit).tolist():
-            taken = self.factors.seen_by(user)
-            rare = taken[np.argsort(self.browse.counts[taken], kind="stable")[:THUMBNAILS]].tolist()
-            name = str(self.factors.user_ids[user])
-            people.append({"user_id": name, "count": len(taken), "items": [self.item(i) for i in rare]})
+            last = self.browse.last_taken(user, THUMBNAILS).tolist()
+            name, count = str(self.factors.user_ids[user]), len(self.factors.seen_by(user))
+            people.append({"user_id": name, "count": count, "items": [self.item(i) for i in last]})
         return {"total": len(self.browse.shuffled), "people": people}
 
     def bestsellers(self, k: int, category: str | None, excluded: Array) -> dict[str, Any]:

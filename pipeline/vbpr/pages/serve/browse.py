@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...base.arrays import Array
+from ...base.arrays import Array, places
 from ...base.errors import VbprError
+from ...data.dataset import Dataset
 from ...data.items import Items
 from ...data.parts import MATRICES
 from ...stores.model.factors import Factors
@@ -20,13 +21,14 @@ ORDERS = ("popular", "new", "looks")
 BITS = 10  # of a coordinate of the map: 1,024 x 1,024 places
 FEWEST = 3  # items that a person must have taken to be offered
 MOST_WORDS = 8
+MOST_DATED = 20_000_000  # purchases whose times are read, 16 bytes each
 
 
 class Browse:
     """Orders of the items and the people of one model. All that takes time is computed when it is first asked for."""
 
-    def __init__(self, factors: Factors, meta: Mapping[str, dict[str, str]]) -> None:
-        self.factors, self.meta = factors, meta
+    def __init__(self, factors: Factors, meta: Mapping[str, dict[str, str]], dataset: Dataset) -> None:
+        self.factors, self.meta, self.dataset = factors, meta, dataset
         self.parts = [getattr(factors, name) for name in MATRICES]
 
     @functools.cached_property
@@ -96,6 +98,38 @@ class Browse:
         """(at most limit,) positions of users who took FEWEST items at least, in an order that is the same every time
         and has nothing to do with their ids."""
         return self.shuffled[offset : offset + limit]
+
+    def last_taken(self, user: int, limit: int) -> Array:
+        """(at most limit,) positions of what a user took last, the latest first. What `update` took in has no time in
+        the data set and is newest. Where no times are known: the items that fewest others took."""
+        taken = self.factors.seen_by(user)
+        keys, times = self.dated
+        if not len(keys):
+            return taken[np.argsort(self.counts[taken], kind="stable")[:limit]]
+        wanted = user * len(self.factors.item_ids) + taken.astype(np.int64)
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        when = np.where(keys[at] == wanted, times[at], np.inf)
+        return taken[np.argsort(-when, kind="stable")[:limit]]
+
+    @functools.cached_property
+    def dated(self) -> tuple[Array, Array]:
+        """(P,) int64 user * I + item, ascending, and (P,) float64 seconds of the data set's purchases by this model's
+        users; both empty where the data set has no times, cannot be read, or the model knows over MOST_DATED."""
+        none = np.zeros(0, np.int64), np.zeros(0)
+        if sum(part.nnz for part in self.parts) > MOST_DATED:
+            return none
+        try:
+            events = self.dataset.interactions()
+        except VbprError:  # the data set may be gone since
+            return none
+        if events.times is None:
+            return none
+        users = places(self.factors.user_ids, events.user_ids)[events.users].astype(np.int64)
+        items = places(self.factors.item_ids, events.item_ids)[events.items]
+        keep = (users >= 0) & (items >= 0)
+        keys, times = (users * len(self.factors.item_ids) + items)[keep], events.times[keep]
+        order = np.argsort(keys, kind="stable")
+        return keys[order], times[order]
 
     @functools.cached_property
     def shuffled(self) -> Array:

@@ -52,7 +52,7 @@ class Wall(BaseModel):
 
 
 class Person(BaseModel):
-    """A user to choose, and some of what they took."""
+    """A user to choose, and what they took last (where no times are known: what fewest others took)."""
 
     user_id: str
     count: int = Field(description="how many items they took")
