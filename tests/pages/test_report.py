@@ -56,6 +56,25 @@ def test_its_figures_are_those_of_evaluate(page):
     assert "25 of 30 items" in text and "first ten of every user" in text and "drawn" not in text
 
 
+def test_shares_of_a_reason_sum_to_the_score_and_are_of_what_the_user_took(page):
+    factors = Factors.load(made() / "small.model.h5")
+    section = page[page.index('<section id="reasons">') :].split("</section>")[0]
+    articles = section.split("<article>")[1:]
+    assert len(articles) == 3
+    for article in articles:
+        user = factors.user_index(re.search(r"User (\S+)</strong>", article)[1])
+        got, *because = re.findall(r'data-alt="[^"]*?&lt;(\d+)&gt;"', article)
+        item = factors.item_index(f"item-{int(got):02}")
+        score = float(factors.scores(np.array([user]))[0, item])
+        terms = re.search(r"Score (\S+) = (.+?)\. <span", article)
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d{3}", terms[2])]
+        assert float(terms[1]) == pytest.approx(score, abs=6e-4) and sum(numbers) == pytest.approx(score, abs=4e-3)
+        adds = [float(n) for n in re.findall(r"adds (-?\d+\.\d{3})", article)]
+        assert sum(adds) == pytest.approx(numbers[0], abs=5e-3) and len(adds) == len(because)
+        mine = set(factors.item_ids[factors.train[user].indices].tolist())
+        assert {f"item-{int(n):02}" for n in because} == mine
+
+
 def test_a_sample_of_users_has_the_figures_of_that_sample(tmp_path):
     text = report(made() / "small.model.h5", tmp_path / "r.html", map_items=0, rank_users=7, seed=3).read_text()
     sample = evaluate(Factors.load(made() / "small.model.h5"), users=7, seed=3).summary()["all"]

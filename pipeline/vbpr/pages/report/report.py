@@ -28,7 +28,7 @@ from ...training.models import MODELS
 from ..photos import Photos
 from .gallery import Gallery
 from .plots import curve, style_map
-from .sections import axes, neighbours, people, spread
+from .sections import axes, neighbours, people, reasons, spread
 
 MADE_BY = ("backbone", "weights_digest", "preprocessing", "precision")  # features that agree in these are comparable
 
@@ -64,13 +64,14 @@ def report(
     ranked = None if rank_users is None else np.unique(measured[0].ranks["all"].users)
     has_vectors = bool(factors.items.shape[1])
     with Progress("report", 4, "parts") as bar:
-        sections = {
+        sections: dict[str, Any] = {
             "metrics": [m.summary() for m in measured],
             "note": note,
             "curve": curve(factors),
             "people": people(gallery, rng, measured[0], users),
             "spread": spread(gallery, ranked),
         }
+        sections["reasons"] = reasons(gallery, sections["people"][0]["users"])
         bar.advance(1, "users")
         if has_vectors:
             sections |= {"neighbours": neighbours(gallery, rng, users), "axes": axes(gallery)}

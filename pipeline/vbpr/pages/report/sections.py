@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ...answers.explain import explanation
 from ...base.arrays import Array
 from ...evaluation import metrics
 from ...evaluation.evaluate import COLD, Metrics
@@ -12,6 +13,7 @@ from ...stores.model.topk import best
 from .gallery import Gallery
 
 SHOWN, AXES = 8, 10  # items in a row; axes of taste
+SUMMANDS = {"constant": "from what is the same for every taste", "bias": "from the item itself", "rest": "unexplained"}
 
 
 def people(gallery: Gallery, rng: np.random.Generator, measured: Metrics, count: int) -> list[dict[str, Any]]:
@@ -44,13 +46,44 @@ def person(gallery: Gallery, user: int, ranks: Ranks, auc: float) -> dict[str, A
     held = held[:SHOWN]
     words = [f"{s:.2f}" + (" · held out" if i in held else "") for i, s in zip(recommended, scores, strict=True)]
     return {
+        "at": user,
         "id": str(f.user_ids[user]),
+        "first": int(recommended[0]) if len(recommended) else None,
         "auc": auc,
         "taken": len(history),
         "history": gallery.items(history[:SHOWN]),
         "recommended": gallery.items(recommended, words),
         "held": gallery.items(held, places),
     }
+
+
+def reasons(gallery: Gallery, users: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Why each of these users (of `person`) gets the first item of their recommendations: what they took that speaks
+    for it, with its share, and the terms that sum to the score."""
+    out = []
+    for user in users:
+        if user["first"] is None:
+            continue
+        found = explanation(gallery.factors, user["at"], user["first"])
+        told = found.to_json(SHOWN)
+        because = [gallery.factors.item_index(each["item_id"]) for each in told["because"]]
+        words = [f"adds {each['share']:.3f}" for each in told["because"]]
+        terms = [(sum(found.shares[:SHOWN]), "from these")]
+        if told["others"]["items"]:
+            terms.append((told["others"]["share"], f"from {told['others']['items']:,} others they took"))
+        terms += [(told[key], name) for key, name in SUMMANDS.items() if abs(told[key]) >= 0.0005]
+        near = "" if found.explained is None else f" ({found.explained:.1%} of what tells the user's scores apart)"
+        item = gallery.items(np.array([user["first"]]))[0]
+        out.append(
+            {
+                "id": user["id"],
+                "item": item,
+                "because": gallery.items(np.array(because, np.int64), words),
+                "sum": f"Score {found.score:.3f} = " + ", ".join(f"{term:.3f} {name}" for term, name in terms),
+                "how": f"The shares are {'exact' if found.exact else 'approximate'}: {found.method}{near}.",
+            }
+        )
+    return out
 
 
 def neighbours(gallery: Gallery, rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
@@ -112,4 +145,4 @@ def spread(gallery: Gallery, users: Array | None) -> dict[str, Any]:
     }
 
 
-__all__ = ["axes", "neighbours", "people", "spread"]
+__all__ = ["axes", "neighbours", "people", "reasons", "spread"]
