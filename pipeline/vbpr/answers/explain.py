@@ -178,8 +178,8 @@ RULES: dict[str, tuple[Callable[[Factors, Array], Array], str]] = {  # models wh
     "spectral": (filtered, "the sum of the vectors of what the user took, each over its purchases"),
 }
 APPROXIMATE = (
-    "near to it: a weighted sum of what the model's users teach of each thing that the user took (fold-in), weights by "
-    "ridge regression, none negative"
+    "the taste is nearly a weighted sum of what the model's users teach of each thing that the user took (fold-in), "
+    "weights by ridge regression, none negative"
 )
 
 
