@@ -1,5 +1,6 @@
 """`vbpr extract`, `train` and `evaluate`."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,6 +173,9 @@ def train(
     given: dict[str, Any],
     cluster: Cluster = None,
     device: Device = "auto",
+    log: Annotated[
+        str | None, typer.Option(help="Log the training: mlflow[:URI], wandb, or a hook of one's own, FILE.py:NAME")
+    ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only estimate memory and time for these data (visual, vbpr, bprmf)")
     ] = False,
@@ -201,7 +205,15 @@ def train(
         print(*told(estimate(dataset, stores, options, how), available_memory()), sep="\n")
         return
     out = out or beside(files, options.model, ".model.h5")
-    done = run(dataset, stores, options, out, how)
+    if log is None:
+        done = run(dataset, stores, options, out, how)
+    else:
+        from ..training.logs import hook_of, logging_to
+
+        told_of = {"data": dataset.name, "features": " ".join(map(str, files)), "split": split}
+        with logging_to(hook_of(log), told_of | {"split_seed": split_seed} | dataclasses.asdict(options)) as to:
+            done = run(dataset, stores, options, out, how)
+            to.finish(done, device)
     print_training(done, dataset.title)
 
 
