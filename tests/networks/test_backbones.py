@@ -318,12 +318,12 @@ def test_the_hub_is_asked_unless_its_name_cannot_be_looked_up(monkeypatch, envir
 
 
 @pytest.mark.slow
-def test_the_survey_of_odd_networks_finds_every_engine_right():
-    """The whole of it takes hours: python tools/survey_backbones.py."""
+def test_the_survey_tells_what_runs_and_what_is_refused():
+    """Odd ones are tried in `tests/extraction/test_survey.py`; all of them: python tools/survey_backbones.py."""
     pytest.importorskip("openvino")
-    names = ["test_efficientnet_gn", "test_efficientnet_evos", "test_vit", "test_nfnet", "vit_base_patch16_sapiens2"]
+    names = ["test_vit", "vit_base_patch16_sapiens2"]
     done = run_python(ROOT / "tools" / "survey_backbones.py", *names, timeout=280)
     assert done.returncode == 0, done.stderr
     rows = {line.split("|")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("| ")}
-    assert all(rows[name].endswith("| openvino |") for name in names[:-1]), done.stdout
-    assert "choose one that takes" in rows[names[-1]] or "768 x 1024" in rows[names[-1]]
+    assert rows[names[0]].endswith("| OpenVINO |"), done.stdout
+    assert "768 x 1024" in rows[names[1]]
