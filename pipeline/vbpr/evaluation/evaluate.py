@@ -18,7 +18,7 @@ from ..base.progress import Progress
 from ..executors.cluster import check_cluster
 from ..stores.model.factors import Factors
 from . import metrics
-from .intervals import interval, intervals
+from .intervals import intervals
 from .ranks import Ranks, ranks_of_users, subset
 from .workers import only, shared_ranks
 
@@ -92,13 +92,13 @@ def measures_of(ranks: Ranks, k: int | Sequence[int], recall_k: int | Sequence[i
 def summary_of(ranks: Ranks, k: int | Sequence[int], recall_k: int | Sequence[int]) -> dict[str, Any]:
     """The number of users of a part, the mean over them of every measure, and the interval of each mean."""
     values = measures_of(ranks, k, recall_k)
-    auc = values.pop("auc")
+    means, ends = {name: float(value.mean()) for name, value in values.items()}, intervals(values)
     return {
-        "users": len(auc),
-        "auc": float(auc.mean()),
-        "auc_interval": interval(auc),
-        **{name: float(value.mean()) for name, value in values.items()},
-        "intervals": intervals(values),
+        "users": len(values["auc"]),
+        "auc": means.pop("auc"),
+        "auc_interval": ends.pop("auc"),
+        **means,
+        "intervals": ends,
     }
 
 
