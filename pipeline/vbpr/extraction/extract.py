@@ -24,6 +24,7 @@ from ..executors import hired
 from ..executors.cluster import check_cluster
 from ..executors.job import Crew
 from ..executors.parts import Ranges
+from ..networks.names import parted
 from ..stores.features.layout import DONE
 from ..stores.features.store import FeatureStore
 from ..stores.features.writer import Writer
@@ -173,7 +174,7 @@ def encode(
         weights = autoencoder(path, data, source, pick_device(how.device), recipe)
     if not path.exists():
         check_names(data, source if of is None else of[1])
-        if weights is not None and (note := size_of_bare_name(how.backbone.partition(":")[0])):
+        if weights is not None and (note := size_of_bare_name(parted(how.backbone)[0])):
             console.print(f"note: {note}")
     model = load_backbone(how.backbone, weights, how.random_weights)
     job = EncodingJob(

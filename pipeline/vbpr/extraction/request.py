@@ -16,6 +16,7 @@ from ..data.dataset import Dataset
 from ..data.images.remote import is_remote
 from ..data.images.source import PASSING, ImageSource, is_image_name
 from ..data.same_ids import note_suffixes, refuse_other_names
+from ..networks.names import parted
 from ..stores.features.layout import TOLD
 from ..stores.features.store import FeatureStore
 
@@ -90,7 +91,7 @@ def with_layers(backbone: str, layer: str | None) -> str:
     Raises:
         VbprError: of a backbone that has none to choose from.
     """
-    if layer and (is_own(backbone) or backbone.partition(":")[0] == "cae"):
+    if layer and (is_own(backbone) or parted(backbone)[0] == "cae"):
         raise VbprError(f"--layer is for networks of timm's, and not for {backbone}; leave it out")
     return f"{backbone}:{layer}" if layer else backbone
 
@@ -99,7 +100,7 @@ def artifact_name(backbone: str) -> str:
     """What a backbone's feature file is called, without `.h5`: `inc` for inception, else the backbone's own name."""
     if is_own(backbone):  # my_eyes.Net, of any folder
         return Path(backbone).name.replace(".py:", ".")
-    network, _, layers = backbone.partition(":")
+    network, layers = parted(backbone)
     name = {"inception": "inc"}.get(network, network.replace("/", "_"))
     return f"{name}-{layers.replace(',', '+')}" if layers else name
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..base.errors import VbprError
-from ..base.own import is_own
+from .names import parted
 from .prepare import Preprocessing
 from .weights import state_digest
 
@@ -45,7 +45,7 @@ class Backbone:
     @property
     def network(self) -> str:
         """Its name without layers."""
-        return self.name if is_own(self.name) else self.name.partition(":")[0]
+        return parted(self.name)[0]
 
 
 def finish(name: str, module: nn.Module, source: str, preprocessing: Preprocessing | None = None) -> Backbone:

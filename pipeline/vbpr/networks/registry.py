@@ -17,6 +17,7 @@ from .backbone import Backbone
 from .cae import cae
 from .layers import of_layers
 from .lite0 import lite0
+from .names import parted
 from .own import find_backbone, own_backbone
 from .pinned import PINNED, pinned
 from .timm_models import timm_backbone
@@ -45,7 +46,7 @@ def recorded_backbone(name: str, weights: Path | str | None = None, random_weigh
 def built(name: str, weights: Path | str | None, random_weights: bool, run: bool) -> Backbone:
     if weights is not None and random_weights:
         raise VbprError("--weights and --random-weights exclude each other; give one")
-    file, (network, _, layers) = None if weights is None else Path(weights), name.partition(":")
+    file, (network, layers) = None if weights is None else Path(weights), parted(name)
     build = BACKBONES.get(network)
     if not own.is_own(name) and (build is not None or timm.is_model(network.split(".")[0])):
         backbone = (build or timm_backbone)(network, file, random_weights)
