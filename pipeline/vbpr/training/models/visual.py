@@ -62,8 +62,9 @@ def with_popularity(split: Split, factors: Factors) -> Factors:
     if alone >= auc(popularity):
         return factors
     names = ["visual", "popularity"]
-    best, weight = max(((blend([(1.0, factors), (w, popularity)], names), w) for w in WEIGHTS), key=lambda b: auc(b[0]))
-    told = {"weight": weight, "auc": round(auc(best), 4), "auc_without": round(alone, 4)}
+    blends = ((w, blend([(1.0, factors), (w, popularity)], names)) for w in WEIGHTS)
+    reached, weight, best = max(((auc(each), w, each) for w, each in blends), key=lambda found: found[0])
+    told = {"weight": weight, "auc": round(reached, 4), "auc_without": round(alone, 4)}
     return dataclasses.replace(best, about=factors.about | {"popularity": told})
 
 

@@ -33,12 +33,11 @@ class HiddenLayer:
     r: Tensor
 
     @classmethod
-    def of(cls, p: Params, x: Tensor, batch: Batch) -> "HiddenLayer":
+    def of(cls, p: Params, f: Tensor, batch: Batch) -> "HiddenLayer":
         """
         Args:
-            x: (I, d) prepared features.
+            f: (B + N, d) prepared features of positives and negatives.
         """
-        f = x.index_select(0, torch.cat([batch.i, batch.j]))
         r = units(f @ p["W"].to(f.dtype).T)
         out = (r @ p["V"].to(f.dtype).T).to(p["V"].dtype)
         return cls(out[: len(batch.i)], out[len(batch.i) :], f, r)

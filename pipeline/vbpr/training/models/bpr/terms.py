@@ -7,6 +7,7 @@ latent: gamma_u . (s_i gamma_i). bias: 1 . (s_i b_i). Formulas and symbols are t
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import torch
@@ -89,9 +90,10 @@ def visual(p: Params, q: Inputs, x: Tensor, batch: Batch, c: TrainConfig) -> Ter
     """(theta_u + taste_u) . E f_i + beta . f_i, and what a hidden layer adds to both; `x` holds the features."""
     theta = p["theta"].index_select(0, batch.u)
     k, wide = theta.shape[1], len(p["E"])  # one row more than K when there is beta
-    encoding = encode_differences(p, x, batch) if batch.weight is None else encode_all(p, x, batch)
+    of_all = functools.cache(lambda: x.index_select(0, torch.cat([batch.i, batch.j])))  # at most once a batch
+    encoding = encode_differences(p, x, batch) if batch.weight is None else encode_all(p, of_all(), batch)
     history = None if q.h is None or encoding.own is None else History(p, q, q.h, batch, encoding.own)
-    layer = HiddenLayer.of(p, x, batch) if "W" in p else None
+    layer = HiddenLayer.of(p, of_all(), batch) if "W" in p else None
     left = theta if history is None else theta + history.taste
     if wide > k:
         left = torch.cat([left, ones(batch, theta)], 1)
@@ -126,10 +128,13 @@ class Encoding:
     gradients: Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
 
 
-def encode_all(p: Params, x: Tensor, batch: Batch) -> Encoding:
-    """Positives and shared negatives, by one product with E, and with A, which only the positives want."""
+def encode_all(p: Params, f: Tensor, batch: Batch) -> Encoding:
+    """Positives and shared negatives, by one product with E, and with A, which only the positives want.
+
+    Args:
+        f: (B + N, d) features of both.
+    """
     n, wide, dtype = len(batch.i), len(p["E"]), p["E"].dtype
-    f = x.index_select(0, torch.cat([batch.i, batch.j]))
     encoded = (f @ torch.cat([p["E"], p["A"]] if "A" in p else [p["E"]]).to(f.dtype).T).to(dtype)
 
     def gradients(d_i: Tensor, d_j: Tensor, d_own: Tensor | None) -> tuple[Tensor, Tensor | None]:
