@@ -81,8 +81,7 @@ def print_explanation(told: dict[str, Any], title: str, names: list[str]) -> Non
     lines += [f"{name}: {told[key]:.4f}" for key, name in SUMMANDS.items() if told[key]]
     place = "the user has it" if told["place"] is None else f"place {told['place']:,} of what the user does not have"
     lines.append(f"score: {told['score']:.4f}, {place}")
-    near = "" if told["explained"] is None else f" ({told['explained']:.1%} of what tells the user's scores apart)"
-    lines.append(f"shares are {'exact' if told['exact'] else 'approximate'}: {told['method']}{near}")
+    lines.append(shares_are(told))
     for part in told["parts"]:
         of = f"{part['share']:.4f}" if "share" in part else f"weight {part['warm']:g} warm, {part['cold']:g} cold"
         lines.append(f"part {part['part']}: {of}")
@@ -93,6 +92,12 @@ def print_explanation(told: dict[str, Any], title: str, names: list[str]) -> Non
     print("\n".join(harmless(line) for line in lines))
 
 
+def shares_are(told: dict[str, Any]) -> str:
+    """What the shares of `Explanation.to_json` are, in words: exact or near, by which rule, and how near."""
+    near = "" if told["explained"] is None else f" ({told['explained']:.1%} of what tells the user's scores apart)"
+    return f"shares are {'exact' if told['exact'] else 'approximate'}: {told['method']}{near}"
+
+
 SUMMANDS = {"constant": "the same for every taste", "bias": "the item itself", "rest": "not explained"}
 
-__all__ = ["print_explanation", "print_items", "print_metrics", "terminal"]
+__all__ = ["print_explanation", "print_items", "print_metrics", "shares_are", "terminal"]

@@ -10,6 +10,7 @@ from ...evaluation import metrics
 from ...evaluation.evaluate import COLD, Metrics
 from ...evaluation.ranks import Ranks
 from ...stores.model.topk import best
+from ..terminal import shares_are
 from .gallery import Gallery
 
 SHOWN, AXES = 8, 10  # items in a row; axes of taste
@@ -72,7 +73,6 @@ def reasons(gallery: Gallery, users: list[dict[str, Any]]) -> list[dict[str, Any
         if told["others"]["items"]:
             terms.append((told["others"]["share"], f"from {told['others']['items']:,} others they took"))
         terms += [(told[key], name) for key, name in SUMMANDS.items() if abs(told[key]) >= 0.0005]
-        near = "" if found.explained is None else f" ({found.explained:.1%} of what tells the user's scores apart)"
         item = gallery.items(np.array([user["first"]]))[0]
         out.append(
             {
@@ -80,7 +80,7 @@ def reasons(gallery: Gallery, users: list[dict[str, Any]]) -> list[dict[str, Any
                 "item": item,
                 "because": gallery.items(np.array(because, np.int64), words),
                 "sum": f"Score {found.score:.3f} = " + ", ".join(f"{term:.3f} {name}" for term, name in terms),
-                "how": f"The shares are {'exact' if found.exact else 'approximate'}: {found.method}{near}.",
+                "how": f"The {shares_are(told)}.",
             }
         )
     return out
