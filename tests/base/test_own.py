@@ -2,6 +2,7 @@
 
 import pytest
 
+from own_code import forget
 from vbpr import VbprError
 from vbpr.base import own
 from vbpr.base.own import find_own, known_own, load_own, naming_lines
@@ -10,8 +11,7 @@ from vbpr.base.own import find_own, known_own, load_own, naming_lines
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
     """As in a process that has named nothing yet."""
-    monkeypatch.setattr(own, "LOADED", {})
-    own.run_file.cache_clear()
+    forget(monkeypatch)
 
 
 def written(tmp_path, text):

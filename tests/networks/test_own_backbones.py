@@ -5,6 +5,7 @@ import safetensors.torch
 import torch
 
 from conftest import ROOT
+from own_code import forget, written
 from vbpr import FeatureStore, VbprError, encode_photo, load_backbone
 from vbpr.base import own
 from vbpr.extraction.rehearsal import compiles
@@ -12,19 +13,9 @@ from vbpr.extraction.rehearsal import compiles
 EYES = (ROOT / "docs" / "examples" / "my_eyes.py").read_text() + '\n\nopen(__file__ + ".runs", "a").write("x")\n'
 
 
-def forget(monkeypatch):
-    """As another process, which has named nothing yet."""
-    monkeypatch.setattr(own, "LOADED", {})
-    own.run_file.cache_clear()
-
-
 @pytest.fixture
 def eyes(tmp_path, monkeypatch):
-    forget(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "eyes.py"
-    path.write_text(EYES)
-    return path
+    return written(tmp_path, monkeypatch, "eyes.py", EYES)
 
 
 def test_features_are_made_by_name_and_photos_only_where_it_was_named(eyes, board, cli, refused, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from conftest import ROOT
-from vbpr.base import own
+from own_code import forget
 from vbpr.studies.check import check
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -47,8 +47,7 @@ FAULTS = {  # what is changed, and what the check says of it
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """A file with a class for every fault; its place."""
-    monkeypatch.setattr(own, "LOADED", {})
-    own.run_file.cache_clear()
+    forget(monkeypatch)
     path = tmp_path / "mine.py"
     path.write_text(HEAD + "".join(SOUND.format(name=name, change=how) for name, (how, _) in FAULTS.items()))
     return path

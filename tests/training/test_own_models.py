@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from own_code import forget, written
 from vbpr import MODELS, Factors, VbprError, configure
-from vbpr.base import own
 from vbpr.training.models import named
 
 TEXT = """
@@ -44,19 +44,9 @@ class Fails(Mean):
 """
 
 
-def forget(monkeypatch):
-    """As another process, which has named nothing yet."""
-    monkeypatch.setattr(own, "LOADED", {})
-    own.run_file.cache_clear()
-
-
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    forget(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "mine.py"
-    path.write_text(TEXT)
-    return path
+    return written(tmp_path, monkeypatch, "mine.py", TEXT)
 
 
 def test_it_is_trained_by_name_and_answers_without_its_file(mine, board, board_features, cli, tmp_path, monkeypatch):
