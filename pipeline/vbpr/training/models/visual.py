@@ -40,11 +40,19 @@ class Visual:
             Diverged: the loss or a parameter is not finite.
         """
         factors = BPR(self.config, self.checkpoint).fit(split, features)
-        return with_popularity(split, factors) if self.config.popular else factors
+        if not self.config.popular:
+            return factors
+        # of one shard, the curve is of the users that popularity is then judged by; else of others
+        known = [auc for point in factors.record.curve if (auc := point.get("auc")) is not None]
+        return with_popularity(split, factors, max(known) if known and self.config.shards == 1 else None)
 
 
-def with_popularity(split: Split, factors: Factors) -> Factors:
-    """The factors; where popularity is the better ranker of at least FEWEST validation items, with it."""
+def with_popularity(split: Split, factors: Factors, alone: float | None = None) -> Factors:
+    """The factors; where popularity is the better ranker of at least FEWEST validation items, with it.
+
+    Args:
+        alone: validation AUC of the factors, as `CurveSample(split)` has it; None: not known.
+    """
     sample = CurveSample(split)
     if len(sample.users) < FEWEST:
         return factors
@@ -58,7 +66,7 @@ def with_popularity(split: Split, factors: Factors) -> Factors:
 
     users, items = (np.zeros((n, 0), np.float32) for n in split.train.shape)
     popularity = factors_of(split, users, items, log_popularity(split.item_counts))
-    alone = auc(factors)
+    alone = auc(factors) if alone is None else alone
     if alone >= auc(popularity):
         return factors
     names = ["visual", "popularity"]
