@@ -4,6 +4,8 @@
 
 Triplets are counted as the loss counts them. With shared negatives a step of B positives and N negatives forms B x N
 triplets from B + N encodings; `positives/s` is what compares with a trainer that draws one negative for each.
+Popularity may join a model once it is trained. It is left out here: after a single epoch it would join, and what the
+epochs after the first take would be wrong.
 """
 
 import argparse
@@ -60,7 +62,8 @@ def main() -> None:
             for dim in args.dim:
                 floor = floor_rate(matrix, dim, device)
                 for mode, values in MODES.items():
-                    config = configure("visual", dim=dim, epochs=args.epochs, patience=0, eval_every=5, **values)
+                    of_all: dict[str, Any] = {"epochs": args.epochs, "patience": 0, "eval_every": 5, "popular": False}
+                    config = configure("visual", dim=dim, **of_all, **values)
                     rows.append({"mode": mode, "K": dim, **about, **measure(split, features, config, floor)})
                     print(rows[-1], flush=True)
             width = dtype_for(config.precision, device).itemsize * min(config.axes, feature_dim)
